@@ -1,0 +1,25 @@
+/* Talk for people, on stderr. Results go to stdout, never through here.
+ *
+ * Only rank 0 speaks unless a line is an error; the rank and verbosity are set once after start-up.
+ */
+#ifndef MDM_BASE_LOG_H
+#define MDM_BASE_LOG_H
+
+/* `rank` of `ranks`: lines of other ranks than 0 are dropped (errors are not). */
+void mdm_log_set_rank(int rank, int ranks);
+
+/* Called with every warning's text (to record it in metrics.jsonl); NULL for none. */
+void mdm_log_set_warning_hook(void (*hook)(void *context, const char *text), void *context);
+
+void mdm_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void mdm_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void mdm_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* The progress line of a stage: rewritten in place on a terminal, otherwise printed at most every 30 s (and when
+ * `final`). Text without newline. Only rank 0 prints. */
+void mdm_progress(const char *text, int final);
+
+/* Seconds of a monotonic clock. */
+double mdm_seconds(void);
+
+#endif

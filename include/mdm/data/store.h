@@ -1,0 +1,50 @@
+/* The store: a data set file opened by all ranks, its labels, and its pictures by index.
+ *
+ * File format: CONTRACT section 3. Pictures that fit live in memory once per node (a shared window filled by all ranks of
+ * the node); otherwise they are read from the file, and mdm_store_prefetch lets a thread read the next step's
+ * pictures while the present step computes.
+ */
+#ifndef MDM_DATA_STORE_H
+#define MDM_DATA_STORE_H
+
+#include "mdm/base/status.h"
+#include "mdm/comm/comm.h"
+#include <stdint.h>
+
+typedef struct mdm_store mdm_store;
+typedef enum mdm_resident { MDM_RESIDENT_AUTO, MDM_RESIDENT_HOST, MDM_RESIDENT_STREAM } mdm_resident;
+typedef enum mdm_split { MDM_TRAIN, MDM_TEST } mdm_split;
+
+typedef struct mdm_store_info {
+    int64_t train_count, test_count; /* samples; test_count is 0 when the file has no test set */
+    int height, width, channels;     /* channels is 1 or 3 */
+    int classes;                     /* from class_names where present, else 1 + the largest label */
+    float mean[3], std[3];           /* per channel, of pixel / 255 */
+    int resident;                    /* 1: pictures in memory, 0: streamed */
+    uint64_t fingerprint;            /* XXH3 of shapes, labels and a sample of the pictures: tells one data set from another */
+    const char *path;
+} mdm_store_info;
+
+/* Collective. Opens and checks the file: everything wrong with it is found here, on rank 0, and all ranks return the same
+ * MDM_INPUT. The store is owned by the caller; mdm_store_close is collective. */
+MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident resident, mdm_store **store);
+void mdm_store_close(mdm_store *store);
+const mdm_store_info *mdm_store_get_info(const mdm_store *store);
+
+/* Given labels [count] of a split; the true ones [train_count], or NULL when the file has none (-1: no class of this set). */
+const int32_t *mdm_store_labels(const mdm_store *store, mdm_split split);
+const int32_t *mdm_store_true_labels(const mdm_store *store);
+/* The sample's id from /train/ids, or NULL when the file has none. */
+const char *mdm_store_id(const mdm_store *store, int64_t index);
+/* The class's name from /class_names, or NULL. */
+const char *mdm_store_class_name(const mdm_store *store, int label);
+
+/* Announces which pictures the next call of mdm_store_fetch will ask for; reading starts in the background (streamed stores; nothing to
+ * do for resident ones). The indices are copied. */
+MDM_MUST_CHECK mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count);
+/* Points pictures[i] at the uint8 [H,W,C] picture of index[i]. Valid until the next fetch. Not collective. Indices may
+ * repeat. Allocates only when `count` exceeds every earlier call's (streamed stores). */
+MDM_MUST_CHECK mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count,
+                                          const uint8_t **pictures);
+
+#endif

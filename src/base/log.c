@@ -1,0 +1,111 @@
+/* From a message to a line on stderr: who may speak, what a terminal shows, and the progress line that is
+ * rewritten in place there. The state is the process's own stderr, so there is one of it, behind one lock. */
+#include "mdm/base/log.h"
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static const double seconds_between_progress_lines = 30.0;
+
+static struct {
+    pthread_mutex_t lock;
+    int rank, ranks;
+    void (*hook)(void *context, const char *text);
+    void *hook_context;
+    int line_open;        /* a progress line without line end stands on the terminal */
+    double last_progress; /* when progress was last printed to a file; 0: never */
+} stderr_state = {.lock = PTHREAD_MUTEX_INITIALIZER, .ranks = 1};
+
+void mdm_log_set_rank(int rank, int ranks) {
+    pthread_mutex_lock(&stderr_state.lock);
+    stderr_state.rank = rank;
+    stderr_state.ranks = ranks;
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
+void mdm_log_set_warning_hook(void (*hook)(void *context, const char *text), void *context) {
+    pthread_mutex_lock(&stderr_state.lock);
+    stderr_state.hook = hook;
+    stderr_state.hook_context = context;
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
+/* One write per line, so that lines of several ranks on one terminal do not mix. The lock is held. */
+static void write_line(const char *prefix, const char *text) {
+    char line[2200];
+    const char *clear = "";
+    if (stderr_state.line_open) clear = "\r\033[K";
+    stderr_state.line_open = 0;
+    snprintf(line, sizeof line, "%s%s%s\n", clear, prefix, text);
+    size_t length = strlen(line);
+    if (length == sizeof line - 1) line[length - 1] = '\n';
+    fwrite(line, 1, length, stderr);
+    fflush(stderr);
+}
+
+void mdm_info(const char *format, ...) {
+    if (stderr_state.rank != 0) return;
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&stderr_state.lock);
+    write_line("", text);
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
+void mdm_warn(const char *format, ...) {
+    if (stderr_state.rank != 0) return;
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&stderr_state.lock);
+    write_line("warning: ", text);
+    void (*hook)(void *, const char *) = stderr_state.hook;
+    void *context = stderr_state.hook_context;
+    pthread_mutex_unlock(&stderr_state.lock);
+    if (hook) hook(context, text); /* outside the lock: the hook may log */
+}
+
+void mdm_error(const char *format, ...) {
+    char text[2048], prefix[64] = "error: ";
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&stderr_state.lock);
+    if (stderr_state.rank != 0) snprintf(prefix, sizeof prefix, "error (rank %d): ", stderr_state.rank);
+    write_line(prefix, text);
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
+void mdm_progress(const char *text, int final) {
+    if (stderr_state.rank != 0) return;
+    pthread_mutex_lock(&stderr_state.lock);
+    if (isatty(STDERR_FILENO)) {
+        fprintf(stderr, "\r%s\033[K%s", text, final ? "\n" : "");
+        fflush(stderr);
+        stderr_state.line_open = !final;
+    } else {
+        double now = mdm_seconds();
+        if (final || stderr_state.last_progress == 0.0 ||
+            now - stderr_state.last_progress >= seconds_between_progress_lines) {
+            write_line("", text);
+            stderr_state.last_progress = now;
+        }
+    }
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
+double mdm_seconds(void) {
+    struct timespec now;
+    if (clock_gettime(CLOCK_MONOTONIC, &now) != 0) return 0.0;
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

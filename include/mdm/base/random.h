@@ -79,10 +79,10 @@ MDM_INLINE float mdm_random_uniform(mdm_random *r) {
     return (float)(mdm_random_bits(r) >> 8) * (1.0f / 16777216.0f);
 }
 
-/* Uniform in (0, 1) with 53 bits, for logarithms. */
+/* Uniform in (0, 1) with 52 bits, for logarithms. (With 53, adding a half would round the largest one up to 1.) */
 MDM_INLINE double mdm_random_open(mdm_random *r) {
     uint64_t high = mdm_random_bits(r), low = mdm_random_bits(r);
-    return ((double)(((high << 32) | low) >> 11) + 0.5) * (1.0 / 9007199254740992.0);
+    return ((double)(((high << 32) | low) >> 12) + 0.5) * (1.0 / 4503599627370496.0);
 }
 
 /* Uniform integer in [0, n), n >= 1, without bias (rejection). */

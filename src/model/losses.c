@@ -1,0 +1,318 @@
+/* From logits, targets and projections to loss values and gradients, one loss after the other.
+ *
+ * The losses of probabilities share one step: with p = softmax(z) and g = dL/dp, dL/dz_j = p_j (g_j - sum_c
+ * p_c g_c). Each gives g as a function of class and probability, and add_through_softmax does the rest. The
+ * contrastive loss multiplies tiles of anchors with all rows and keeps nothing larger than one tile.
+ */
+#include "mdm/model/losses.h"
+#include <cblas.h>
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+static const float TARGET_FLOOR = 1e-4f;      /* log 0 of a target := log 1e-4 */
+static const float PROBABILITY_FLOOR = 1e-7f; /* clamp of a prediction in the reverse term */
+static const float NORM_FLOOR = 1e-12f;
+
+enum { TILE = 128 /* anchors of one similarity tile */ };
+
+static inline float weight_of(const float *sample_weight, int64_t row) {
+    return sample_weight ? sample_weight[row] : 1.0f;
+}
+
+/* What softmax needs of a row: its greatest logit and the sum of exp(z - greatest). */
+typedef struct row_sum {
+    float greatest, sum;
+} row_sum;
+
+static row_sum sum_row(const float *logits, int classes) {
+    row_sum row = {logits[0], 0.0f};
+    for (int c = 1; c < classes; c++) row.greatest = logits[c] > row.greatest ? logits[c] : row.greatest;
+    for (int c = 0; c < classes; c++) row.sum += expf(logits[c] - row.greatest);
+    return row;
+}
+
+static inline float probability_of(row_sum row, float logit) {
+    return expf(logit - row.greatest) / row.sum;
+}
+
+/* ---- probabilities ---- */
+
+void mdm_softmax(const float *logits, int64_t rows, int classes, float *probability) {
+    for (int64_t i = 0; i < rows; i++, logits += classes, probability += classes) {
+        row_sum row = sum_row(logits, classes);
+        for (int c = 0; c < classes; c++) probability[c] = probability_of(row, logits[c]);
+    }
+}
+
+void mdm_sharpen(const float *probability, int64_t rows, int classes, float temperature, float *sharpened) {
+    const float power = 1.0f / temperature;
+    for (int64_t i = 0; i < rows; i++, probability += classes, sharpened += classes) {
+        float most = FLT_MIN, sum = 0.0f; /* by the greatest first: small temperatures must not underflow */
+        for (int c = 0; c < classes; c++) most = probability[c] > most ? probability[c] : most;
+        for (int c = 0; c < classes; c++) sum += sharpened[c] = powf(probability[c] / most, power);
+        for (int c = 0; c < classes; c++) sharpened[c] /= sum;
+    }
+}
+
+/* What a loss's slope dL/dp of one row depends on; each loss uses its own part. */
+typedef struct slope_of_row {
+    const float *target; /* soft targets of the row, or NULL */
+    const double *mean;  /* mean prediction */
+    int label, classes;
+    float factor;
+} slope_of_row;
+
+typedef float (*slope_function)(const slope_of_row *row, int class, float probability);
+
+/* gradient += the slope taken through the softmax. Inlined with a constant `slope`. */
+static inline __attribute__((always_inline)) void add_through_softmax(const float *logits, row_sum sum,
+                                                                      slope_function slope,
+                                                                      const slope_of_row *row,
+                                                                      float *gradient) {
+    float mean_slope = 0.0f;
+    for (int c = 0; c < row->classes; c++) {
+        float p = probability_of(sum, logits[c]);
+        mean_slope += p * slope(row, c, p);
+    }
+    for (int c = 0; c < row->classes; c++) {
+        float p = probability_of(sum, logits[c]);
+        gradient[c] += p * (slope(row, c, p) - mean_slope);
+    }
+}
+
+/* ---- cross entropy and symmetric cross entropy ---- */
+
+static inline float clamped(float probability) {
+    return probability < PROBABILITY_FLOOR ? PROBABILITY_FLOOR : probability > 1.0f ? 1.0f : probability;
+}
+
+static inline float log_target(float target) {
+    return logf(target < TARGET_FLOOR ? TARGET_FLOOR : target > 1.0f ? 1.0f : target);
+}
+
+void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes, float *loss) {
+    for (int64_t i = 0; i < rows; i++, logits += classes) {
+        row_sum row = sum_row(logits, classes);
+        loss[i] = logf(row.sum) - (logits[label[i]] - row.greatest);
+    }
+}
+
+void mdm_sce_hard_forward(const float *logits, const int32_t *label, int64_t rows, int classes,
+                          float ce_weight, float rce_weight, float *loss) {
+    const float log_floor = logf(TARGET_FLOOR);
+    for (int64_t i = 0; i < rows; i++, logits += classes) {
+        row_sum row = sum_row(logits, classes);
+        float cross_entropy = logf(row.sum) - (logits[label[i]] - row.greatest), others = 0.0f;
+        for (int c = 0; c < classes; c++)
+            if (c != label[i]) others += clamped(probability_of(row, logits[c]));
+        loss[i] = ce_weight * cross_entropy - rce_weight * others * log_floor;
+    }
+}
+
+void mdm_sce_soft_forward(const float *logits, const float *target, int64_t rows, int classes,
+                          float ce_weight, float rce_weight, float *loss) {
+    for (int64_t i = 0; i < rows; i++, logits += classes, target += classes) {
+        row_sum row = sum_row(logits, classes);
+        float log_of_sum = logf(row.sum), cross_entropy = 0.0f, reverse = 0.0f;
+        for (int c = 0; c < classes; c++) {
+            cross_entropy += target[c] * (log_of_sum - (logits[c] - row.greatest));
+            reverse -= clamped(probability_of(row, logits[c])) * log_target(target[c]);
+        }
+        loss[i] = ce_weight * cross_entropy + rce_weight * reverse;
+    }
+}
+
+static float reverse_slope_hard(const slope_of_row *row, int class, float probability) {
+    return class == row->label || probability < PROBABILITY_FLOOR ? 0.0f : row->factor;
+}
+
+static float reverse_slope_soft(const slope_of_row *row, int class, float probability) {
+    return probability < PROBABILITY_FLOOR ? 0.0f : row->factor * log_target(row->target[class]);
+}
+
+void mdm_sce_hard_backward(const float *logits, const int32_t *label, const float *sample_weight,
+                           int64_t rows, int classes, float ce_weight, float rce_weight, float scale,
+                           float *gradient) {
+    const float log_floor = logf(TARGET_FLOOR);
+    for (int64_t i = 0; i < rows; i++, logits += classes, gradient += classes) {
+        const float weight = scale * weight_of(sample_weight, i);
+        if (weight == 0.0f) continue;
+        row_sum sum = sum_row(logits, classes);
+        for (int c = 0; c < classes; c++) gradient[c] += weight * ce_weight * probability_of(sum, logits[c]);
+        gradient[label[i]] -= weight * ce_weight;
+        slope_of_row row = {
+            .label = label[i], .classes = classes, .factor = -weight * rce_weight * log_floor};
+        if (rce_weight != 0.0f) add_through_softmax(logits, sum, reverse_slope_hard, &row, gradient);
+    }
+}
+
+void mdm_sce_soft_backward(const float *logits, const float *target, const float *sample_weight, int64_t rows,
+                           int classes, float ce_weight, float rce_weight, float scale, float *gradient) {
+    for (int64_t i = 0; i < rows; i++, logits += classes, target += classes, gradient += classes) {
+        const float weight = scale * weight_of(sample_weight, i);
+        if (weight == 0.0f) continue;
+        row_sum sum = sum_row(logits, classes);
+        float total = 0.0f; /* targets need not sum to one exactly */
+        for (int c = 0; c < classes; c++) total += target[c];
+        for (int c = 0; c < classes; c++)
+            gradient[c] += weight * ce_weight * (total * probability_of(sum, logits[c]) - target[c]);
+        slope_of_row row = {.target = target, .classes = classes, .factor = -weight * rce_weight};
+        if (rce_weight != 0.0f) add_through_softmax(logits, sum, reverse_slope_soft, &row, gradient);
+    }
+}
+
+double mdm_weighted_sum(const float *loss, const float *sample_weight, int64_t rows) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < rows; i++) {
+        float weight = weight_of(sample_weight, i);
+        if (weight != 0.0f) sum += (double)weight * (double)loss[i];
+    }
+    return sum;
+}
+
+/* ---- consistency ---- */
+
+double mdm_consistency_forward(const float *logits, const float *target, const float *mask, int64_t rows,
+                               int classes) {
+    double sum = 0.0;
+    for (int64_t i = 0; i < rows; i++, logits += classes, target += classes) {
+        const float weight = weight_of(mask, i);
+        if (weight == 0.0f) continue;
+        row_sum row = sum_row(logits, classes);
+        float squares = 0.0f;
+        for (int c = 0; c < classes; c++) {
+            float off = probability_of(row, logits[c]) - target[c];
+            squares += off * off;
+        }
+        sum += (double)weight * (double)squares / classes;
+    }
+    return sum;
+}
+
+static float consistency_slope(const slope_of_row *row, int class, float probability) {
+    return row->factor * (probability - row->target[class]);
+}
+
+void mdm_consistency_backward(const float *logits, const float *target, const float *mask, int64_t rows,
+                              int classes, float scale, float *gradient) {
+    for (int64_t i = 0; i < rows; i++, logits += classes, target += classes, gradient += classes) {
+        const float weight = weight_of(mask, i);
+        if (weight == 0.0f) continue;
+        slope_of_row row = {
+            .target = target, .classes = classes, .factor = 2.0f * scale * weight / (float)classes};
+        add_through_softmax(logits, sum_row(logits, classes), consistency_slope, &row, gradient);
+    }
+}
+
+/* ---- balance ---- */
+
+void mdm_balance_sum(const float *logits, int64_t rows, int classes, double *sum) {
+    for (int64_t i = 0; i < rows; i++, logits += classes) {
+        row_sum row = sum_row(logits, classes);
+        for (int c = 0; c < classes; c++) sum[c] += (double)probability_of(row, logits[c]);
+    }
+}
+
+/* A class that underflowed everywhere would make the value infinite and its gradient 0 * infinity. */
+static inline double mean_of(const double *mean, int class) {
+    return mean[class] > (double)FLT_MIN ? mean[class] : (double)FLT_MIN;
+}
+
+double mdm_balance_value(const double *mean, int classes) {
+    double sum = 0.0;
+    for (int c = 0; c < classes; c++) sum += log(1.0 / classes) - log(mean_of(mean, c));
+    return sum / classes;
+}
+
+static float balance_slope(const slope_of_row *row, int class, float probability) {
+    (void)probability;
+    return (float)(-(double)row->factor / mean_of(row->mean, class));
+}
+
+void mdm_balance_backward(const float *logits, const double *mean, int64_t rows, int classes, float scale,
+                          float *gradient) {
+    for (int64_t i = 0; i < rows; i++, logits += classes, gradient += classes) {
+        slope_of_row row = {.mean = mean, .classes = classes, .factor = scale / (float)classes};
+        add_through_softmax(logits, sum_row(logits, classes), balance_slope, &row, gradient);
+    }
+}
+
+/* ---- NT-Xent ---- */
+
+static float dot(const float *a, const float *b, int width) {
+    float sum = 0.0f;
+    for (int j = 0; j < width; j++) sum += a[j] * b[j];
+    return sum;
+}
+
+void mdm_normalize_forward(const float *row, int64_t rows, int width, float *unit, float *norm) {
+    for (int64_t i = 0; i < rows; i++, row += width, unit += width) {
+        norm[i] = sqrtf(dot(row, row, width));
+        float divisor = norm[i] > NORM_FLOOR ? norm[i] : NORM_FLOOR;
+        for (int j = 0; j < width; j++) unit[j] = row[j] / divisor;
+    }
+}
+
+void mdm_normalize_backward(const float *unit, const float *norm, const float *gradient, int64_t rows,
+                            int width, float *out) {
+    for (int64_t i = 0; i < rows; i++, unit += width, gradient += width, out += width) {
+        const int floored = !(norm[i] > NORM_FLOOR); /* the divisor is a constant there */
+        const float along = floored ? 0.0f : dot(unit, gradient, width),
+                    divisor = floored ? NORM_FLOOR : norm[i];
+        for (int j = 0; j < width; j++) out[j] = (gradient[j] - unit[j] * along) / divisor;
+    }
+}
+
+static int64_t tile_rows(int64_t count) {
+    return count < TILE ? count : TILE;
+}
+
+int64_t mdm_nt_xent_scratch_floats(int64_t pairs, int64_t count, int width) {
+    (void)width;
+    return tile_rows(count) * (2 * pairs + 1);
+}
+
+/* One anchor's similarities [all] become softmax minus the positive's one-hot; returns the anchor's loss. */
+static float contrast_row(float *similarity, int64_t all, int64_t self, int64_t positive) {
+    float most = similarity[positive], sum = 0.0f, at_positive = similarity[positive];
+    similarity[self] = -INFINITY;
+    for (int64_t j = 0; j < all; j++) most = similarity[j] > most ? similarity[j] : most;
+    for (int64_t j = 0; j < all; j++) sum += similarity[j] = expf(similarity[j] - most);
+    const float inverse = 1.0f / sum;
+    for (int64_t j = 0; j < all; j++) similarity[j] *= inverse;
+    similarity[positive] -= 1.0f;
+    return logf(sum) - (at_positive - most);
+}
+
+/* Anchors anchor..anchor+rows-1 against all rows. */
+static double contrast_tile(const float *unit, int64_t pairs, int64_t anchor, int64_t rows, int width,
+                            float temperature, float scale, float *gradient, float *scratch) {
+    const int all = (int)(2 * pairs), n = (int)rows;
+    const float *own = unit + anchor * width;
+    float *similarity = scratch, *loss = scratch + rows * all, step = scale / temperature;
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, all, width, 1.0f / temperature, own, width, unit,
+                width, 0.0f, similarity, all);
+#pragma omp parallel for if (rows * all > 32768)
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t self = anchor + i;
+        loss[i] = contrast_row(similarity + i * all, all, self, self < pairs ? self + pairs : self - pairs);
+    }
+    if (gradient) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, width, all, step, similarity, all, unit,
+                    width, 1.0f, gradient + anchor * width, width);
+        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, all, width, n, step, similarity, all, own, width,
+                    1.0f, gradient, width);
+    }
+    return mdm_weighted_sum(loss, NULL, rows);
+}
+
+double mdm_nt_xent(const float *unit, int64_t pairs, int64_t first, int64_t count, int width,
+                   float temperature, float scale, float *gradient, float *scratch) {
+    double sum = 0.0;
+    for (int view = 0; view < 2; view++)
+        for (int64_t done = 0; done < count; done += TILE)
+            sum += contrast_tile(unit, pairs, view * pairs + first + done, tile_rows(count - done), width,
+                                 temperature, scale, gradient, scratch);
+    return sum;
+}

@@ -1,0 +1,1 @@
+mdm_test(losses SOURCES test_losses.c ROOMS model)

@@ -48,7 +48,8 @@ MDM_MUST_CHECK mdm_status mdm_comm_broadcast(mdm_comm *comm, void *data, int64_t
 MDM_MUST_CHECK mdm_status mdm_comm_all_reduce(mdm_comm *comm, void *data, int64_t count, mdm_type type,
                                               mdm_reduction reduction);
 /* Collective. Every rank's `count` elements, concatenated in rank order into `all`; counts may differ between ranks.
- * `counts` (elements of each rank, [P]) may be NULL: then mdm_comm_slice of the total `total` is meant. */
+ * `counts` (elements of each rank, [P], the same on all ranks) may be NULL: then the ranks tell each other first, at the
+ * price of one more small message. `mine` may be its own place in `all`. */
 MDM_MUST_CHECK mdm_status mdm_comm_all_gather(mdm_comm *comm, const void *mine, int64_t count, void *all,
                                               const int64_t *counts, mdm_type type);
 

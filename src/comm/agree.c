@@ -1,0 +1,33 @@
+/* From every rank's own outcome to one that all ranks know, with the message of the rank where it went wrong.
+ */
+#include "internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct notice {
+    int32_t status;
+    char host[256];
+    char text[1024];
+} notice;
+
+mdm_status mdm_comm_agree(mdm_comm *comm, mdm_status mine) {
+    if (comm->size == 1) return mine;
+    int speaker = mine == MDM_OK ? comm->size : comm->rank;
+    MDM_MPI(comm, MPI_Allreduce(MPI_IN_PLACE, &speaker, 1, MPI_INT, MPI_MIN, comm->world), "MPI_Allreduce");
+    if (speaker == comm->size) return MDM_OK;
+
+    notice told = {.status = mine};
+    if (speaker == comm->rank) {
+        snprintf(told.host, sizeof told.host, "%s", comm->host);
+        snprintf(told.text, sizeof told.text, "%s", mdm_last_message());
+    }
+    MDM_MPI(comm, MPI_Bcast(&told, (int)sizeof told, MPI_BYTE, speaker, comm->world), "MPI_Bcast");
+
+    /* When all ranks say the same (a wrong configuration, or something agreed on before), whose word it is
+     * tells nothing. */
+    int same = (int32_t)mine == told.status && strcmp(mdm_last_message(), told.text) == 0;
+    MDM_MPI(comm, MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MIN, comm->world), "MPI_Allreduce");
+    if (same) return (mdm_status)told.status;
+    return mdm_fail((mdm_status)told.status, "rank %d on %s: %s", speaker, told.host, told.text);
+}

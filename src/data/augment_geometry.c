@@ -7,6 +7,8 @@
  */
 #include "augment_operations.h"
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int64_t fixed_point(double value) {
@@ -67,12 +69,20 @@ void mdm_augment_shear(double shear_x, double shear_y, uint8_t fill, const uint8
     affine(matrix, fill, in, height, width, channels, out);
 }
 
+/* To 15 decimals as Pillow's Python does, which is correctly rounded decimal arithmetic; a product with 1e15
+ * is not. */
+static double rounded(double value) {
+    char text[32];
+    snprintf(text, sizeof(text), "%.15f", value);
+    return strtod(text, NULL);
+}
+
 void mdm_augment_rotate(double degrees, uint8_t fill, const uint8_t *in, int height, int width, int channels,
                         uint8_t *out) {
     double turn = fmod(degrees, 360.0);
     if (turn < 0.0) turn += 360.0;
     double angle = -(turn * (3.141592653589793 / 180.0));
-    double cosine = nearbyint(cos(angle) * 1e15) / 1e15, sine = nearbyint(sin(angle) * 1e15) / 1e15;
+    double cosine = rounded(cos(angle)), sine = rounded(sin(angle));
     double centre_x = width / 2.0, centre_y = height / 2.0;
     const double matrix[6] = {cosine, sine,   (cosine * -centre_x + sine * -centre_y) + centre_x,
                               -sine,  cosine, (-sine * -centre_x + cosine * -centre_y) + centre_y};

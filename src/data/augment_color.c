@@ -90,8 +90,8 @@ void mdm_augment_color(double factor, const uint8_t *in, int height, int width, 
 
 /* The 3x3 mean with weights 1 1 1, 1 5 1, 1 1 1 of the inner columns of one row, rounded to nearest. Pillow
  * sums in single precision, but thirteenths plus one half are never within its error of a whole number, so
- * whole numbers give the same: floor((sum + 6) / 13), here as a product with 5042 / 65536, exact up to sum
- * 6546. */
+ * whole numbers give the same: floor((sum + 6) / 13), here as a product with 5042 / 65536, exact below
+ * 6564. */
 static void smooth_row(const uint8_t *above, const uint8_t *row, const uint8_t *below, int width,
                        int channels, uint8_t *out) {
     const int last = (width - 1) * channels;

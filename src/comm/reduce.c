@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* 1 when a comes before b; -0 before +0. */
-#define BEFORE(a, b) ((a) < (b) || ((a) == (b) && signbit(a) > signbit(b)))
+#define BEFORE(a, b) ((a) < (b) || ((a) == (b) && signbit(a) && !signbit(b)))
 
 #define DEFINE_EXTREMES(type, not_a_number)                                                                  \
     static void least_##type(const type *in, type *inout, int count) {                                       \

@@ -1,0 +1,185 @@
+/* The two-component Gaussian mixture of all ranks' losses: from losses to clean probabilities.
+ *
+ * The losses are scaled by their joint minimum and maximum; the start comes from the joint histogram
+ * (gmm_start.c); then EM runs over the samples themselves, each rank's sums of an E step being added up over
+ * all ranks in double. A fit is called degenerate, and every sample clean, when no split exists: fewer than
+ * two samples, constant losses, or a component left with less than one sample or a millionth of them. One
+ * broad mode is not degenerate: it is fitted by two components that overlap, and the probabilities say as
+ * much. */
+#include "mdm/divide/gmm.h"
+#include "gmm_internal.h"
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    BLOCK = 32768
+}; /* samples whose sums are taken together, so that the result does not depend on threads */
+
+mdm_gmm_density mdm_gmm_density_of(const mdm_gmm_parameters *parameters, mdm_gmm_scaling scaling) {
+    mdm_gmm_density density = {.minimum = scaling.minimum, .inverse_range = scaling.inverse_range};
+    for (int c = 0; c < 2; c++) {
+        density.mean[c] = parameters->mean[c];
+        density.scale[c] = 0.5 / parameters->variance[c];
+        density.constant[c] =
+            log(parameters->weight[c]) - 0.5 * log(6.283185307179586 * parameters->variance[c]);
+    }
+    return density;
+}
+
+int mdm_gmm_maximise(mdm_gmm_parameters *parameters, const mdm_gmm_sums *sums, double total, double floor) {
+    double least = total * 1e-6 > 1 ? total * 1e-6 : 1;
+    for (int c = 0; c < 2; c++)
+        if (!(sums->weight[c] >= least * (1 - 1e-9))) return 0;
+    for (int c = 0; c < 2; c++) {
+        double shift = sums->first[c] / sums->weight[c],
+               variance = sums->second[c] / sums->weight[c] - shift * shift;
+        parameters->mean[c] += shift;
+        parameters->variance[c] = (variance > 0 ? variance : 0) + floor;
+        if (parameters->variance[c] < 1e-12) parameters->variance[c] = 1e-12; /* only without a floor */
+        parameters->weight[c] = sums->weight[c] / total;
+    }
+    return 1;
+}
+
+/* The E step over all ranks' samples; `block` is room for a sum per BLOCK of this rank's. */
+static mdm_status expect(mdm_comm *comm, const float *loss, int64_t n, const mdm_gmm_parameters *parameters,
+                         mdm_gmm_scaling scaling, mdm_gmm_sums *block, mdm_gmm_sums *sums) {
+    const mdm_kernels *kernels = mdm_divide_kernels();
+    mdm_gmm_density density = mdm_gmm_density_of(parameters, scaling);
+    int64_t blocks = (n + BLOCK - 1) / BLOCK;
+#pragma omp parallel for
+    for (int64_t b = 0; b < blocks; b++) {
+        memset(&block[b], 0, sizeof block[b]);
+        kernels->expectation(loss + b * BLOCK, NULL, n - b * BLOCK < BLOCK ? n - b * BLOCK : BLOCK, &density,
+                             &block[b]);
+    }
+    double all[7] = {0};
+    for (int64_t b = 0; b < blocks; b++)
+        for (int c = 0; c < 2; c++) {
+            all[c] += block[b].weight[c];
+            all[2 + c] += block[b].first[c];
+            all[4 + c] += block[b].second[c];
+            all[6] += c ? 0 : block[b].log_likelihood;
+        }
+    MDM_TRY(mdm_comm_all_reduce(comm, all, 7, MDM_DOUBLE, MDM_SUM));
+    *sums = (mdm_gmm_sums){{all[0], all[1]}, {all[2], all[3]}, {all[4], all[5]}, all[6]};
+    return MDM_OK;
+}
+
+/* This rank's extremes: {minimum, -maximum}, so that one reduction finds both; the first bad sample in *bad
+ * or -1. */
+static void find_extremes(const float *loss, int64_t n, float extremes[2], int64_t *bad) {
+    float low = INFINITY, high = -INFINITY;
+    int infinite = 0;
+#pragma omp parallel for simd reduction(min : low) reduction(max : high) reduction(| : infinite)
+    for (int64_t i = 0; i < n; i++) {
+        low = loss[i] < low ? loss[i] : low;
+        high = loss[i] > high ? loss[i] : high;
+        infinite |= !(fabsf(loss[i]) <= FLT_MAX);
+    }
+    *bad = -1;
+    for (int64_t i = 0; infinite && *bad < 0; i++)
+        if (!isfinite(loss[i])) *bad = i;
+    extremes[0] = low;
+    extremes[1] = -high;
+}
+
+static mdm_status check(mdm_comm *comm, const mdm_gmm_options *options, const float *loss, int64_t n,
+                        float extremes[2]) {
+    if (options->iterations < 1)
+        return mdm_fail(MDM_USAGE, "divide.gmm_iterations is %d; it must be at least 1", options->iterations);
+    if (!(options->tolerance >= 0))
+        return mdm_fail(MDM_USAGE, "divide.gmm_tolerance is %g; it must not be negative", options->tolerance);
+    if (!(options->floor >= 0 && options->floor <= DBL_MAX))
+        return mdm_fail(MDM_USAGE, "divide.gmm_floor is %g; it must be finite and not negative",
+                        options->floor);
+    int64_t bad;
+    find_extremes(loss, n, extremes, &bad);
+    if (bad >= 0)
+        return mdm_fail(
+            MDM_NUMERIC,
+            "the loss of sample %lld of rank %d is %g; the network has diverged, try a lower learning rate",
+            (long long)bad, mdm_comm_rank(comm), (double)loss[bad]);
+    return MDM_OK;
+}
+
+/* EM over the samples from *parameters; *sound is 0 when a component emptied. */
+static mdm_status fit(mdm_comm *comm, const float *loss, int64_t n, double total, mdm_gmm_scaling scaling,
+                      const mdm_gmm_options *options, mdm_gmm_parameters *parameters, mdm_gmm *gmm,
+                      int *sound) {
+    mdm_gmm_sums *block = NULL, sums;
+    mdm_status status = MDM_ALLOCATE(block, n / BLOCK + 1, "sums of the mixture");
+    MDM_TRY_OR(status, mdm_comm_agree(comm, status), release);
+    double before = -INFINITY;
+    *sound = 1;
+    while (*sound && !gmm->converged && gmm->iterations < options->iterations) {
+        MDM_TRY_OR(status, expect(comm, loss, n, parameters, scaling, block, &sums), release);
+        *sound = mdm_gmm_maximise(parameters, &sums, total, options->floor);
+        double likelihood = sums.log_likelihood / total;
+        /* The start has converged on the histogram, so a likelihood that falls is the floor at work: time to
+         * stop, too. */
+        gmm->converged = likelihood - before < options->tolerance;
+        gmm->iterations++;
+        before = likelihood;
+    }
+    MDM_TRY_OR(status, expect(comm, loss, n, parameters, scaling, block, &sums), release);
+    gmm->log_likelihood = sums.log_likelihood / total;
+release:
+    free(block);
+    return status;
+}
+
+static void keep_everything(mdm_gmm *gmm, const char *reason, int64_t n, float *clean_probability) {
+    gmm->degenerate = 1;
+    gmm->degenerate_reason = reason;
+    for (int64_t i = 0; i < n; i++) clean_probability[i] = 1;
+}
+
+static void write_answer(const mdm_gmm_parameters *p, mdm_gmm_scaling scaling, const float *loss, int64_t n,
+                         mdm_gmm *gmm, float *clean_probability) {
+    mdm_gmm_parameters sorted;
+    int swap = p->mean[1] < p->mean[0];
+    for (int c = 0; c < 2; c++) {
+        gmm->mean[c] = sorted.mean[c] = p->mean[c ^ swap];
+        gmm->variance[c] = sorted.variance[c] = p->variance[c ^ swap];
+        gmm->weight[c] = sorted.weight[c] = p->weight[c ^ swap];
+    }
+    mdm_gmm_density density = mdm_gmm_density_of(&sorted, scaling);
+    const mdm_kernels *kernels = mdm_divide_kernels();
+#pragma omp parallel for
+    for (int64_t first = 0; first < n; first += BLOCK)
+        kernels->posterior(loss + first, n - first < BLOCK ? n - first : BLOCK, &density,
+                           clean_probability + first);
+}
+
+mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n, const mdm_gmm_options *options,
+                       mdm_gmm *gmm, float *clean_probability) {
+    float extremes[2] = {INFINITY, INFINITY};
+    int64_t samples = n;
+    memset(gmm, 0, sizeof *gmm);
+    MDM_TRY(mdm_comm_agree(comm, check(comm, options, loss, n, extremes)));
+    MDM_TRY(mdm_comm_all_reduce(comm, extremes, 2, MDM_FLOAT, MDM_MIN));
+    MDM_TRY(mdm_comm_all_reduce(comm, &samples, 1, MDM_INT64, MDM_SUM));
+    if (samples < 2) {
+        keep_everything(gmm, "fewer than two samples", n, clean_probability);
+        return MDM_OK;
+    }
+    gmm->minimum = extremes[0];
+    gmm->maximum = -(double)extremes[1];
+    if (gmm->maximum <= gmm->minimum) {
+        keep_everything(gmm, "all losses are equal", n, clean_probability);
+        return MDM_OK;
+    }
+    mdm_gmm_scaling scaling = {gmm->minimum, 1 / (gmm->maximum - gmm->minimum)};
+    mdm_gmm_parameters parameters;
+    int sound = 0;
+    MDM_TRY(mdm_gmm_choose_start(comm, loss, n, scaling, options, &parameters, &sound));
+    if (sound) MDM_TRY(fit(comm, loss, n, (double)samples, scaling, options, &parameters, gmm, &sound));
+    if (sound)
+        write_answer(&parameters, scaling, loss, n, gmm, clean_probability);
+    else
+        keep_everything(gmm, "a component of the mixture is empty", n, clean_probability);
+    return MDM_OK;
+}

@@ -1,0 +1,758 @@
+/* The configuration: every key through every way in and out, and files that mean harm. */
+#include "mdm/base/config.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static mdm_status read_text(mdm_config *config, const char *yaml) {
+    return mdm_config_read_text(config, yaml, strlen(yaml), "some/test.yaml");
+}
+
+static void assert_message_has(const char *part) {
+    const char *message = mdm_last_message();
+    if (strstr(message, part) == NULL) fail_msg("'%s' is not in '%s'", part, message);
+    assert_null(strchr(message, '\n'));
+}
+
+/* Reading `yaml` is MDM_USAGE, says `part`, and leaves the configuration alone. */
+static void assert_refused(const char *yaml, const char *part) {
+    static mdm_config config, before;
+    mdm_config_defaults(&config);
+    before = config;
+    mdm_status status = read_text(&config, yaml);
+    if (status != MDM_USAGE) fail_msg("status %d for: %.200s", status, yaml);
+    assert_message_has(part);
+    assert_memory_equal(&config, &before, sizeof config);
+}
+
+static void assert_argument_refused(const char *argument, const char *part) {
+    static mdm_config config, before;
+    mdm_config_defaults(&config);
+    before = config;
+    if (mdm_config_set(&config, argument) != MDM_USAGE) fail_msg("accepted: %s", argument);
+    assert_message_has(part);
+    assert_memory_equal(&config, &before, sizeof config);
+}
+
+static void assert_same(const mdm_config *a, const mdm_config *b) {
+    char left[MDM_CONFIG_TEXT], right[MDM_CONFIG_TEXT];
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const char *name = mdm_config_key_at(i)->name;
+        mdm_config_get(a, name, left, sizeof left);
+        mdm_config_get(b, name, right, sizeof right);
+        if (strcmp(left, right) != 0) fail_msg("%s is %s, then %s", name, left, right);
+    }
+    assert_memory_equal(a, b, sizeof *a);
+}
+
+static void assert_round_trip(const mdm_config *config) {
+    static mdm_config again;
+    mdm_text text = {0};
+    mdm_config_write(config, &text);
+    assert_false(text.failed);
+    mdm_config_defaults(&again);
+    if (mdm_config_read_text(&again, text.data, text.length, "x.yaml") != MDM_OK)
+        fail_msg("%s", mdm_last_message());
+    assert_same(config, &again);
+    free(text.data);
+}
+
+/* Another allowed value of `key` than its default. */
+static void other_value(const mdm_config_key *key, char out[64]) {
+    switch (key->type) {
+    case MDM_CONFIG_INTEGER:
+        snprintf(out, 64, "%d", atoi(key->initial) == 2 ? 1 : 2);
+        break;
+    case MDM_CONFIG_INTEGER64:
+        snprintf(out, 64, "9223372036854775807");
+        break;
+    case MDM_CONFIG_REAL:
+        snprintf(out, 64, "0.12345678901234567");
+        break;
+    case MDM_CONFIG_BOOLEAN:
+        snprintf(out, 64, "%s", strcmp(key->initial, "true") == 0 ? "false" : "true");
+        break;
+    case MDM_CONFIG_WORD: {
+        int last = 0;
+        while (key->words[last + 1] != NULL) last++;
+        snprintf(out, 64, "%s", key->words[last]);
+        break;
+    }
+    default:
+        snprintf(out, 64, "%s", "it's a: 'name' # with\"all\\ {of} [it], \xC3\xA9");
+        break;
+    }
+}
+
+/* ---- values ---- */
+
+static void the_defaults_are_those_of_the_contract(void **state) {
+    (void)state;
+    static mdm_config config;
+    mdm_config_defaults(&config);
+    assert_int_equal(config.seed, 1);
+    assert_int_equal(config.model.arch, MDM_CONFIG_PREACT_RESNET18);
+    assert_int_equal(config.model.width, 64);
+    assert_int_equal(config.model.projection, 128);
+    assert_int_equal(config.model.networks, 2);
+    assert_int_equal(config.train.epochs, 300);
+    assert_int_equal(config.train.warmup, 20);
+    assert_int_equal(config.train.batch, 64);
+    assert_int_equal(config.train.micro_batch, 0);
+    assert_true(config.train.weight_decay == 5e-4);
+    assert_true(config.train.momentum == 0.9);
+    assert_int_equal(config.train.batchnorm, MDM_CONFIG_BATCHNORM_SYNC);
+    assert_int_equal(config.divide.interval, 10);
+    assert_int_equal(config.divide.k, 10);
+    assert_true(config.divide.remove_first == 0.1 && config.divide.remove_step == 0.01);
+    assert_true(config.divide.threshold == 0.3 && config.divide.gmm_tolerance == 1e-2);
+    assert_int_equal(config.divide.gmm_iterations, 20);
+    assert_true(config.semi.temperature == 0.5 && config.semi.alpha == 4 && config.semi.confidence == 0.9);
+    assert_int_equal(config.semi.rampup, 16);
+    assert_int_equal(config.semi.supervised, MDM_CONFIG_SUPERVISED_SCE);
+    assert_int_equal(config.semi.views, MDM_CONFIG_VIEWS_STRONG);
+    assert_true(config.semi.contrast_temperature == 0.05);
+    assert_int_equal(config.checkpoint.keep, 2);
+    assert_true(config.checkpoint.minutes == 15);
+    assert_true(config.report == 1 && config.tensorboard == 1);
+    assert_string_equal(config.resume, "auto");
+    assert_string_equal(config.data.test, "");
+    assert_string_equal(config.model.init, "");
+}
+
+static void every_default_comes_back_through_yaml(void **state) {
+    (void)state;
+    static mdm_config config;
+    mdm_config_defaults(&config);
+    assert_round_trip(&config);
+}
+
+static void every_other_value_comes_back_through_yaml_and_touches_one_key(void **state) {
+    (void)state;
+    static mdm_config config, plain;
+    char value[64], argument[256], got[MDM_CONFIG_TEXT];
+    mdm_config_defaults(&plain);
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        other_value(key, value);
+        snprintf(argument, sizeof argument, "%s=%s", key->name, value);
+        mdm_config_defaults(&config);
+        if (mdm_config_set(&config, argument) != MDM_OK) fail_msg("%s", mdm_last_message());
+        assert_non_null(mdm_config_get(&config, key->name, got, sizeof got));
+        if (key->type != MDM_CONFIG_REAL) assert_string_equal(got, value);
+        int changed = 0;
+        for (int j = 0; j < mdm_config_key_count(); j++) {
+            char a[MDM_CONFIG_TEXT], b[MDM_CONFIG_TEXT];
+            const char *name = mdm_config_key_at(j)->name;
+            changed += strcmp(mdm_config_get(&config, name, a, sizeof a),
+                              mdm_config_get(&plain, name, b, sizeof b)) != 0;
+        }
+        int only_value = key->type == MDM_CONFIG_WORD && key->words[1] == NULL;
+        assert_int_equal(changed, only_value ? 0 : 1);
+        assert_round_trip(&config);
+    }
+}
+
+static void words_and_the_struct_enumerations_agree(void **state) {
+    (void)state;
+    static mdm_config config;
+    mdm_config_defaults(&config);
+    static const struct {
+        const char *argument;
+        size_t offset;
+        int value;
+    } cases[] = {
+        {"device=cuda", offsetof(mdm_config, device), MDM_CONFIG_DEVICE_CUDA},
+        {"baseline=sce", offsetof(mdm_config, baseline), MDM_CONFIG_BASELINE_SCE},
+        {"data.resident=stream", offsetof(mdm_config, data.resident), MDM_CONFIG_RESIDENT_STREAM},
+        {"model.arch=preact_resnet10", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET10},
+        {"model.arch=preact_resnet34", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET34},
+        {"model.arch=preact_resnet50", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET50},
+        {"model.arch=preact_resnet101", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET101},
+        {"model.arch=resnet18", offsetof(mdm_config, model.arch), MDM_CONFIG_RESNET18},
+        {"model.arch=resnet50", offsetof(mdm_config, model.arch), MDM_CONFIG_RESNET50},
+        {"train.precision=bf16", offsetof(mdm_config, train.precision), MDM_CONFIG_PRECISION_BF16},
+        {"train.batchnorm=local", offsetof(mdm_config, train.batchnorm), MDM_CONFIG_BATCHNORM_LOCAL},
+        {"train.batchnorm=frozen", offsetof(mdm_config, train.batchnorm), MDM_CONFIG_BATCHNORM_FROZEN},
+        {"divide.save=all", offsetof(mdm_config, divide.save), MDM_CONFIG_SAVE_ALL},
+        {"semi.supervised=ce", offsetof(mdm_config, semi.supervised), MDM_CONFIG_SUPERVISED_CE},
+        {"semi.views=weak", offsetof(mdm_config, semi.views), MDM_CONFIG_VIEWS_WEAK},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int value = -1;
+        assert_int_equal(mdm_config_set(&config, cases[i].argument), MDM_OK);
+        memcpy(&value, (char *)&config + cases[i].offset, sizeof value);
+        assert_int_equal(value, cases[i].value);
+    }
+}
+
+static void every_number_refuses_what_is_outside_its_range_or_no_number(void **state) {
+    (void)state;
+    static const char *const garbage[] = {"",
+                                          "nan",
+                                          "inf",
+                                          "-inf",
+                                          "1e400",
+                                          "1e-400",
+                                          "-0",
+                                          "abc",
+                                          "1 ",
+                                          " 1",
+                                          "0x10",
+                                          "1_000",
+                                          "1,5",
+                                          "--1",
+                                          "1e",
+                                          ".",
+                                          "+",
+                                          "1.2.3",
+                                          "true",
+                                          "null",
+                                          "~",
+                                          "9223372036854775808",
+                                          "-9223372036854775809"};
+    char argument[256];
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        int whole = key->type == MDM_CONFIG_INTEGER || key->type == MDM_CONFIG_INTEGER64;
+        if (!whole && key->type != MDM_CONFIG_REAL) continue;
+        for (size_t g = 0; g < sizeof garbage / sizeof garbage[0]; g++) {
+            snprintf(argument, sizeof argument, "%s=%s", key->name, garbage[g]);
+            assert_argument_refused(argument, key->name);
+        }
+        if (whole) {
+            snprintf(argument, sizeof argument, "%s=1.5", key->name);
+            assert_argument_refused(argument, "not a whole number");
+            snprintf(argument, sizeof argument, "%s=010", key->name); /* eight or ten? */
+            assert_argument_refused(argument, "not a whole number");
+        }
+        if (key->type == MDM_CONFIG_INTEGER64) continue;
+        double step = whole ? 1 : 1e-3;
+        int open_low = key->flags & MDM_CONFIG_OPEN_LOW, open_high = key->flags & MDM_CONFIG_OPEN_HIGH;
+        int zero_has_a_word = key->words != NULL;
+        assert_true(key->low < key->high);
+        if (!(zero_has_a_word && key->low - step == 0)) {
+            snprintf(argument, sizeof argument, "%s=%.17g", key->name, open_low ? key->low : key->low - step);
+            assert_argument_refused(argument, "out of range");
+        }
+        snprintf(argument, sizeof argument, "%s=%.17g", key->name, open_high ? key->high : key->high + step);
+        assert_argument_refused(argument, "out of range");
+        static mdm_config config;
+        mdm_config_defaults(&config);
+        snprintf(argument, sizeof argument, "%s=%.17g", key->name, open_low ? key->low + step : key->low);
+        assert_int_equal(mdm_config_set(&config, argument), MDM_OK);
+        snprintf(argument, sizeof argument, "%s=%.17g", key->name, open_high ? key->high - step : key->high);
+        assert_int_equal(mdm_config_set(&config, argument), MDM_OK);
+    }
+}
+
+static void words_switches_and_names_refuse_what_they_do_not_know(void **state) {
+    (void)state;
+    char argument[MDM_CONFIG_TEXT * 2];
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        if (key->type == MDM_CONFIG_WORD || key->type == MDM_CONFIG_BOOLEAN) {
+            snprintf(argument, sizeof argument, "%s=Rubbish", key->name);
+            assert_argument_refused(argument, key->type == MDM_CONFIG_WORD ? key->words[0] : "true or false");
+        }
+        if (key->type != MDM_CONFIG_STRING && key->type != MDM_CONFIG_FRACTION_OR_FILE) continue;
+        snprintf(argument, sizeof argument, "%s=", key->name);
+        assert_argument_refused(argument, "empty");
+        snprintf(argument, sizeof argument, "%s=a\nb", key->name);
+        assert_argument_refused(argument, "unprintable");
+        snprintf(argument, sizeof argument, "%s=\xC3(", key->name);
+        assert_argument_refused(argument, "unprintable");
+        size_t start = (size_t)snprintf(argument, sizeof argument, "%s=", key->name);
+        memset(argument + start, 'x', MDM_CONFIG_TEXT);
+        argument[start + MDM_CONFIG_TEXT] = '\0';
+        assert_argument_refused(argument, "too long");
+        static mdm_config config;
+        mdm_config_defaults(&config);
+        argument[start + MDM_CONFIG_TEXT - 1] = '\0'; /* the longest that fits */
+        assert_int_equal(mdm_config_set(&config, argument), MDM_OK);
+        assert_round_trip(&config);
+    }
+    assert_argument_refused("report=yes", "true or false");
+    assert_argument_refused("semi.views=medium", "strong or weak");
+    assert_argument_refused("divide.threshold=1", "above 0 and below 1");
+}
+
+static void a_message_names_argument_key_value_and_what_is_allowed(void **state) {
+    (void)state;
+    assert_argument_refused("train.epochs=many", "argument 'train.epochs=many'");
+    assert_argument_refused("train.epochs=many", "train.epochs is 'many'");
+    assert_argument_refused("train.epochs=many", "a whole number from 1 to 1000000");
+    assert_argument_refused("divide.remove_first=1.5", "a number from 0 to below 1");
+    assert_argument_refused("run.threads=0", "auto, or a whole number from 1");
+    assert_refused("seed: 1\ntrain:\n  epochs: many\n", "some/test.yaml:3: train.epochs is 'many'");
+}
+
+static void validation_is_none_a_fraction_or_a_file(void **state) {
+    (void)state;
+    static mdm_config config;
+    double fraction = -1;
+    mdm_config_defaults(&config);
+    assert_int_equal(mdm_config_validation(&config, &fraction), MDM_VALIDATION_NONE);
+    assert_true(fraction == 0);
+    assert_int_equal(mdm_config_set(&config, "data.validation=0.1"), MDM_OK);
+    assert_int_equal(mdm_config_validation(&config, &fraction), MDM_VALIDATION_FRACTION);
+    assert_true(fraction == 0.1);
+    assert_int_equal(mdm_config_set(&config, "data.validation=clean.h5"), MDM_OK);
+    assert_int_equal(mdm_config_validation(&config, NULL), MDM_VALIDATION_FILE);
+    assert_int_equal(mdm_config_set(&config, "data.validation=none"), MDM_OK);
+    assert_string_equal(config.data.validation, "");
+    assert_argument_refused("data.validation=1.5", "out of range");
+    assert_argument_refused("data.validation=0", "out of range");
+    assert_argument_refused("data.validation=-0.1", "out of range");
+}
+
+/* ---- names ---- */
+
+static void an_unknown_key_is_answered_with_the_nearest_known_one(void **state) {
+    (void)state;
+    assert_argument_refused("train.epohcs=3",
+                            "unknown key 'train.epohcs'; the nearest known key is train.epochs ");
+    assert_argument_refused("epochs=3", "train.epochs or pretrain.epochs");
+    assert_argument_refused("warmup=3", "train.warmup");
+    assert_argument_refused("warmpu=3", "train.warmup");
+    assert_argument_refused("devcie=cpu", "is device ");
+    assert_argument_refused("semi.lambda_ux=1", "semi.lambda_u");
+    assert_argument_refused("train.epochs.x=1", "train.epochs ");
+    assert_argument_refused("=3", "neither");
+    assert_argument_refused("train.epochs", "neither");
+    assert_argument_refused("TRAIN.EPOCHS=3", "unknown key");
+    assert_refused("train:\n  wramup: 3\n",
+                   "some/test.yaml:2: unknown key 'train.wramup'; the nearest known key is train.warmup");
+    assert_refused("trian:\n  warmup: 3\n",
+                   "some/test.yaml:1: unknown section 'trian'; the nearest known one is 'train'");
+    char argument[4096];
+    memset(argument, 'k', sizeof argument);
+    memcpy(argument + sizeof argument - 3, "=1", 3);
+    assert_argument_refused(argument, "unknown key 'kkk");
+    assert_argument_refused("a\x1B[31mb=1", "\\x1b[31m");
+}
+
+/* ---- YAML ---- */
+
+static void sections_and_dotted_keys_are_the_same(void **state) {
+    (void)state;
+    static mdm_config nested, dotted, flow;
+    mdm_config_defaults(&nested);
+    dotted = flow = nested;
+    assert_int_equal(read_text(&nested, "train:\n  epochs: 7\n  warmup: 2\nseed: 4\nrun.threads: 3\n"),
+                     MDM_OK);
+    assert_int_equal(
+        read_text(&dotted, "train.epochs: 7\r\ntrain.warmup: '2'\r\nseed: 4\r\nrun.threads: 3\r\n"), MDM_OK);
+    assert_int_equal(read_text(&flow, "\xEF\xBB\xBF{\"train\": {\"epochs\": 7, \"warmup\": 2}, \"seed\": 4, "
+                                      "\"run\": {\"threads\": 3}}"),
+                     MDM_OK);
+    assert_int_equal(nested.train.epochs, 7);
+    assert_int_equal(nested.run.threads, 3);
+    assert_string_equal(nested.run.folder, "runs/test");
+    assert_same(&nested, &dotted);
+    assert_same(&nested, &flow);
+}
+
+static void a_file_leaves_the_keys_it_does_not_name(void **state) {
+    (void)state;
+    static mdm_config config;
+    mdm_config_defaults(&config);
+    assert_int_equal(mdm_config_set(&config, "seed=99"), MDM_OK);
+    assert_int_equal(read_text(&config, "run: 'my runs/one'\ntrain.epochs: 7\n"), MDM_OK);
+    assert_int_equal(config.seed, 99);
+    assert_string_equal(config.run.folder, "my runs/one");
+    assert_int_equal(read_text(&config, ""), MDM_OK);
+    assert_int_equal(read_text(&config, "# nothing\n"), MDM_OK);
+    assert_int_equal(read_text(&config, "---\n...\n"), MDM_OK);
+    assert_int_equal(config.train.epochs, 7);
+}
+
+static void a_key_or_section_given_twice_is_refused_with_both_lines(void **state) {
+    (void)state;
+    assert_refused("seed: 1\n\nseed: 1\n", "some/test.yaml:3: seed is given twice, first in line 1");
+    assert_refused("train:\n  epochs: 1\ntrain.epochs: 1\n",
+                   "some/test.yaml:3: train.epochs is given twice, first in line 2");
+    assert_refused("train:\n  epochs: 1\nseed: 2\ntrain:\n  warmup: 1\n",
+                   "some/test.yaml:4: train is given twice, first in line 1");
+    assert_refused("run: a\nrun:\n  threads: 1\n", "run is given twice");
+}
+
+static void what_stands_in_the_wrong_place_is_told(void **state) {
+    (void)state;
+    assert_refused("train: 5\n", "train is a section");
+    assert_refused("train:\n", "train is a section");
+    assert_refused("seed:\n  epochs: 1\n", "seed is a key");
+    assert_refused("train:\n  epochs:\n    a: 1\n", "some/test.yaml:2: train.epochs is a key");
+    assert_refused("seed:\n", "some/test.yaml:1: seed is '', which is empty");
+    assert_refused("just words\n", "not a list of 'key: value'");
+    assert_refused("- seed\n- train\n", "some/test.yaml:1: lists");
+    assert_refused("train.epochs: [1, 2]\n", "lists");
+    assert_refused("? {a: b}\n: 1\n", "a mapping stands where a key");
+    assert_refused("? [a]\n: 1\n", "lists");
+    assert_refused("seed: 1\n---\nseed: 2\n", "some/test.yaml:2: a second document");
+    assert_refused("seed: 1\ntrain:\n\tepochs: 1\n", "some/test.yaml:3");
+    assert_refused("seed: '1\n", "not valid YAML");
+    assert_refused("\"\": 1\n", "unknown key ''");
+}
+
+static void hostile_yaml_is_refused_at_once(void **state) {
+    (void)state;
+    assert_refused("seed: 1\na: &a [x, x, x, x]\nb: &b [*a, *a, *a, *a]\nc: [*b, *b, *b, *b]\n",
+                   "some/test.yaml:2: lists");
+    assert_refused("train: &t\n  epochs: 1\npretrain: *t\n", "anchors");
+    assert_refused("seed: &s 1\n", "some/test.yaml:1: anchors");
+    assert_refused("seed: *s\n", "aliases");
+    assert_refused("&k seed: 1\n", "anchors");
+    assert_refused("*k : 1\n", "aliases");
+    assert_refused("seed: !!int 1\n", "tags");
+    assert_refused("train: !!python/object:os.system {epochs: 1}\n", "tags");
+    assert_refused("%TAG !e! tag:example.com,2000:\n---\nseed: 1\n", "directives");
+    assert_refused("train:\n  <<: {epochs: 1}\n", "some/test.yaml:2: merge keys");
+    assert_refused("<<: 1\n", "merge keys");
+    assert_refused("seed: \"1\\0\"\n", "zero byte");
+    assert_refused("\"se\\0ed\": 1\n", "zero byte");
+    assert_refused("data.train: \"a\\eb\"\n", "unprintable");
+    assert_refused("data.train: |\n  a\n  b\n", "unprintable");
+    assert_refused("seed: 1\nrun: \x01\n", "some/test.yaml:2");
+    assert_refused("seed: 1\n\nrun: \xFF\xFE\n", "some/test.yaml:3");
+    char binary[512];
+    for (size_t i = 0; i < sizeof binary; i++) binary[i] = (char)(i * 167 + 13);
+    static mdm_config config;
+    mdm_config_defaults(&config);
+    assert_int_equal(mdm_config_read_text(&config, binary, sizeof binary, "b"), MDM_USAGE);
+    assert_int_equal(mdm_config_read_text(&config, "seed: 1\0\0", 9, "b"), MDM_USAGE);
+}
+
+/* `count` times `part`, between `before` and `after`. The caller frees. */
+static char *repeated(const char *before, const char *part, size_t count, const char *after) {
+    size_t length = strlen(part), start = strlen(before);
+    char *text = malloc(start + count * length + strlen(after) + 1);
+    assert_non_null(text);
+    memcpy(text, before, start);
+    for (size_t i = 0; i < count; i++) memcpy(text + start + i * length, part, length);
+    strcpy(text + start + count * length, after);
+    return text;
+}
+
+static void deep_and_huge_yaml_is_refused_at_once(void **state) {
+    (void)state;
+    static const struct {
+        const char *before, *part;
+        size_t count;
+        const char *after, *message;
+    } cases[] = {
+        {"", "[", 100000, "", "lists"},
+        {"seed: ", "[", 100000, "", "lists"},
+        {"", "{a: ", 100000, "", "unknown section"},
+        {"train: ", "{train: ", 100000, "", "train.train"},
+        {"", "? ", 100000, "", "mapping"},
+        {"data.train: ", "x", 1000000, "\n", "bytes long"},
+        {"data.train: \"", "x\\n", 300000, "\"\n", "bytes long"},
+        {"", "k", 1000, ": 1\n", "bytes long"},
+        {"", "k", 1000000, ": 1\n", ""},
+        {"", "# comment\n", 104858, "", "larger than"},
+        {"", "seed: 1\n", 100000, "", "twice"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *yaml = repeated(cases[i].before, cases[i].part, cases[i].count, cases[i].after);
+        assert_refused(yaml, cases[i].message);
+        free(yaml);
+    }
+}
+
+static void every_cut_and_every_changed_byte_of_a_file_is_taken_or_refused_whole(void **state) {
+    (void)state;
+    static mdm_config config, before;
+    mdm_text text = {0};
+    mdm_config_defaults(&config);
+    before = config;
+    mdm_config_write(&config, &text);
+    assert_false(text.failed);
+    for (size_t length = 0; length < text.length; length++) {
+        char *cut = malloc(length + 1); /* of that very size, so that a sanitizer sees a read beyond it */
+        assert_non_null(cut);
+        memcpy(cut, text.data, length);
+        mdm_status status = mdm_config_read_text(&config, cut, length, "cut.yaml");
+        assert_true(status == MDM_OK || status == MDM_USAGE);
+        if (status != MDM_OK) assert_memory_equal(&config, &before, sizeof config);
+        before = config;
+        free(cut);
+    }
+    for (size_t i = 0; i < text.length; i++) {
+        char kept = text.data[i];
+        text.data[i] = (char)(kept ^ (1 << (i % 8)));
+        mdm_status status = mdm_config_read_text(&config, text.data, text.length, "changed.yaml");
+        assert_true(status == MDM_OK || status == MDM_USAGE);
+        text.data[i] = kept;
+    }
+    free(text.data);
+}
+
+/* ---- files ---- */
+
+static void a_file_that_is_no_regular_file_is_refused_without_waiting(void **state) {
+    (void)state;
+    static mdm_config config;
+    char folder[] = "/tmp/mdm-config-XXXXXX", path[256];
+    mdm_config_defaults(&config);
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/fifo.yaml", folder);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    assert_int_equal(mdm_config_read_yaml(&config, path), MDM_USAGE);
+    assert_message_has("not a regular file");
+    unlink(path);
+    assert_int_equal(mdm_config_read_yaml(&config, folder), MDM_USAGE);
+    assert_message_has("not a regular file");
+    assert_int_equal(mdm_config_read_yaml(&config, "/dev/zero"), MDM_USAGE);
+    assert_int_equal(mdm_config_read_yaml(&config, path), MDM_USAGE);
+    assert_message_has(path);
+    snprintf(path, sizeof path, "%s/large.yaml", folder);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(ftruncate(fileno(file), 1ll << 32), 0);
+    fclose(file);
+    assert_int_equal(mdm_config_read_yaml(&config, path), MDM_USAGE);
+    assert_message_has("larger than");
+    unlink(path);
+    rmdir(folder);
+}
+
+static void every_file_in_configs_reads_and_checks(void **state) {
+    (void)state;
+    static mdm_config config;
+    DIR *folder = opendir(MDM_CONFIGS_FOLDER);
+    assert_non_null(folder);
+    int files = 0;
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        char path[1024], run[600];
+        if (strstr(entry->d_name, ".yaml") == NULL) continue;
+        snprintf(path, sizeof path, "%s/%s", MDM_CONFIGS_FOLDER, entry->d_name);
+        mdm_config_defaults(&config);
+        if (mdm_config_read_yaml(&config, path) != MDM_OK || mdm_config_check(&config) != MDM_OK)
+            fail_msg("%s: %s", path, mdm_last_message());
+        assert_memory_equal(config.data.train, "datasets/", 9);
+        snprintf(run, sizeof run, "runs/%.*s", (int)strlen(entry->d_name) - 5, entry->d_name);
+        assert_string_equal(config.run.folder, run);
+        assert_int_equal(mdm_config_check_data(&config, 50000, 10, 32, 32), MDM_OK);
+        assert_int_equal(mdm_config_check_ranks(&config, 8), MDM_OK);
+        assert_round_trip(&config);
+        files++;
+    }
+    closedir(folder);
+    assert_true(files >= 5);
+}
+
+static void the_built_in_run_is_configs_quickstart(void **state) {
+    (void)state;
+    static mdm_config built_in, file;
+    assert_int_equal(mdm_config_quickstart(&built_in), MDM_OK);
+    mdm_config_defaults(&file);
+    assert_int_equal(mdm_config_read_yaml(&file, MDM_CONFIGS_FOLDER "/quickstart.yaml"), MDM_OK);
+    assert_same(&built_in, &file);
+    assert_string_equal(built_in.run.folder, "runs/quickstart");
+    assert_int_equal(mdm_config_check(&built_in), MDM_OK);
+}
+
+static void the_template_is_the_one_the_table_gives(void **state) {
+    (void)state;
+    static mdm_config config, plain;
+    char *content = NULL;
+    size_t bytes = 0;
+    mdm_text text = {0};
+    mdm_config_write_template(&text);
+    assert_false(text.failed);
+    assert_int_equal(mdm_read_file(MDM_CONFIGS_FOLDER "/template.yaml", 1 << 20, &content, &bytes), MDM_OK);
+    if (bytes != text.length || memcmp(content, text.data, bytes) != 0)
+        fail_msg("configs/template.yaml is out of date: build the target config_template");
+    mdm_config_defaults(&config);
+    plain = config;
+    assert_int_equal(mdm_config_read_text(&config, content, bytes, "mdm-dist.yaml"), MDM_OK);
+    assert_int_equal(mdm_config_set(&plain, "data.train=datasets/my-data.h5"), MDM_OK);
+    assert_same(&config, &plain);
+    free(content);
+    free(text.data);
+}
+
+static void the_help_names_every_key_with_default_and_meaning(void **state) {
+    (void)state;
+    char *text = NULL, line[256];
+    size_t length = 0;
+    FILE *file = open_memstream(&text, &length);
+    assert_non_null(file);
+    mdm_config_help(file);
+    fclose(file);
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        snprintf(line, sizeof line, "\n%s [%s]\n    %.20s", key->name, key->initial, key->meaning);
+        if (strstr(text, line) == NULL) fail_msg("the help lacks %s", key->name);
+    }
+    for (const char *start = text, *end; (end = strchr(start, '\n')) != NULL; start = end + 1)
+        assert_true(end - start <= 120);
+    free(text);
+}
+
+/* ---- combinations, hash ---- */
+
+typedef struct combination {
+    const char *arguments[3];
+    const char *first, *second; /* the keys the message must name */
+} combination;
+
+static void apply(mdm_config *config, const combination *c) {
+    mdm_config_defaults(config);
+    assert_int_equal(mdm_config_set(config, "data.train=x.h5"), MDM_OK);
+    for (int i = 0; i < 3 && c->arguments[i] != NULL; i++)
+        if (mdm_config_set(config, c->arguments[i]) != MDM_OK) fail_msg("%s", mdm_last_message());
+}
+
+static void settings_that_contradict_each_other_are_refused_naming_both(void **state) {
+    (void)state;
+    static mdm_config config;
+    static const combination cases[] = {
+        {{"data.train=none"}, "data.train", "FILE.h5"},
+        {{"data.validation=x.h5"}, "data.validation", "data.train"},
+        {{"train.epochs=5", "train.warmup=6"}, "train.warmup", "train.epochs"},
+        {{"train.batch=64", "train.micro_batch=65"}, "train.micro_batch", "train.batch"},
+        {{"train.batchnorm=frozen"}, "train.batchnorm", "pretrain.epochs"},
+        {{"data.resident=device", "device=cpu"}, "data.resident", "device"},
+        {{"divide.remove_first=0.5", "divide.interval=1", "divide.remove_step=0.002"},
+         "divide.remove_first",
+         "divide.remove_step"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        apply(&config, &cases[i]);
+        if (mdm_config_check(&config) != MDM_USAGE) fail_msg("case %zu was accepted", i);
+        assert_message_has(cases[i].first);
+        assert_message_has(cases[i].second);
+    }
+    static const combination good[] = {
+        {{"train.epochs=5", "train.warmup=5"}, NULL, NULL},
+        {{"train.batchnorm=frozen", "pretrain.epochs=1"}, NULL, NULL},
+        {{"train.batchnorm=frozen", "model.init=a.safetensors"}, NULL, NULL},
+        {{"divide.remove_step=0.03"}, NULL, NULL}, /* 0.1 + 28 x 0.03 = 0.94 */
+        {{"divide.remove_first=0.5", "divide.remove_step=0.5", "baseline=ce"}, NULL, NULL},
+    };
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        apply(&config, &good[i]);
+        if (mdm_config_check(&config) != MDM_OK) fail_msg("case %zu: %s", i, mdm_last_message());
+    }
+}
+
+static void settings_that_do_not_fit_the_data_or_the_ranks_are_refused(void **state) {
+    (void)state;
+    static mdm_config config;
+    apply(&config, &(combination){{"divide.k=99", "pretrain.batch=100", "pretrain.epochs=1"}, NULL, NULL});
+    assert_int_equal(mdm_config_check_data(&config, 100, 2, 8, 8), MDM_OK);
+    assert_int_equal(mdm_config_check_data(&config, 99, 2, 8, 8), MDM_USAGE);
+    assert_message_has("pretrain.batch");
+    config.pretrain.epochs = 0;
+    assert_int_equal(mdm_config_check_data(&config, 99, 2, 8, 8), MDM_USAGE);
+    assert_message_has("divide.k");
+    assert_int_equal(mdm_config_check_data(&config, 63, 2, 8, 8), MDM_USAGE);
+    assert_message_has("train.batch");
+    assert_int_equal(mdm_config_check_data(&config, 100, 1, 8, 8), MDM_USAGE);
+    assert_message_has("class");
+    assert_int_equal(mdm_config_check_data(&config, 100, 2, 8, 7), MDM_USAGE);
+    assert_message_has("8x7");
+    assert_int_equal(mdm_config_set(&config, "model.arch=resnet50"), MDM_OK);
+    assert_int_equal(mdm_config_check_data(&config, 100, 2, 31, 64), MDM_USAGE);
+    assert_message_has("resnet50");
+    assert_int_equal(mdm_config_set(&config, "train.crop_padding=33"), MDM_OK);
+    assert_int_equal(mdm_config_check_data(&config, 100, 2, 32, 64), MDM_USAGE);
+    assert_message_has("train.crop_padding");
+    apply(&config, &(combination){{"data.validation=0.5"}, NULL, NULL});
+    assert_int_equal(mdm_config_check_data(&config, 128, 2, 8, 8), MDM_OK);
+    assert_int_equal(mdm_config_check_data(&config, 127, 2, 8, 8), MDM_OK); /* 63 held out, 64 left */
+    assert_int_equal(mdm_config_check_data(&config, 126, 2, 8, 8), MDM_USAGE);
+    assert_message_has("data.validation");
+    assert_int_equal(mdm_config_check_ranks(&config, 64), MDM_OK);
+    assert_int_equal(mdm_config_check_ranks(&config, 65), MDM_USAGE);
+    assert_message_has("65 ranks");
+}
+
+static void the_hash_follows_the_keys_that_change_the_training_and_no_other(void **state) {
+    (void)state;
+    static mdm_config config;
+    char value[64];
+    mdm_config_defaults(&config);
+    uint64_t plain = mdm_config_hash(&config);
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        if (key->type == MDM_CONFIG_WORD && key->words[1] == NULL) continue;
+        mdm_config_defaults(&config);
+        other_value(key, value);
+        assert_int_equal(mdm_config_set_key(&config, "test", key->name, value), MDM_OK);
+        int differs = mdm_config_hash(&config) != plain;
+        if (differs != ((key->flags & MDM_CONFIG_TRAINING) != 0)) fail_msg("%s", key->name);
+    }
+    static const char *const free_keys[] = {"run",         "device",     "resume",           "run.threads",
+                                            "data.train",  "report",     "checkpoint.every", "data.resident",
+                                            "divide.save", "tensorboard"};
+    for (size_t i = 0; i < sizeof free_keys / sizeof free_keys[0]; i++)
+        for (int j = 0; j < mdm_config_key_count(); j++)
+            if (strcmp(mdm_config_key_at(j)->name, free_keys[i]) == 0)
+                assert_false(mdm_config_key_at(j)->flags & MDM_CONFIG_TRAINING);
+}
+
+static void every_key_has_a_field_of_its_own_and_a_line_of_meaning(void **state) {
+    (void)state;
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        assert_true(strlen(key->meaning) > 10 && strlen(key->meaning) < 130);
+        assert_true(key->offset < sizeof(mdm_config));
+        for (int j = 0; j < i; j++) {
+            assert_string_not_equal(key->name, mdm_config_key_at(j)->name);
+            assert_int_not_equal(key->offset, mdm_config_key_at(j)->offset);
+        }
+    }
+    assert_null(mdm_config_key_at(-1));
+    assert_null(mdm_config_key_at(mdm_config_key_count()));
+}
+
+static int write_template(const char *path) {
+    mdm_text text = {0};
+    mdm_config_write_template(&text);
+    mdm_status status = text.failed ? MDM_RESOURCE : mdm_write_file(path, text.data, text.length);
+    free(text.data);
+    return (int)status;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3 && strcmp(argv[1], "--write-template") == 0) return write_template(argv[2]);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_defaults_are_those_of_the_contract),
+        cmocka_unit_test(every_default_comes_back_through_yaml),
+        cmocka_unit_test(every_other_value_comes_back_through_yaml_and_touches_one_key),
+        cmocka_unit_test(words_and_the_struct_enumerations_agree),
+        cmocka_unit_test(every_number_refuses_what_is_outside_its_range_or_no_number),
+        cmocka_unit_test(words_switches_and_names_refuse_what_they_do_not_know),
+        cmocka_unit_test(a_message_names_argument_key_value_and_what_is_allowed),
+        cmocka_unit_test(validation_is_none_a_fraction_or_a_file),
+        cmocka_unit_test(an_unknown_key_is_answered_with_the_nearest_known_one),
+        cmocka_unit_test(sections_and_dotted_keys_are_the_same),
+        cmocka_unit_test(a_file_leaves_the_keys_it_does_not_name),
+        cmocka_unit_test(a_key_or_section_given_twice_is_refused_with_both_lines),
+        cmocka_unit_test(what_stands_in_the_wrong_place_is_told),
+        cmocka_unit_test(hostile_yaml_is_refused_at_once),
+        cmocka_unit_test(deep_and_huge_yaml_is_refused_at_once),
+        cmocka_unit_test(every_cut_and_every_changed_byte_of_a_file_is_taken_or_refused_whole),
+        cmocka_unit_test(a_file_that_is_no_regular_file_is_refused_without_waiting),
+        cmocka_unit_test(every_file_in_configs_reads_and_checks),
+        cmocka_unit_test(the_built_in_run_is_configs_quickstart),
+        cmocka_unit_test(the_template_is_the_one_the_table_gives),
+        cmocka_unit_test(the_help_names_every_key_with_default_and_meaning),
+        cmocka_unit_test(settings_that_contradict_each_other_are_refused_naming_both),
+        cmocka_unit_test(settings_that_do_not_fit_the_data_or_the_ranks_are_refused),
+        cmocka_unit_test(the_hash_follows_the_keys_that_change_the_training_and_no_other),
+        cmocka_unit_test(every_key_has_a_field_of_its_own_and_a_line_of_meaning),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

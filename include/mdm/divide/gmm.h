@@ -21,7 +21,7 @@ typedef struct mdm_gmm {
     double log_likelihood;                  /* mean over samples, at the final parameters */
     double minimum, maximum;                /* of the losses before scaling, over all ranks */
     int iterations, converged;
-    int degenerate; /* 1: constant losses, one mode or an empty component: no split exists, everything counts as clean */
+    int degenerate; /* 1: fewer than two samples, constant losses or an empty component: no split exists, everything counts as clean */
     const char *degenerate_reason; /* static text, NULL when sound */
 } mdm_gmm;
 

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 /* Collective. `embedding` [n, dimension] holds this rank's rows [first, first + n) of `total` (mdm_comm_my_slice); it is not
- * modified. Writes this rank's `score` [n]; `neighbour` [n, k] (global indices) and `similarity` [n, k] when not NULL. k < total, else MDM_USAGE. A zero
+ * modified. Writes this rank's `score` [n]; `neighbour` [n, k] (global indices) and `similarity` [n, k] when not NULL. 0 < k < total < 2^31, else MDM_USAGE. A zero
  * embedding has similarity 0 to everything. Non-finite embeddings are MDM_NUMERIC naming the sample. */
 MDM_MUST_CHECK mdm_status mdm_knn_scores(mdm_comm *comm, const float *embedding, int64_t total, int dimension, int k,
                                          float *score, int64_t *neighbour, float *similarity);

@@ -1,0 +1,69 @@
+/* From given labels, ensemble predictions and scores to labels.csv. */
+#include "mdm/report/labels_csv.h"
+
+#include "mdm/base/text.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *mdm_verdict_name(int verdict) {
+    static const char *const names[] = {"clean", "mislabelled", "out_of_distribution"};
+    return verdict >= MDM_CLEAN && verdict <= MDM_OUT_OF_DISTRIBUTION ? names[verdict] : NULL;
+}
+
+void mdm_labels_suggest(const float *probabilities, int64_t samples, int64_t classes, int32_t *suggested) {
+    for (int64_t i = 0; i < samples; i++) {
+        const float *row = probabilities + i * classes;
+        int32_t best = 0;
+        for (int64_t c = 1; c < classes; c++)
+            if (row[c] > row[best]) best = (int32_t)c;
+        suggested[i] = best;
+    }
+}
+
+void mdm_labels_mean(const float *a, const float *b, int64_t samples, float *mean) {
+    for (int64_t i = 0; i < samples; i++) mean[i] = b ? 0.5f * (a[i] + b[i]) : a[i];
+}
+
+static void add_field(mdm_text *text, const char *value) {
+    if (!strpbrk(value, ",\"\r\n")) {
+        mdm_text_add_bytes(text, value, strlen(value));
+        return;
+    }
+    mdm_text_add_bytes(text, "\"", 1);
+    for (const char *quote; (quote = strchr(value, '"')) != NULL; value = quote + 1) {
+        mdm_text_add_bytes(text, value, (size_t)(quote - value) + 1);
+        mdm_text_add_bytes(text, "\"", 1);
+    }
+    mdm_text_add_bytes(text, value, strlen(value));
+    mdm_text_add_bytes(text, "\"", 1);
+}
+
+static void add_number(mdm_text *text, float value) {
+    if (isfinite(value)) mdm_text_add_json_number(text, (double)value);
+}
+
+mdm_status mdm_labels_write(const char *path, const mdm_label_table *table) {
+    mdm_text text = {0};
+    mdm_text_add(&text, "index,id,given,suggested,clean_probability,ood_score,verdict\n");
+    for (int64_t i = 0; i < table->samples; i++) {
+        const char *verdict = mdm_verdict_name(table->verdict[i]);
+        if (!verdict) {
+            free(text.data);
+            return mdm_fail(MDM_USAGE, "sample %" PRId64 " has no verdict", i);
+        }
+        mdm_text_add(&text, "%" PRId64 ",", i);
+        if (table->ids && table->ids[i]) add_field(&text, table->ids[i]);
+        mdm_text_add(&text, ",%" PRId32 ",%" PRId32 ",", table->given[i], table->suggested[i]);
+        add_number(&text, table->clean_probability[i]);
+        mdm_text_add_bytes(&text, ",", 1);
+        add_number(&text, table->ood_score[i]);
+        mdm_text_add(&text, ",%s\n", verdict);
+    }
+    mdm_status status = text.failed ? mdm_fail(MDM_RESOURCE, "not enough memory to put %s together", path)
+                                    : mdm_write_file(path, text.data, text.length);
+    free(text.data);
+    return status;
+}

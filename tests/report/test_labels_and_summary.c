@@ -1,0 +1,113 @@
+/* labels.csv, summary.json and environment.json, as other programs read them. */
+#include "mdm/report/labels_csv.h"
+#include "mdm/report/summary.h"
+
+#include "report_test.h"
+
+#include <math.h>
+
+static void labels_are_read_back_by_other_programs(void **state) {
+    const char *path = in_folder(state, "labels.csv");
+    const char *ids[] = {"plain", "a,\"b\"", "two\nlines", NULL};
+    const int32_t given[] = {1, 1, 0, -1};
+    const float probabilities[4 * 3] = {0.2f, 0.5f, 0.3f, 0.4f, 0.3f, 0.3f, 0, 0.1f, 0.9f, 0.3f, 0.3f, 0.3f};
+    const float a[] = {0.25f, 0.1f, 0, 1}, b[] = {0.75f, 0.3f, 0, 1}, ood[] = {0.1f, 0.2f, 0.9f, NAN};
+    const uint8_t verdict[] = {MDM_CLEAN, MDM_MISLABELLED, MDM_OUT_OF_DISTRIBUTION, MDM_CLEAN};
+    int32_t suggested[4];
+    float clean[4];
+    mdm_labels_suggest(probabilities, 4, 3, suggested);
+    mdm_labels_mean(a, b, 4, clean);
+    mdm_label_table table = {4, ids, given, suggested, clean, ood, verdict};
+    assert_int_equal(mdm_labels_write(path, &table), MDM_OK);
+    char *content = read_bytes(path, NULL);
+    assert_non_null(strstr(content, "\n0,plain,1,1,0.5,0.1"));
+    assert_non_null(strstr(content, "\n1,\"a,\"\"b\"\"\",1,0,"));
+    free(content);
+    python_check("labels", path);
+}
+
+static void ids_may_be_missing_and_verdicts_may_not(void **state) {
+    const char *path = in_folder(state, "labels.csv");
+    const int32_t label = 3;
+    const float score = 0.5f;
+    uint8_t verdict = MDM_MISLABELLED;
+    mdm_label_table table = {1, NULL, &label, &label, &score, &score, &verdict};
+    assert_int_equal(mdm_labels_write(path, &table), MDM_OK);
+    char *content = read_bytes(path, NULL);
+    assert_string_equal(
+        content,
+        "index,id,given,suggested,clean_probability,ood_score,verdict\n0,,3,3,0.5,0.5,mislabelled\n");
+    free(content);
+    verdict = 9;
+    assert_int_equal(mdm_labels_write(path, &table), MDM_USAGE);
+    assert_int_equal(mdm_labels_write(in_folder(state, "none/labels.csv"), &(mdm_label_table){0}),
+                     MDM_RESOURCE);
+}
+
+static void one_network_has_its_own_scores_as_mean(void **state) {
+    const float a[2] = {0.25f, 0.5f};
+    float mean[2];
+    (void)state;
+    mdm_labels_mean(a, NULL, 2, mean);
+    assert_memory_equal(a, mean, sizeof a);
+}
+
+static void a_summary_is_json_with_null_for_the_unknown(void **state) {
+    const char *path = in_folder(state, "summary.json");
+    mdm_summary s = {.name = "quick \"start\"",
+                     .status = "done",
+                     .epochs = 30,
+                     .final_top1 = 0.9,
+                     .final_top5 = 0.99,
+                     .best_top1 = NAN,
+                     .best_epoch = -1,
+                     .validation_top1 = NAN,
+                     .auc_noise = {0.95, 0.94},
+                     .auc_ood = {NAN, NAN},
+                     .seconds = 100,
+                     .seconds_semi = 12.5,
+                     .images_per_s = 50,
+                     .ranks = 2,
+                     .networks = 2,
+                     .device = "cpu",
+                     .precision = "fp32"};
+    assert_int_equal(mdm_summary_write(path, &s), MDM_OK);
+    python_check("summary", path);
+}
+
+static void the_environment_tells_no_secrets(void **state) {
+    const char *path = in_folder(state, "environment.json");
+    const mdm_version versions[] = {{"HDF5", "1.10.8"}, {"Open MPI", "4.1.4"}};
+    const mdm_rank_place places[] = {
+        {"n1", "cpu", "0-1", 2}, {"n2", "cpu", NULL, 2}, {"n1", "cuda:0", "0-3", 4}};
+    const char *arguments[] = {"mdm-dist", "seed=1"};
+    setenv("OMP_NUM_THREADS", "3", 1);
+    setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
+    setenv("SLURM_JOB_PASSWORD", "secret", 1);
+    assert_int_equal(mdm_environment_allows("OMP_NUM_THREADS"), 1);
+    assert_int_equal(mdm_environment_allows("SLURM_JOB_PASSWORD"), 0);
+    mdm_environment e = {.program_version = "0.1.0",
+                         .versions = versions,
+                         .version_count = 2,
+                         .places = places,
+                         .ranks = 3,
+                         .arguments = arguments,
+                         .argument_count = 2,
+                         .folder = "/home/me",
+                         .started = "2026-01-01T00:00:00Z"};
+    assert_int_equal(mdm_environment_write(path, &e), MDM_OK);
+    python_check("environment", path);
+}
+
+#define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_test_folder, remove_test_folder)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        IN_FOLDER(labels_are_read_back_by_other_programs),
+        IN_FOLDER(ids_may_be_missing_and_verdicts_may_not),
+        cmocka_unit_test(one_network_has_its_own_scores_as_mean),
+        IN_FOLDER(a_summary_is_json_with_null_for_the_unknown),
+        IN_FOLDER(the_environment_tells_no_secrets),
+    };
+    return cmocka_run_group_tests_name("labels and summary", tests, NULL, NULL);
+}

@@ -19,9 +19,16 @@ find_path(DNNL_INCLUDE_DIR NAMES dnnl.h REQUIRED)
 add_library(mdm_onednn INTERFACE)
 target_include_directories(mdm_onednn SYSTEM INTERFACE ${DNNL_INCLUDE_DIR})
 target_link_libraries(mdm_onednn INTERFACE ${DNNL_LIBRARY})
-find_path(CBLAS_INCLUDE_DIR NAMES cblas.h PATH_SUFFIXES openblas x86_64-linux-gnu aarch64-linux-gnu REQUIRED)
+# The OpenMP build of OpenBLAS shares the thread pool of oneDNN and of our kernels; the pthread build would fight it.
+find_path(CBLAS_INCLUDE_DIR NAMES cblas.h REQUIRED
+          PATH_SUFFIXES openblas-openmp x86_64-linux-gnu/openblas-openmp aarch64-linux-gnu/openblas-openmp openblas
+                        x86_64-linux-gnu aarch64-linux-gnu)
 find_library(OPENBLAS_LIBRARY NAMES openblas REQUIRED
-             PATH_SUFFIXES openblas-openmp openblas-pthread)
+             HINTS /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}/openblas-openmp /usr/lib64/openblas-openmp)
 add_library(mdm_openblas INTERFACE)
 target_include_directories(mdm_openblas SYSTEM INTERFACE ${CBLAS_INCLUDE_DIR})
 target_link_libraries(mdm_openblas INTERFACE ${OPENBLAS_LIBRARY})
+get_filename_component(OPENBLAS_FOLDER ${OPENBLAS_LIBRARY} DIRECTORY)
+if(OPENBLAS_FOLDER MATCHES "openblas") # not on the linker's default path: remember it in the executable
+    target_link_options(mdm_openblas INTERFACE "-Wl,-rpath,${OPENBLAS_FOLDER}")
+endif()

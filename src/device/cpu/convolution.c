@@ -1,0 +1,401 @@
+/* Convolutions by oneDNN 2.x: the only file that knows its C API (3.x has another one).
+ *
+ * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the layout
+ * each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is one buffer shared by
+ * all primitives.
+ */
+#include "device.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if DNNL_VERSION_MAJOR != 2
+#error "oneDNN 2.x is needed (libdnnl-dev of Debian 12 or Ubuntu 22.04)"
+#endif
+
+#define TRY_DNNL(call, what)                                                                                           \
+    do {                                                                                                               \
+        dnnl_status_t dnnl_code_ = (call);                                                                             \
+        if (dnnl_code_ != dnnl_success) return dnnl_failure(dnnl_code_, what);                                         \
+    } while (0)
+
+static mdm_status dnnl_failure(dnnl_status_t code, const char *what) {
+    if (code == dnnl_out_of_memory)
+        return mdm_fail(MDM_RESOURCE, "out of memory in oneDNN (%s): use a smaller batch or network", what);
+    return mdm_fail(MDM_LOST, "oneDNN failed in %s (code %d)", what, (int)code);
+}
+
+/* One primitive with its arguments, ready to be executed. */
+typedef struct operation {
+    dnnl_primitive_t primitive;
+    dnnl_memory_t source, weights, destination, scratch; /* destination: what is written, or the gradient read */
+} operation;
+
+struct mdm_convolution {
+    mdm_device *device;
+    mdm_convolution_shape shape;
+    operation forward, backward_data, backward_weights;
+    dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
+    void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
+    dnnl_memory_t plain_image, laid_image;
+    dnnl_primitive_t image_reorder;
+    dnnl_memory_t plain_weights;                       /* float [out,in,k,k], handle set per call */
+    dnnl_primitive_t to_forward, to_backward;          /* weight reorders */
+    dnnl_primitive_t from_gradient, from_gradient_add; /* weight gradient to the plain layout */
+};
+
+mdm_status mdm_onednn_start(mdm_device *device) {
+    const dnnl_version_t *version = dnnl_version();
+    snprintf(device->info.library, sizeof device->info.library, "oneDNN %d.%d.%d", version->major, version->minor,
+             version->patch);
+    TRY_DNNL(dnnl_engine_create(&device->engine, dnnl_cpu, 0), "engine");
+    TRY_DNNL(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), "stream");
+    return MDM_OK;
+}
+
+void mdm_onednn_stop(mdm_device *device) {
+    if (device->stream) dnnl_stream_destroy(device->stream);
+    if (device->engine) dnnl_engine_destroy(device->engine);
+}
+
+static mdm_status reserve_scratch(mdm_device *device, size_t bytes) {
+    if (bytes <= device->scratch_bytes) return MDM_OK;
+    free(device->scratch);
+    device->scratch = NULL;
+    device->scratch_bytes = 0;
+    MDM_TRY(mdm_allocate(&device->scratch, (long long)bytes, 1, "convolution scratch memory"));
+    device->scratch_bytes = bytes;
+    return MDM_OK;
+}
+
+static dnnl_data_type_t data_type(mdm_precision precision) {
+    return precision == MDM_BF16 ? dnnl_bf16 : dnnl_f32;
+}
+
+static dnnl_format_tag_t blocked(const mdm_device *device) {
+    return device->info.channel_block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
+}
+
+static mdm_status describe(dnnl_memory_desc_t *desc, int n, int c, int h, int w, dnnl_data_type_t type,
+                           dnnl_format_tag_t tag) {
+    dnnl_dims_t dims = {n, c, h, w};
+    TRY_DNNL(dnnl_memory_desc_init_by_tag(desc, 4, dims, type, tag), "a memory description");
+    return MDM_OK;
+}
+
+static mdm_status make_memory(mdm_device *device, const dnnl_memory_desc_t *desc, void *handle, dnnl_memory_t *memory) {
+    TRY_DNNL(dnnl_memory_create(memory, desc, device->engine, handle), "a memory object");
+    return MDM_OK;
+}
+
+static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
+                               int accumulate, dnnl_primitive_t *reorder) {
+    dnnl_primitive_desc_t description;
+    dnnl_primitive_attr_t attributes;
+    dnnl_post_ops_t post;
+    TRY_DNNL(dnnl_primitive_attr_create(&attributes), "reorder attributes");
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library), "scratchpad mode");
+    if (accumulate) {
+        TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
+        TRY_DNNL(dnnl_post_ops_append_sum(post, 1.0f), "sum post operation");
+        TRY_DNNL(dnnl_primitive_attr_set_post_ops(attributes, post), "post operations");
+        dnnl_post_ops_destroy(post);
+    }
+    TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, from, device->engine, to, device->engine, attributes),
+             "a reorder description");
+    dnnl_primitive_attr_destroy(attributes);
+    TRY_DNNL(dnnl_primitive_create(reorder, description), "a reorder");
+    dnnl_primitive_desc_destroy(description);
+    return MDM_OK;
+}
+
+static mdm_status run_reorder(mdm_device *device, dnnl_primitive_t reorder, dnnl_memory_t from, dnnl_memory_t to) {
+    dnnl_exec_arg_t arguments[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
+    TRY_DNNL(dnnl_primitive_execute(reorder, device->stream, 2, arguments), "a reorder");
+    return MDM_OK;
+}
+
+static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, void *source, const dnnl_memory_desc_t *to,
+                          void *destination) {
+    dnnl_primitive_t reorder;
+    dnnl_memory_t a, b;
+    MDM_TRY(make_memory(device, from, source, &a));
+    MDM_TRY(make_memory(device, to, destination, &b));
+    MDM_TRY(make_reorder(device, from, to, 0, &reorder));
+    mdm_status status = run_reorder(device, reorder, a, b);
+    dnnl_primitive_destroy(reorder);
+    dnnl_memory_destroy(a);
+    dnnl_memory_destroy(b);
+    return status;
+}
+
+mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height, int width,
+                             mdm_precision precision, void *tensor) {
+    dnnl_memory_desc_t from, to;
+    MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
+    MDM_TRY(describe(&to, n, channels, height, width, data_type(precision), blocked(device)));
+    return convert(device, &from, (void *)plain, &to, tensor);
+}
+
+mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int channels, int height, int width,
+                             mdm_precision precision, float *plain) {
+    dnnl_memory_desc_t from, to;
+    MDM_TRY(describe(&from, n, channels, height, width, data_type(precision), blocked(device)));
+    MDM_TRY(describe(&to, n, channels, height, width, dnnl_f32, dnnl_nchw));
+    return convert(device, &from, (void *)tensor, &to, plain);
+}
+
+/* Attributes of every convolution: scratch memory from us, and the residual sum where asked. */
+static mdm_status make_attributes(int add_to_output, dnnl_primitive_attr_t *attributes) {
+    TRY_DNNL(dnnl_primitive_attr_create(attributes), "attributes");
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user), "scratchpad mode");
+    if (add_to_output) {
+        dnnl_post_ops_t post;
+        TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
+        TRY_DNNL(dnnl_post_ops_append_sum(post, 1.0f), "sum post operation");
+        TRY_DNNL(dnnl_primitive_attr_set_post_ops(*attributes, post), "post operations");
+        dnnl_post_ops_destroy(post);
+    }
+    return MDM_OK;
+}
+
+/* The layouts of one convolution as its description names them. */
+typedef struct layouts {
+    dnnl_memory_desc_t source, weights, destination;
+} layouts;
+
+static mdm_status finish_operation(mdm_device *device, dnnl_primitive_desc_t description, int weights_query,
+                                   operation *out, layouts *names, dnnl_query_t source_query,
+                                   dnnl_query_t destination_query) {
+    names->source = *dnnl_primitive_desc_query_md(description, source_query, 0);
+    names->weights = *dnnl_primitive_desc_query_md(description, (dnnl_query_t)weights_query, 0);
+    names->destination = *dnnl_primitive_desc_query_md(description, destination_query, 0);
+    const dnnl_memory_desc_t *scratch = dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    MDM_TRY(reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
+    TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a convolution");
+    MDM_TRY(make_memory(device, &names->source, DNNL_MEMORY_NONE, &out->source));
+    MDM_TRY(make_memory(device, &names->weights, DNNL_MEMORY_ALLOCATE, &out->weights));
+    MDM_TRY(make_memory(device, &names->destination, DNNL_MEMORY_NONE, &out->destination));
+    return make_memory(device, scratch, DNNL_MEMORY_NONE, &out->scratch);
+}
+
+/* Whether oneDNN found an optimised implementation: its reference loops are hundreds of times slower. */
+static int is_reference(dnnl_primitive_desc_t description) {
+    const char *name = "";
+    dnnl_primitive_desc_query(description, dnnl_query_impl_info_str, 0, &name);
+    return strncmp(name, "ref", 3) == 0;
+}
+
+typedef struct planning {
+    dnnl_memory_desc_t x, w, w_gradient, y, x_any;
+    dnnl_dims_t strides, padding;
+    dnnl_primitive_attr_t plain, with_sum;
+} planning;
+
+static mdm_status plan_layouts(mdm_convolution *c, planning *plan) {
+    const mdm_convolution_shape *s = &c->shape;
+    dnnl_data_type_t type = data_type(s->precision);
+    int pad = s->kernel / 2, out_height = (s->height + 2 * pad - s->kernel) / s->stride + 1,
+        out_width = (s->width + 2 * pad - s->kernel) / s->stride + 1;
+    MDM_TRY(describe(&plan->x, s->batch, s->in_channels, s->height, s->width, type,
+                     s->from_image ? dnnl_format_tag_any : blocked(c->device)));
+    MDM_TRY(describe(&plan->y, s->batch, s->out_channels, out_height, out_width, type, blocked(c->device)));
+    MDM_TRY(describe(&plan->w, s->out_channels, s->in_channels, s->kernel, s->kernel, type, dnnl_format_tag_any));
+    MDM_TRY(describe(&plan->w_gradient, s->out_channels, s->in_channels, s->kernel, s->kernel, dnnl_f32,
+                     dnnl_format_tag_any));
+    plan->strides[0] = plan->strides[1] = s->stride;
+    plan->padding[0] = plan->padding[1] = pad;
+    MDM_TRY(make_attributes(0, &plan->plain));
+    return make_attributes(s->add_to_output, &plan->with_sum);
+}
+
+static mdm_status describe_forward(mdm_convolution *c, const planning *plan, dnnl_alg_kind_t algorithm,
+                                   dnnl_primitive_desc_t *description) {
+    dnnl_convolution_desc_t desc;
+    TRY_DNNL(dnnl_convolution_forward_desc_init(
+                 &desc, c->shape.forward_only ? dnnl_forward_inference : dnnl_forward_training, algorithm, &plan->x,
+                 &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
+             "a forward convolution");
+    if (dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL) != dnnl_success)
+        return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d", c->shape.in_channels,
+                        c->shape.out_channels, c->shape.height, c->shape.width);
+    return MDM_OK;
+}
+
+static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint, layouts *names) {
+    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    MDM_TRY(describe_forward(c, plan, algorithm, hint));
+    if (algorithm != dnnl_convolution_direct && is_reference(*hint)) {
+        dnnl_primitive_desc_destroy(*hint);
+        MDM_TRY(describe_forward(c, plan, dnnl_convolution_direct, hint));
+    }
+    return finish_operation(c->device, *hint, dnnl_query_weights_md, &c->forward, names, dnnl_query_src_md,
+                            dnnl_query_dst_md);
+}
+
+static mdm_status plan_backward_data(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
+                                     layouts *names) {
+    dnnl_convolution_desc_t desc;
+    dnnl_primitive_desc_t description;
+    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, algorithm, &plan->x, &plan->w, &plan->y, plan->strides,
+                                                      plan->padding, plan->padding),
+             "a backward convolution");
+    TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
+             "a backward convolution");
+    mdm_status status = finish_operation(c->device, description, dnnl_query_weights_md, &c->backward_data, names,
+                                         dnnl_query_diff_src_md, dnnl_query_diff_dst_md);
+    dnnl_primitive_desc_destroy(description);
+    return status;
+}
+
+static mdm_status plan_backward_weights(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
+                                        const dnnl_memory_desc_t *source, layouts *names) {
+    dnnl_convolution_desc_t desc;
+    dnnl_primitive_desc_t description;
+    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, algorithm, source, &plan->w_gradient, NULL, &plan->y,
+                                                         plan->strides, plan->padding, plan->padding),
+             "a weight gradient");
+    TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
+             "a weight gradient");
+    mdm_status status = finish_operation(c->device, description, dnnl_query_diff_weights_md, &c->backward_weights,
+                                         names, dnnl_query_src_md, dnnl_query_diff_dst_md);
+    dnnl_primitive_desc_destroy(description);
+    return status;
+}
+
+/* An image arrives as plain float [N,C,H,W]; where the convolution wants something else, it is reordered first. */
+static mdm_status plan_image(mdm_convolution *c, const dnnl_memory_desc_t *wanted) {
+    dnnl_memory_desc_t plain;
+    const mdm_convolution_shape *s = &c->shape;
+    MDM_TRY(describe(&plain, s->batch, s->in_channels, s->height, s->width, dnnl_f32, dnnl_nchw));
+    if (dnnl_memory_desc_equal(&plain, wanted)) return MDM_OK;
+    MDM_TRY(mdm_allocate(&c->image, (long long)dnnl_memory_desc_get_size(wanted), 1, "the image batch"));
+    MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_image));
+    MDM_TRY(make_memory(c->device, wanted, c->image, &c->laid_image));
+    return make_reorder(c->device, &plain, wanted, 0, &c->image_reorder);
+}
+
+static mdm_status plan_weights(mdm_convolution *c, const layouts *forward, const layouts *backward,
+                               const layouts *gradient) {
+    dnnl_memory_desc_t plain;
+    const mdm_convolution_shape *s = &c->shape;
+    MDM_TRY(describe(&plain, s->out_channels, s->in_channels, s->kernel, s->kernel, dnnl_f32, dnnl_oihw));
+    MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_weights));
+    MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
+    if (c->backward_data.primitive) MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
+    if (c->backward_weights.primitive) {
+        MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 0, &c->from_gradient));
+        MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 1, &c->from_gradient_add));
+    }
+    return MDM_OK;
+}
+
+static mdm_status plan_all(mdm_convolution *c) {
+    planning plan;
+    layouts forward, backward, gradient;
+    dnnl_primitive_desc_t hint;
+    memset(&backward, 0, sizeof backward);
+    memset(&gradient, 0, sizeof gradient);
+    MDM_TRY(plan_layouts(c, &plan));
+    MDM_TRY(plan_forward(c, &plan, &hint, &forward));
+    if (!c->shape.forward_only) {
+        if (!c->shape.from_image) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
+        const dnnl_memory_desc_t *source = c->shape.from_image ? &forward.source : &plan.x;
+        MDM_TRY(plan_backward_weights(c, &plan, hint, source, &gradient));
+    }
+    dnnl_primitive_desc_destroy(hint);
+    dnnl_primitive_attr_destroy(plan.plain);
+    dnnl_primitive_attr_destroy(plan.with_sum);
+    if (c->shape.from_image) MDM_TRY(plan_image(c, &forward.source));
+    return plan_weights(c, &forward, &backward, &gradient);
+}
+
+mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shape *shape, mdm_convolution **out) {
+    mdm_convolution *c;
+    *out = NULL;
+    MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
+    c->device = device;
+    c->shape = *shape;
+    mdm_status status = plan_all(c);
+    if (status != MDM_OK) {
+        mdm_convolution_destroy(c);
+        return status;
+    }
+    *out = c;
+    return MDM_OK;
+}
+
+static void destroy_operation(operation *o) {
+    if (o->primitive) dnnl_primitive_destroy(o->primitive);
+    dnnl_memory_t memories[4] = {o->source, o->weights, o->destination, o->scratch};
+    for (int i = 0; i < 4; i++)
+        if (memories[i]) dnnl_memory_destroy(memories[i]);
+}
+
+void mdm_convolution_destroy(mdm_convolution *c) {
+    if (!c) return;
+    destroy_operation(&c->forward);
+    destroy_operation(&c->backward_data);
+    destroy_operation(&c->backward_weights);
+    dnnl_primitive_t reorders[5] = {c->image_reorder, c->to_forward, c->to_backward, c->from_gradient,
+                                    c->from_gradient_add};
+    for (int i = 0; i < 5; i++)
+        if (reorders[i]) dnnl_primitive_destroy(reorders[i]);
+    dnnl_memory_t memories[3] = {c->plain_image, c->laid_image, c->plain_weights};
+    for (int i = 0; i < 3; i++)
+        if (memories[i]) dnnl_memory_destroy(memories[i]);
+    free(c->image);
+    free(c);
+}
+
+mdm_status mdm_convolution_set_weights(mdm_convolution *c, const float *weights) {
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, (void *)weights), "weights");
+    MDM_TRY(run_reorder(c->device, c->to_forward, c->plain_weights, c->forward.weights));
+    if (c->to_backward) MDM_TRY(run_reorder(c->device, c->to_backward, c->plain_weights, c->backward_data.weights));
+    return MDM_OK;
+}
+
+static mdm_status execute(mdm_convolution *c, operation *o, int source_argument, const void *source,
+                          int weights_argument, int destination_argument, const void *destination) {
+    TRY_DNNL(dnnl_memory_set_data_handle(o->source, (void *)source), "a tensor");
+    TRY_DNNL(dnnl_memory_set_data_handle(o->destination, (void *)destination), "a tensor");
+    TRY_DNNL(dnnl_memory_set_data_handle(o->scratch, c->device->scratch), "scratch memory");
+    dnnl_exec_arg_t arguments[4] = {{source_argument, o->source},
+                                    {weights_argument, o->weights},
+                                    {destination_argument, o->destination},
+                                    {DNNL_ARG_SCRATCHPAD, o->scratch}};
+    TRY_DNNL(dnnl_primitive_execute(o->primitive, c->device->stream, 4, arguments), "a convolution");
+    return MDM_OK;
+}
+
+/* The image as the convolution wants it. */
+static mdm_status lay_image(mdm_convolution *c, const void *input, const void **laid) {
+    *laid = input;
+    if (!c->image_reorder) return MDM_OK;
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_image, (void *)input), "an image batch");
+    MDM_TRY(run_reorder(c->device, c->image_reorder, c->plain_image, c->laid_image));
+    *laid = c->image;
+    return MDM_OK;
+}
+
+mdm_status mdm_convolution_forward(mdm_convolution *c, const void *input, void *output) {
+    MDM_TRY(lay_image(c, input, &input));
+    return execute(c, &c->forward, DNNL_ARG_SRC, input, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, output);
+}
+
+mdm_status mdm_convolution_backward_data(mdm_convolution *c, const void *output_gradient, void *input_gradient) {
+    return execute(c, &c->backward_data, DNNL_ARG_DIFF_SRC, input_gradient, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST,
+                   output_gradient);
+}
+
+mdm_status mdm_convolution_backward_weights(mdm_convolution *c, const void *input, const void *output_gradient,
+                                            float *gradient, int accumulate) {
+    MDM_TRY(lay_image(c, input, &input));
+    MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
+                    output_gradient));
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, gradient), "a weight gradient");
+    return run_reorder(c->device, accumulate ? c->from_gradient_add : c->from_gradient, c->backward_weights.weights,
+                       c->plain_weights);
+}

@@ -1,0 +1,225 @@
+/* Plans: which convolutions and how much memory a number of rows needs. */
+#include "executor.h"
+#include "mdm/base/log.h"
+#include <stdlib.h>
+#include <string.h>
+
+static int widest_layer(const mdm_executor *executor) {
+    int widest = executor->layout->spec.projection;
+    for (int i = 0; i < executor->layout->buffer_count; i++)
+        if (executor->layout->buffers[i].channels > widest) widest = executor->layout->buffers[i].channels;
+    return mdm_padded_channels(executor->device, widest);
+}
+
+static mdm_status allocate_norms(mdm_executor *executor) {
+    const mdm_layout *layout = executor->layout;
+    size_t total = 0;
+    for (int i = 0; i < layout->layer_count; i++)
+        if (layout->layers[i].kind == MDM_LAYER_NORM_RELU)
+            total += 4 * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
+    MDM_TRY(MDM_ALLOCATE(executor->norms, layout->layer_count, "batch norm state"));
+    MDM_TRY(MDM_ALLOCATE(executor->norm_memory, total, "batch norm state"));
+    float *next = executor->norm_memory;
+    for (int i = 0; i < layout->layer_count; i++) {
+        if (layout->layers[i].kind != MDM_LAYER_NORM_RELU) continue;
+        int channels = mdm_padded_channels(executor->device, layout->layers[i].in_channels);
+        executor->norms[i] = (norm_state){next, next + channels, next + 2 * channels, next + 3 * channels};
+        next += 4 * channels;
+    }
+    int widest = widest_layer(executor);
+    MDM_TRY(MDM_ALLOCATE(executor->mean_gradient, widest, "batch norm state"));
+    MDM_TRY(MDM_ALLOCATE(executor->mean_product, widest, "batch norm state"));
+    MDM_TRY(MDM_ALLOCATE(executor->sums, 2 * widest + 1, "batch norm sums"));
+    MDM_TRY(MDM_ALLOCATE(executor->head_mean, layout->spec.projection, "batch norm state"));
+    return MDM_ALLOCATE(executor->head_inverse, layout->spec.projection, "batch norm state");
+}
+
+mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout, mdm_precision precision,
+                               mdm_batchnorm batchnorm, mdm_executor **out) {
+    mdm_executor *executor;
+    *out = NULL;
+    MDM_TRY(MDM_ALLOCATE(executor, 1, "the executor"));
+    executor->device = device;
+    executor->comm = comm;
+    executor->layout = layout;
+    executor->precision = precision;
+    executor->batchnorm = batchnorm;
+    mdm_status status = allocate_norms(executor);
+    if (status != MDM_OK) {
+        mdm_executor_destroy(executor);
+        return status;
+    }
+    *out = executor;
+    return MDM_OK;
+}
+
+static void destroy_plan(mdm_executor *executor, plan *p) {
+    if (!p) return;
+    for (int i = 0; p->convolutions && i < executor->layout->layer_count; i++)
+        mdm_convolution_destroy(p->convolutions[i]);
+    free(p->convolutions);
+    free(p->buffer_offset);
+    free(p);
+}
+
+void mdm_executor_forget(mdm_executor *executor) {
+    for (int i = 0; i < executor->plan_count; i++) destroy_plan(executor, executor->plans[i]);
+    executor->plan_count = 0;
+    executor->current = NULL;
+}
+
+static void free_heads(head_buffers *h) {
+    free(h->embedding);
+    free(h->embedding_gradient);
+    free(h->linear);
+    free(h->normalised);
+    free(h->projection);
+    free(h->linear_gradient);
+    free(h->logits);
+    memset(h, 0, sizeof *h);
+}
+
+void mdm_executor_destroy(mdm_executor *executor) {
+    if (!executor) return;
+    mdm_executor_forget(executor);
+    free(executor->plans);
+    free(executor->arena);
+    free(executor->norms);
+    free(executor->norm_memory);
+    free(executor->mean_gradient);
+    free(executor->mean_product);
+    free(executor->sums);
+    free(executor->head_mean);
+    free(executor->head_inverse);
+    free_heads(&executor->heads);
+    free(executor);
+}
+
+plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only) {
+    plan *found = NULL;
+    for (int i = 0; i < executor->plan_count; i++) {
+        plan *p = executor->plans[i];
+        if (p->rows != rows || (p->forward_only && !forward_only)) continue;
+        if (!found || p->forward_only == forward_only) found = p;
+    }
+    return found;
+}
+
+static size_t tensor_bytes(const mdm_executor *executor, int buffer, int rows) {
+    const mdm_buffer_info *info = &executor->layout->buffers[buffer];
+    size_t bytes =
+        mdm_tensor_bytes(executor->device, rows, info->channels, info->height, info->width, executor->precision);
+    return (bytes + 63) / 64 * 64;
+}
+
+static size_t place_buffers(const mdm_executor *executor, plan *p) {
+    size_t end = 0, largest = 0;
+    for (int i = 0; i < executor->layout->buffer_count; i++) {
+        size_t bytes = tensor_bytes(executor, i, p->rows);
+        p->buffer_offset[i] = end;
+        end += bytes;
+        if (bytes > largest) largest = bytes;
+    }
+    for (int i = 0; i < 3 && !p->forward_only; i++) p->slot_offset[i] = end, end += largest;
+    return end;
+}
+
+size_t mdm_executor_bytes(const mdm_executor *executor, int rows) {
+    size_t end = 0, largest = 0;
+    for (int i = 0; i < executor->layout->buffer_count; i++) {
+        size_t bytes = tensor_bytes(executor, i, rows);
+        end += bytes;
+        if (bytes > largest) largest = bytes;
+    }
+    return end + 3 * largest;
+}
+
+static mdm_status grow_heads(mdm_executor *executor, int rows) {
+    head_buffers *h = &executor->heads;
+    const mdm_network_spec *s = &executor->layout->spec;
+    long long n = rows, d = executor->layout->embedding;
+    if (rows <= h->rows) return MDM_OK;
+    free_heads(h);
+    MDM_TRY(MDM_ALLOCATE(h->embedding, n * d, "embeddings"));
+    MDM_TRY(MDM_ALLOCATE(h->embedding_gradient, n * d, "embeddings"));
+    MDM_TRY(MDM_ALLOCATE(h->linear, n * s->projection, "projections"));
+    MDM_TRY(MDM_ALLOCATE(h->normalised, n * s->projection, "projections"));
+    MDM_TRY(MDM_ALLOCATE(h->projection, n * s->projection, "projections"));
+    MDM_TRY(MDM_ALLOCATE(h->linear_gradient, n * s->projection, "projections"));
+    MDM_TRY(MDM_ALLOCATE(h->logits, n * s->classes, "logits"));
+    h->rows = rows;
+    return MDM_OK;
+}
+
+static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
+    const mdm_layout *layout = executor->layout;
+    for (int i = 0; i < layout->layer_count; i++) {
+        const mdm_layer *l = &layout->layers[i];
+        if (l->kind == MDM_LAYER_CONVOLUTION) {
+            mdm_convolution_shape shape = {p->rows,   l->in_channels, l->out_channels, l->height,
+                                           l->width,  l->kernel,      l->stride,       executor->precision,
+                                           l->input < 0, l->add_to_output, p->forward_only};
+            MDM_TRY(mdm_convolution_create(executor->device, &shape, &p->convolutions[i]));
+        } else {
+            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision};
+            MDM_TRY(mdm_device_reserve_norm(executor->device, &shape));
+        }
+    }
+    return MDM_OK;
+}
+
+static mdm_status grow_arena(mdm_executor *executor, size_t bytes) {
+    if (bytes <= executor->arena_bytes) return MDM_OK;
+    free(executor->arena);
+    executor->arena = NULL;
+    executor->arena_bytes = 0;
+    MDM_TRY(mdm_allocate((void **)&executor->arena, (long long)bytes, 1,
+                         "activations (train.batch, model.width and the number of ranks set their size)"));
+    executor->arena_bytes = bytes;
+    return MDM_OK;
+}
+
+mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only) {
+    if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
+    if (executor->plan_count == executor->plan_capacity) {
+        int capacity = executor->plan_capacity ? 2 * executor->plan_capacity : 16;
+        plan **larger = realloc(executor->plans, (size_t)capacity * sizeof *larger);
+        if (!larger) return mdm_fail(MDM_RESOURCE, "out of memory for the network's plans");
+        executor->plans = larger;
+        executor->plan_capacity = capacity;
+    }
+    plan *p;
+    mdm_status status;
+    MDM_TRY(MDM_ALLOCATE(p, 1, "a plan"));
+    p->rows = rows;
+    p->forward_only = forward_only;
+    MDM_TRY_OR(status, MDM_ALLOCATE(p->convolutions, executor->layout->layer_count, "a plan"), failed);
+    MDM_TRY_OR(status, MDM_ALLOCATE(p->buffer_offset, executor->layout->buffer_count, "a plan"), failed);
+    p->bytes = place_buffers(executor, p);
+    MDM_TRY_OR(status, grow_arena(executor, p->bytes), failed);
+    if (rows > 0) MDM_TRY_OR(status, create_convolutions(executor, p), failed);
+    MDM_TRY_OR(status, grow_heads(executor, rows > 0 ? rows : 1), failed);
+    executor->plans[executor->plan_count++] = p;
+    return MDM_OK;
+failed:
+    destroy_plan(executor, p);
+    return status;
+}
+
+mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int rows, int64_t *total) {
+    sums[count] = rows;
+    if (executor->batchnorm == MDM_BATCHNORM_SYNC)
+        MDM_TRY(mdm_comm_all_reduce(executor->comm, sums, count + 1, MDM_DOUBLE, MDM_SUM));
+    *total = (int64_t)sums[count];
+    return MDM_OK;
+}
+
+mdm_status mdm_executor_agree_statistics(mdm_executor *executor, mdm_network *network) {
+    int ranks = mdm_comm_size(executor->comm);
+    if (executor->batchnorm != MDM_BATCHNORM_LOCAL || ranks == 1) return MDM_OK;
+    MDM_TRY(mdm_comm_all_reduce(executor->comm, network->statistics, executor->layout->statistic_count, MDM_FLOAT,
+                                MDM_SUM));
+    for (int64_t i = 0; i < executor->layout->statistic_count; i++) network->statistics[i] /= (float)ranks;
+    mdm_network_touch(network);
+    return MDM_OK;
+}

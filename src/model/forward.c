@@ -1,0 +1,182 @@
+/* Forward: walks the table of layers, then the heads. */
+#include "executor.h"
+#include <math.h>
+#include <string.h>
+
+static const float norm_epsilon = 1e-5f, norm_momentum = 0.1f; /* PyTorch's defaults, the reference's */
+
+static void *buffer(const mdm_executor *executor, int number) {
+    return executor->arena + executor->current->buffer_offset[number];
+}
+
+/* Which statistics a pass normalises with, and whether it moves the running ones. */
+typedef struct norm_mode {
+    int batch, track, keep;
+} norm_mode;
+
+/* Mean and variance from sums over `count` values, and the running ones moved by them (variance unbiased, as PyTorch). */
+static void statistics_from_sums(const double *sums, int channels, int stride, double count, int track, float *mean,
+                                 float *inverse, float *running_mean, float *running_variance) {
+    for (int c = 0; c < channels; c++) {
+        double m = sums[c] / count, v = sums[stride + c] / count - m * m;
+        if (v < 0) v = 0;
+        mean[c] = (float)m;
+        inverse[c] = (float)(1.0 / sqrt(v + norm_epsilon));
+        if (!track) continue;
+        double unbiased = count > 1 ? v * count / (count - 1) : v;
+        running_mean[c] += norm_momentum * ((float)m - running_mean[c]);
+        running_variance[c] += norm_momentum * ((float)unbiased - running_variance[c]);
+    }
+}
+
+static void statistics_from_running(int channels, const float *running_mean, const float *running_variance, float *mean,
+                                    float *inverse) {
+    for (int c = 0; c < channels; c++) {
+        mean[c] = running_mean[c];
+        inverse[c] = (float)(1.0 / sqrt((double)running_variance[c] + norm_epsilon));
+    }
+}
+
+static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int number, int rows, norm_mode mode) {
+    const mdm_layout *layout = executor->layout;
+    const mdm_layer *l = &layout->layers[number];
+    norm_state *state = &executor->norms[number];
+    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
+    void *x = buffer(executor, l->input);
+    const void *residual = l->residual >= 0 ? buffer(executor, l->residual) : NULL;
+    float *running_mean = network->statistics + layout->tensors[l->running].offset;
+    float *running_variance = network->statistics + layout->tensors[l->running + 1].offset;
+    const float *gamma = network->weights + layout->tensors[l->weight].offset;
+    const float *beta = network->weights + layout->tensors[l->weight + 1].offset;
+    int padded = mdm_padded_channels(executor->device, l->in_channels);
+    if (mode.batch || (mode.keep && residual)) {
+        memset(executor->sums, 0, sizeof(double) * 2 * (size_t)padded);
+        mdm_norm_statistics(executor->device, &shape, x, residual, executor->sums, executor->sums + padded);
+        residual = NULL; /* x holds the sum now */
+    }
+    if (mode.batch) {
+        int64_t total;
+        MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * padded, rows, &total));
+        if (total > 0)
+            statistics_from_sums(executor->sums, l->in_channels, padded, (double)total * shape.pixels, mode.track,
+                                 state->mean, state->inverse_deviation, running_mean, running_variance);
+        executor->current_total = total;
+    } else {
+        statistics_from_running(l->in_channels, running_mean, running_variance, state->mean, state->inverse_deviation);
+    }
+    for (int c = 0; c < l->in_channels; c++) {
+        state->scale[c] = gamma[c] * state->inverse_deviation[c];
+        state->shift[c] = beta[c] - state->mean[c] * state->scale[c];
+    }
+    mdm_norm_relu_forward(executor->device, &shape, x, residual, state->scale, state->shift,
+                          buffer(executor, l->output));
+    return MDM_OK;
+}
+
+static void add_bias(float *matrix, int rows, int columns, const float *bias) {
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) matrix[(size_t)r * columns + c] += bias[c];
+}
+
+void mdm_classifier_forward(const mdm_network *network, int rows, const float *embedding, float *logits) {
+    const mdm_layout *layout = network->layout;
+    if (rows == 0) return;
+    const float *weight = network->weights + layout->tensors[layout->classifier_weight].offset;
+    mdm_product_nt(rows, layout->spec.classes, layout->embedding, embedding, weight, 0.0f, logits);
+    add_bias(logits, rows, layout->spec.classes,
+             network->weights + layout->tensors[layout->classifier_weight + 1].offset);
+}
+
+/* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma * normalised + beta. */
+static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
+    const mdm_layout *layout = executor->layout;
+    int columns = layout->spec.projection;
+    head_buffers *h = &executor->heads;
+    float *running_mean = network->statistics + layout->tensors[layout->projection_running].offset;
+    float *running_variance = network->statistics + layout->tensors[layout->projection_running + 1].offset;
+    const float *gamma = network->weights + layout->tensors[layout->projection_gamma].offset;
+    const float *beta = network->weights + layout->tensors[layout->projection_gamma + 1].offset;
+    if (mode.batch) {
+        int64_t total;
+        memset(executor->sums, 0, sizeof(double) * 2 * (size_t)columns);
+        for (int r = 0; r < rows; r++)
+            for (int c = 0; c < columns; c++) {
+                double v = h->linear[(size_t)r * columns + c];
+                executor->sums[c] += v;
+                executor->sums[columns + c] += v * v;
+            }
+        MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * columns, rows, &total));
+        if (total > 0)
+            statistics_from_sums(executor->sums, columns, columns, (double)total, mode.track, executor->head_mean,
+                                 executor->head_inverse, running_mean, running_variance);
+    } else {
+        statistics_from_running(columns, running_mean, running_variance, executor->head_mean, executor->head_inverse);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < columns; c++) {
+            size_t i = (size_t)r * columns + c;
+            h->normalised[i] = (h->linear[i] - executor->head_mean[c]) * executor->head_inverse[c];
+            h->projection[i] = gamma[c] * h->normalised[i] + beta[c];
+        }
+    return MDM_OK;
+}
+
+static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
+    const mdm_layout *layout = executor->layout;
+    head_buffers *h = &executor->heads;
+    mdm_classifier_forward(network, rows, h->embedding, h->logits);
+    if (rows > 0) {
+        mdm_product_nt(rows, layout->spec.projection, layout->embedding, h->embedding,
+                       network->weights + layout->tensors[layout->projection_weight].offset, 0.0f, h->linear);
+        add_bias(h->linear, rows, layout->spec.projection,
+                 network->weights + layout->tensors[layout->projection_weight + 1].offset);
+    }
+    return head_norm_forward(executor, network, rows, mode);
+}
+
+/* Lets the plan's convolutions take over the network's weights, unless they hold them already. */
+static mdm_status prepare_weights(mdm_executor *executor, const mdm_network *network) {
+    plan *p = executor->current;
+    const mdm_layout *layout = executor->layout;
+    if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
+    for (int i = 0; i < layout->layer_count; i++)
+        if (p->convolutions[i])
+            MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
+                                                network->weights + layout->tensors[layout->layers[i].weight].offset));
+    p->prepared = network->version;
+    return MDM_OK;
+}
+
+static norm_mode mode_of(const mdm_executor *executor, mdm_pass pass) {
+    norm_mode mode = {.batch = pass != MDM_PASS_EVALUATE && executor->batchnorm != MDM_BATCHNORM_FROZEN,
+                      .track = pass == MDM_PASS_GUESS || pass == MDM_PASS_TRAIN,
+                      .keep = pass == MDM_PASS_TRAIN || pass == MDM_PASS_MIXED};
+    return mode;
+}
+
+mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
+                                mdm_pass pass, mdm_outputs *outputs) {
+    const mdm_layout *layout = executor->layout;
+    norm_mode mode = mode_of(executor, pass);
+    executor->current = mdm_executor_find_plan(executor, rows, !mode.keep);
+    if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
+    MDM_TRY(prepare_weights(executor, network));
+    executor->current_uses_batch_statistics = mode.batch;
+    executor->current_total = rows;
+    for (int i = 0; i < layout->layer_count; i++) {
+        const mdm_layer *l = &layout->layers[i];
+        if (l->kind == MDM_LAYER_NORM_RELU) {
+            MDM_TRY(norm_forward(executor, network, i, rows, mode));
+        } else if (l->kind == MDM_LAYER_CONVOLUTION && rows > 0) {
+            const void *input = l->input < 0 ? (const void *)images : buffer(executor, l->input);
+            MDM_TRY(mdm_convolution_forward(executor->current->convolutions[i], input, buffer(executor, l->output)));
+        } else if (l->kind == MDM_LAYER_POOL) {
+            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
+            mdm_pool_forward(executor->device, &shape, buffer(executor, l->input),
+                             l->residual >= 0 ? buffer(executor, l->residual) : NULL, executor->heads.embedding);
+        }
+    }
+    MDM_TRY(heads_forward(executor, network, rows, mode));
+    *outputs = (mdm_outputs){executor->heads.embedding, executor->heads.projection, executor->heads.logits};
+    return MDM_OK;
+}

@@ -28,6 +28,9 @@ typedef struct mdm_store_info {
 /* Collective. Opens and checks the file: everything wrong with it is found here, on rank 0, and all ranks return the same
  * MDM_INPUT. The store is owned by the caller; mdm_store_close is collective. */
 MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident resident, mdm_store **store);
+/* The same with the test set of another file: its /test group, or its /train group when it has no /test. NULL: as above. */
+MDM_MUST_CHECK mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
+                                                   mdm_resident resident, mdm_store **store);
 void mdm_store_close(mdm_store *store);
 const mdm_store_info *mdm_store_get_info(const mdm_store *store);
 

@@ -1,0 +1,16 @@
+/* Inside of the data set file, shared by dataset_read.c, dataset_write.c and the store. */
+#ifndef MDM_DATA_DATASET_INTERNAL_H
+#define MDM_DATA_DATASET_INTERNAL_H
+
+#include "mdm/data/dataset_file.h"
+#include <hdf5.h>
+
+/* Switches off HDF5's own error print. */
+void mdm_dataset_quiet(void);
+/* Opens the pictures of a split (0 train, 1 test) for reading; the caller closes both. */
+MDM_MUST_CHECK mdm_status mdm_dataset_open_images(const char *path, int split, hid_t *file, hid_t *array,
+                                                  hsize_t dims[4]);
+/* Mean and deviation of the training pictures, read piece by piece. */
+MDM_MUST_CHECK mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *dataset);
+
+#endif

@@ -1,5 +1,8 @@
 /* From an HDF5 file of a user to a checked data set: whatever can be wrong is found here and told in one
- * line. */
+ * line.
+ *
+ * What HDF5 itself decodes is beyond this: release 1.10 can crash on flipped bytes inside its own metadata,
+ * which carry no checksum in the old file format. Cut and ill-formed files are refused. */
 #include "dataset_internal.h"
 #include <hdf5.h>
 #include <math.h>

@@ -3,6 +3,10 @@
  * File format: CONTRACT section 3. Pictures that fit live in memory once per node (a shared window filled by all ranks of
  * the node); otherwise they are read from the file, and mdm_store_prefetch lets a thread read the next step's
  * pictures while the present step computes.
+ *
+ * MDM_RESIDENT_AUTO keeps pictures in memory when they take less than half of what every node has left (MemAvailable and the
+ * control group's limit) and the shared window can be had; otherwise it streams. Chunked or compressed pictures have no
+ * fixed place in the file: streamed, they are read by mdm_store_fetch itself, and prefetching does nothing.
  */
 #ifndef MDM_DATA_STORE_H
 #define MDM_DATA_STORE_H

@@ -36,7 +36,6 @@ static mdm_status check_training(const mdm_config *config) {
 }
 
 static mdm_status check_division(const mdm_config *config) {
-    if (config->baseline != MDM_CONFIG_BASELINE_NONE) return MDM_OK;
     int64_t count = divisions(config);
     double removed = config->divide.remove_first + (double)count * config->divide.remove_step;
     if (removed >= 1)
@@ -92,7 +91,7 @@ mdm_status mdm_config_check_data(const mdm_config *config, int64_t samples, int 
             MDM_USAGE,
             "pretrain.batch is %d, but data.train has %lld samples%s; allowed is at most that many",
             config->pretrain.batch, (long long)count, kept);
-    if (config->baseline == MDM_CONFIG_BASELINE_NONE && config->divide.k >= count)
+    if (config->divide.k >= count)
         return mdm_fail(MDM_USAGE,
                         "divide.k is %d, but data.train has %lld samples%s; allowed is less than that",
                         config->divide.k, (long long)count, kept);

@@ -39,10 +39,11 @@ static const mdm_config_key keys[] = {
     STRING("resume", resume, "auto", 0, NULL,
            "auto: go on where the run folder stopped; never: refuse a used folder; or a checkpoint's PATH"),
     WORD("baseline", baseline, HASHED,
-         "plain training with (symmetric) cross entropy on all samples instead of the method", "none", "none",
-         "ce", "sce"),
-    BOOLEAN("report", report, "true", 0, "write report.html at the end"),
-    BOOLEAN("tensorboard", tensorboard, "true", 0, "write TensorBoard events beside metrics.jsonl"),
+         "afterwards also train one network by cross entropy (ce), symmetric cross entropy (sce) or each alone (both) on "
+         "all samples, for comparison in summary.json",
+         "none", "none", "ce", "sce", "both"),
+    BOOLEAN("report", report, "false", 0, "write report.html at the end"),
+    BOOLEAN("tensorboard", tensorboard, "false", 0, "write TensorBoard events beside metrics.jsonl"),
 
     KEY("run.threads", INTEGER, run.threads, "auto", 1, 4096, 0, WORDS("auto"), "threads",
         "threads of a rank; auto: as many as the cores it may use"),

@@ -132,6 +132,19 @@ void mdm_comm_finish(mdm_comm *comm) {
     free(comm);
 }
 
+int mdm_comm_all_fail(mdm_comm *comm, double seconds) {
+    MPI_Request arrival;
+    int all = 0;
+    if (comm->size == 1) return 1;
+    /* on MPI_COMM_WORLD, which carries no other traffic, so it cannot be mistaken for a collective of the work */
+    if (MPI_Ibarrier(MPI_COMM_WORLD, &arrival) != MPI_SUCCESS) return 0;
+    for (double waited = 0; !all && waited < seconds; waited += 0.01) {
+        if (MPI_Test(&arrival, &all, MPI_STATUS_IGNORE) != MPI_SUCCESS) return 0;
+        if (!all) usleep(10000);
+    }
+    return all;
+}
+
 void mdm_comm_abort(mdm_comm *comm, int code) {
     fflush(NULL);
     if (comm && comm->size > 1) MPI_Abort(MPI_COMM_WORLD, code);

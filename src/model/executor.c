@@ -62,7 +62,8 @@ static void destroy_plan(mdm_executor *executor, plan *p) {
     free(p);
 }
 
-void mdm_executor_forget(mdm_executor *executor) {
+void mdm_executor_forget_beyond(mdm_executor *executor, int most) {
+    if (executor->plan_count <= most) return;
     for (int i = 0; i < executor->plan_count; i++) destroy_plan(executor, executor->plans[i]);
     executor->plan_count = 0;
     executor->current = NULL;
@@ -81,7 +82,7 @@ static void free_heads(head_buffers *h) {
 
 void mdm_executor_destroy(mdm_executor *executor) {
     if (!executor) return;
-    mdm_executor_forget(executor);
+    mdm_executor_forget_beyond(executor, -1);
     free(executor->plans);
     free(executor->arena);
     free(executor->norms);

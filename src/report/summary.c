@@ -129,7 +129,9 @@ mdm_status mdm_summary_write(const char *path, const mdm_summary *s) {
         add_integer(&all, "best_epoch", s->best_epoch);
     else
         add_text(&all, "best_epoch", NULL);
-    add_number(&all, "validation_top1", s->validation_top1);
+    add_number(&all, "before_semi_top1", s->before_semi_top1);
+    add_number(&all, "baseline_ce_top1", s->baseline_ce_top1);
+    add_number(&all, "baseline_sce_top1", s->baseline_sce_top1);
     add_networks(&all, "auc_noise", s->auc_noise, s->networks);
     add_networks(&all, "auc_ood", s->auc_ood, s->networks);
     add_number(&all, "seconds", s->seconds);
@@ -139,6 +141,7 @@ mdm_status mdm_summary_write(const char *path, const mdm_summary *s) {
     add_number(&inside, "semi", s->seconds_semi);
     add_number(&inside, "divide", s->seconds_divide);
     add_number(&inside, "evaluate", s->seconds_evaluate);
+    add_number(&inside, "baseline", s->seconds_baseline);
     close_object(&inside);
     add_number(&all, "images_per_s", s->images_per_s);
     add_integer(&all, "ranks", s->ranks);

@@ -6,6 +6,7 @@
  * embeddings are summed back to their owners. (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "semi_step.h"
+#include "contrast.h"
 #include "mdm/model/losses.h"
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +20,8 @@ struct mdm_semi_workspace {
     float *embedding_all, *embedding_gradient_all; /* [4 n, D], rank-major */
     float *embedding, *mixed_embedding, *embedding_gradient, *mixed_embedding_gradient; /* [4 count, D] */
     float *logits, *logits_gradient, *sample_loss;  /* [4 count, C], [4 count] */
-    float *unit, *norm, *unit_all, *unit_gradient_all, *unit_gradient, *contrast_scratch, *projection_gradient;
+    float *projection_gradient;     /* [4 count, projection] */
+    mdm_contrast *contrast;
     float *mixed;                    /* [4 count, image] */
     int64_t image;
     double *mean;                    /* [C] mean prediction */
@@ -57,16 +59,11 @@ mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_layout *layout, i
         {&w->logits, 4 * count * c},
         {&w->logits_gradient, 4 * count * c},
         {&w->sample_loss, 4 * count},
-        {&w->unit, 2 * count * p},
-        {&w->norm, 2 * count},
-        {&w->unit_all, 2 * n * p},
-        {&w->unit_gradient_all, 2 * n * p},
-        {&w->unit_gradient, 2 * count * p},
-        {&w->contrast_scratch, mdm_nt_xent_scratch_floats(n, count, spec->projection)},
         {&w->projection_gradient, 4 * count * p},
         {&w->mixed, 4 * count * w->image},
     };
     mdm_status status = MDM_ALLOCATE(w->counts, mdm_comm_size(comm), "the step's memory");
+    if (status == MDM_OK) status = mdm_contrast_create(comm, n, spec->projection, &w->contrast);
     if (status == MDM_OK) status = MDM_ALLOCATE(w->mean, c, "the step's memory");
     for (size_t i = 0; status == MDM_OK && i < sizeof parts / sizeof *parts; i++)
         status = MDM_ALLOCATE(*parts[i].pointer, parts[i].floats > 0 ? parts[i].floats : 1, "the step's memory");
@@ -82,10 +79,10 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
     if (!w) return;
     float *parts[] = {w->own, w->theirs, w->target, w->target_all, w->mixed_target, w->mixed_mask, w->embedding_all,
                       w->embedding_gradient_all, w->embedding, w->mixed_embedding, w->embedding_gradient,
-                      w->mixed_embedding_gradient, w->logits, w->logits_gradient, w->sample_loss, w->unit, w->norm,
-                      w->unit_all, w->unit_gradient_all, w->unit_gradient, w->contrast_scratch, w->projection_gradient,
-                      w->mixed};
+                      w->mixed_embedding_gradient, w->logits, w->logits_gradient, w->sample_loss,
+                      w->projection_gradient, w->mixed};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
+    mdm_contrast_destroy(w->contrast);
     free(w->counts);
     free(w->mean);
     free(w);
@@ -241,25 +238,13 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_network *network, const mdm
                                    counts_of(comm, w, b->n, b->groups, d));
 }
 
-/* NT-Xent between the two strong views of every unlabelled sample of the global batch; gradient of this rank's projections. */
-static mdm_status contrast(mdm_comm *comm, const mdm_semi_options *o, const mdm_semi_batch *b, int width,
-                           const float *projection, mdm_semi_workspace *w, double *part) {
-    int64_t count = b->count, n = b->n, skip = (b->groups - 2) * count;
-    memset(w->projection_gradient, 0, sizeof(float) * (size_t)(b->groups * count * width));
-    mdm_normalize_forward(projection + skip * width, 2 * count, width, w->unit, w->norm);
-    for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_comm_all_gather(comm, w->unit + view * count * width, count * width, w->unit_all + view * n * width,
-                                    counts_of(comm, w, n, 1, width), MDM_FLOAT));
-    memset(w->unit_gradient_all, 0, sizeof(float) * (size_t)(2 * n * width));
-    *part = mdm_nt_xent(w->unit_all, n, b->first, count, width, o->contrast_temperature,
-                        o->lambda_contrast / (float)(2 * n), w->unit_gradient_all, w->contrast_scratch) /
-            (2.0 * (double)n);
-    for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_comm_reduce_scatter(comm, w->unit_gradient_all + view * n * width,
-                                        w->unit_gradient + view * count * width, counts_of(comm, w, n, 1, width)));
-    mdm_normalize_backward(w->unit, w->norm, w->unit_gradient, 2 * count, width,
-                           w->projection_gradient + skip * width);
-    return MDM_OK;
+/* NT-Xent between the two strong views of every unlabelled sample (of every labelled one when there are no others). */
+static mdm_status contrast(const mdm_semi_options *o, const mdm_semi_batch *b, int width, const float *projection,
+                           mdm_semi_workspace *w, double *part) {
+    int64_t skip = (b->groups - 2) * b->count * width;
+    memset(w->projection_gradient, 0, sizeof(float) * (size_t)(b->groups * b->count * width));
+    return mdm_contrast_loss(w->contrast, b->n, b->first, b->count, o->contrast_temperature, o->lambda_contrast,
+                             projection + skip, w->projection_gradient + skip, part);
 }
 
 /* Second pass: strong views; embedding mixup and contrast, taken back at once. */
@@ -270,7 +255,7 @@ static mdm_status strong_pass(mdm_comm *comm, mdm_executor *executor, mdm_networ
     MDM_TRY(mdm_executor_forward(executor, network, rows, b->strong, MDM_PASS_MIXED, &out));
     memcpy(w->embedding, out.embedding, sizeof(float) * (size_t)rows * (size_t)network->layout->embedding);
     MDM_TRY(mix_embeddings(comm, network, o, b, w, parts));
-    MDM_TRY(contrast(comm, o, b, network->layout->spec.projection, out.projection, w, &parts[MDM_PART_CONTRAST]));
+    MDM_TRY(contrast(o, b, network->layout->spec.projection, out.projection, w, &parts[MDM_PART_CONTRAST]));
     return mdm_executor_backward(executor, network, rows, b->strong, w->embedding_gradient, w->projection_gradient, NULL,
                                  1, 0);
 }

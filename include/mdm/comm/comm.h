@@ -22,6 +22,10 @@ void mdm_comm_finish(mdm_comm *comm);
 /* Ends every rank at once with `code`, without waiting for anybody; for errors that only one rank has seen. */
 _Noreturn void mdm_comm_abort(mdm_comm *comm, int code);
 
+/* For a rank that failed without knowing whether the others did too: returns 1 when every rank calls this within `seconds`
+ * (the failure was everybody's, leave in order), else 0 (the others still work: tell the cause, then mdm_comm_abort). */
+int mdm_comm_all_fail(mdm_comm *comm, double seconds);
+
 int mdm_comm_rank(const mdm_comm *comm);
 int mdm_comm_size(const mdm_comm *comm);
 /* Rank and number of ranks on this node (those that share memory). */

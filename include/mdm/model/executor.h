@@ -37,8 +37,8 @@ void mdm_executor_destroy(mdm_executor *executor);
 MDM_MUST_CHECK mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only);
 /* Bytes of activations such a plan uses. */
 size_t mdm_executor_bytes(const mdm_executor *executor, int rows);
-/* Forgets plans for other numbers of rows than those in `keep` (a new division brings new sizes). */
-void mdm_executor_forget(mdm_executor *executor);
+/* Forgets all plans when there are more than `most` (new divisions bring new sizes). Not between forward and backward. */
+void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 
 /* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows,

@@ -222,8 +222,13 @@ static mdm_status describe_forward(mdm_convolution *c, const planning *plan, dnn
     return MDM_OK;
 }
 
+/* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the reference loops. */
+static dnnl_alg_kind_t choose_algorithm(const mdm_convolution *c) {
+    return c->device->winograd && !c->shape.from_image ? dnnl_convolution_auto : dnnl_convolution_direct;
+}
+
 static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint, layouts *names) {
-    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    dnnl_alg_kind_t algorithm = choose_algorithm(c);
     MDM_TRY(describe_forward(c, plan, algorithm, hint));
     if (algorithm != dnnl_convolution_direct && is_reference(*hint)) {
         dnnl_primitive_desc_destroy(*hint);
@@ -237,7 +242,7 @@ static mdm_status plan_backward_data(mdm_convolution *c, const planning *plan, d
                                      layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
-    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    dnnl_alg_kind_t algorithm = choose_algorithm(c);
     TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, algorithm, &plan->x, &plan->w, &plan->y, plan->strides,
                                                       plan->padding, plan->padding),
              "a backward convolution");
@@ -253,7 +258,7 @@ static mdm_status plan_backward_weights(mdm_convolution *c, const planning *plan
                                         const dnnl_memory_desc_t *source, layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
-    dnnl_alg_kind_t algorithm = c->device->winograd ? dnnl_convolution_auto : dnnl_convolution_direct;
+    dnnl_alg_kind_t algorithm = choose_algorithm(c);
     TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, algorithm, source, &plan->w_gradient, NULL, &plan->y,
                                                          plan->strides, plan->padding, plan->padding),
              "a weight gradient");

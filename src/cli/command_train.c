@@ -1,0 +1,117 @@
+/* mdm-dist [train] [CONFIG.yaml] [key=value ...]: settings from the file and the arguments, then the run. */
+#include "commands.h"
+#include "mdm/base/config.h"
+#include "mdm/base/log.h"
+#include "mdm/comm/comm.h"
+#include "mdm/train/run.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int told_by_another_rank;
+
+int mdm_command_was_told(void) {
+    return told_by_another_rank;
+}
+
+static void print_help(void) {
+    printf("usage: mdm-dist [train] [CONFIG.yaml] [key=value ...] [options]\n\n"
+           "Trains as the config says; without CONFIG the built-in quickstart. Start under mpirun or srun for several ranks.\n\n"
+           "  --help-config   every key with its default, range and meaning\n"
+           "  --print-config  the settings as resolved, and stop\n"
+           "  --dry-run       check settings, data and memory, take one step of every stage, write nothing\n"
+           "  --force         begin afresh in a folder that holds a run\n\n"
+           "Examples:\n"
+           "  mdm-dist configs/quickstart.yaml run=runs/first train.epochs=5\n"
+           "  mpirun -np 4 mdm-dist configs/cifar100.yaml data.train=cifar100-noisy.h5\n");
+}
+
+typedef struct request {
+    const char *config_file;
+    int help, help_config, print_config;
+    mdm_run_options options;
+} request;
+
+static mdm_status read_options(int argc, char **argv, request *r) {
+    static const char *const names[] = {"--help", "--help-config", "--print-config", "--dry-run", "--force", "--json"};
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0) r->help = 1;
+        else if (strcmp(a, "--help-config") == 0) r->help_config = 1;
+        else if (strcmp(a, "--print-config") == 0) r->print_config = 1;
+        else if (strcmp(a, "--dry-run") == 0) r->options.dry_run = 1;
+        else if (strcmp(a, "--force") == 0) r->options.force = 1;
+        else if (a[0] == '-') {
+            const char *near = mdm_nearest_name(a, names, 5);
+            return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist train --help lists them", a,
+                            near ? "; did you mean " : "", near ? near : "");
+        } else if (!strchr(a, '=')) {
+            if (r->config_file) return mdm_fail(MDM_USAGE, "two config files, %s and %s; give one", r->config_file, a);
+            r->config_file = a;
+        }
+    }
+    return MDM_OK;
+}
+
+static mdm_status read_config(int argc, char **argv, const request *r, mdm_config *config) {
+    mdm_config_defaults(config);
+    if (r->config_file) MDM_TRY(mdm_config_read_yaml(config, r->config_file));
+    else MDM_TRY(mdm_config_quickstart(config));
+    for (int i = 1; i < argc; i++)
+        if (argv[i][0] != '-' && strchr(argv[i], '=')) MDM_TRY(mdm_config_set(config, argv[i]));
+    return mdm_config_check(config);
+}
+
+static mdm_status print_config(const mdm_config *config) {
+    mdm_text text = {0};
+    mdm_config_write(config, &text);
+    if (text.failed) return mdm_fail(MDM_RESOURCE, "out of memory");
+    fwrite(text.data, 1, text.length, stdout);
+    free(text.data);
+    return MDM_OK;
+}
+
+/* The settings are read on rank 0 alone and sent, so that all ranks have the same even if the file changes meanwhile. */
+static mdm_status run_under_mpi(mdm_comm *comm, int argc, char **argv, request *r) {
+    mdm_config *config;
+    mdm_status status = MDM_OK;
+    MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
+    if (mdm_comm_rank(comm) == 0) status = read_config(argc, argv, r, config);
+    status = mdm_comm_agree(comm, status);
+    if (status == MDM_OK) status = mdm_comm_broadcast(comm, config, sizeof *config, MDM_BYTE, 0);
+    if (status == MDM_OK) status = mdm_run(comm, config, &r->options);
+    free(config);
+    return status;
+}
+
+mdm_status mdm_command_train(int argc, char **argv) {
+    request r = {.options = {.argument_count = argc, .arguments = argv}};
+    MDM_TRY(read_options(argc, argv, &r));
+    if (r.help) {
+        print_help();
+        return MDM_OK;
+    }
+    if (r.help_config) {
+        mdm_config_help(stdout);
+        return MDM_OK;
+    }
+    if (r.print_config) {
+        mdm_config *config;
+        MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
+        mdm_status status = read_config(argc, argv, &r, config);
+        if (status == MDM_OK) status = print_config(config);
+        free(config);
+        return status;
+    }
+    mdm_comm *comm;
+    MDM_TRY(mdm_comm_start(&argc, &argv, &comm));
+    mdm_log_set_rank(mdm_comm_rank(comm), mdm_comm_size(comm));
+    mdm_status status = run_under_mpi(comm, argc, argv, &r);
+    if (status != MDM_OK && !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
+        mdm_error("rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm), mdm_last_message());
+        mdm_comm_abort(comm, (int)status);
+    }
+    told_by_another_rank = mdm_comm_rank(comm) != 0;
+    mdm_comm_finish(comm);
+    return status;
+}

@@ -1,0 +1,14 @@
+/* The commands. argv[0] is the command's name. They return the exit code as a status and leave the message for main. */
+#ifndef MDM_CLI_COMMANDS_H
+#define MDM_CLI_COMMANDS_H
+
+#include "mdm/base/status.h"
+
+MDM_MUST_CHECK mdm_status mdm_command_train(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_data(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_bench(int argc, char **argv);
+
+/* Whether another rank prints the message of the failure: one line is enough. */
+int mdm_command_was_told(void);
+
+#endif

@@ -1,0 +1,254 @@
+/* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal); loading spreads it to
+ * all ranks. The random numbers have no state: they follow from the place. */
+#include "mdm/base/log.h"
+#include "mdm/report/checkpoint_file.h"
+#include "trainer.h"
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { FORMAT = 1 };
+
+/* One array of the state, by name: the same table saves and loads. */
+typedef struct entry {
+    char name[48];
+    mdm_checkpoint_type type;
+    mdm_type wire; /* for the broadcast */
+    int64_t count;
+    void *data;
+} entry;
+
+enum { MOST_ENTRIES = 64 };
+
+static void add(entry *entries, int *count, const char *name, mdm_checkpoint_type type, int64_t elements, void *data) {
+    static const mdm_type wires[] = {MDM_FLOAT, MDM_DOUBLE, MDM_INT32, MDM_INT64, MDM_BYTE};
+    entry *e = &entries[(*count)++];
+    snprintf(e->name, sizeof e->name, "%s", name);
+    e->type = type;
+    e->wire = wires[type];
+    e->count = elements;
+    e->data = data;
+}
+
+static void add_network(entry *entries, int *count, const char *prefix, mdm_network *network) {
+    const mdm_layout *l = network->layout;
+    char name[48];
+    snprintf(name, sizeof name, "%s/weights", prefix);
+    add(entries, count, name, MDM_CHECKPOINT_FLOAT, l->weight_count, network->weights);
+    snprintf(name, sizeof name, "%s/momentum", prefix);
+    add(entries, count, name, MDM_CHECKPOINT_FLOAT, l->weight_count, network->velocity);
+    snprintf(name, sizeof name, "%s/statistics", prefix);
+    add(entries, count, name, MDM_CHECKPOINT_FLOAT, l->statistic_count, network->statistics);
+}
+
+static void add_opinion(entry *entries, int *count, char letter, mdm_opinion *o, int64_t samples) {
+    struct {
+        const char *name;
+        mdm_checkpoint_type type;
+        int64_t elements;
+        void *data;
+    } parts[] = {{"loss", MDM_CHECKPOINT_FLOAT, samples, o->loss},
+                 {"clean_probability", MDM_CHECKPOINT_FLOAT, samples, o->clean_probability},
+                 {"ood_score", MDM_CHECKPOINT_FLOAT, samples, o->ood_score},
+                 {"split", MDM_CHECKPOINT_UINT8, samples, o->split},
+                 {"gmm_means", MDM_CHECKPOINT_DOUBLE, 2, o->gmm.mean},
+                 {"gmm_variances", MDM_CHECKPOINT_DOUBLE, 2, o->gmm.variance},
+                 {"gmm_weights", MDM_CHECKPOINT_DOUBLE, 2, o->gmm.weight},
+                 {"gmm_range", MDM_CHECKPOINT_DOUBLE, 2, &o->gmm.minimum},
+                 {"counts", MDM_CHECKPOINT_INT64, 3, &o->counts},
+                 {"auc", MDM_CHECKPOINT_DOUBLE, 2, &o->auc_noise}};
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "division-%c/%s", letter, parts[i].name);
+        add(entries, count, name, parts[i].type, parts[i].elements, parts[i].data);
+    }
+}
+
+/* The scalars of the run, copied to and from these arrays. */
+typedef struct scalars {
+    int64_t integers[7];
+    double numbers[MDM_PART_COUNT + 2 + 16];
+} scalars;
+
+static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
+    int64_t divided = t->divided;
+    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step, &t->removed, &divided, &t->best_epoch};
+    double *numbers[] = {&t->place.rows,       &t->place.seconds, &t->latest.top1,     &t->latest.top5,
+                         &t->before_semi.top1, &t->before_semi.top5, &t->baseline_score[0].top1,
+                         &t->baseline_score[0].top5, &t->baseline_score[1].top1, &t->baseline_score[1].top5,
+                         &t->best_top1, &t->images};
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
+        if (restore) *integers[i] = s->integers[i];
+        else s->integers[i] = *integers[i];
+    size_t n = sizeof numbers / sizeof *numbers;
+    for (size_t i = 0; i < n; i++)
+        if (restore) *numbers[i] = s->numbers[i];
+        else s->numbers[i] = *numbers[i];
+    for (int i = 0; i < MDM_PART_COUNT + 2; i++)
+        if (restore) t->place.sums[i] = s->numbers[n + (size_t)i];
+        else s->numbers[n + (size_t)i] = t->place.sums[i];
+    t->divided = (int)divided;
+}
+
+static int list_state(mdm_trainer *t, entry *entries, scalars *s) {
+    int count = 0;
+    int64_t samples = t->data->train_count;
+    for (int n = 0; n < t->network_count; n++) {
+        char name[16];
+        snprintf(name, sizeof name, "network-%c", 'a' + n);
+        add_network(entries, &count, name, t->networks[n]);
+        snprintf(name, sizeof name, "average-%c", 'a' + n);
+        if (t->averages[n]) add_network(entries, &count, name, t->averages[n]);
+        add_opinion(entries, &count, (char)('a' + n), &t->opinions[n], samples);
+    }
+    if (t->baseline) add_network(entries, &count, "baseline", t->baseline);
+    add(entries, &count, "keep", MDM_CHECKPOINT_UINT8, samples, t->keep);
+    add(entries, &count, "integers", MDM_CHECKPOINT_INT64, (int64_t)(sizeof s->integers / sizeof *s->integers),
+        s->integers);
+    add(entries, &count, "numbers", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof s->numbers / sizeof *s->numbers), s->numbers);
+    add(entries, &count, "seconds", MDM_CHECKPOINT_DOUBLE, 6, t->seconds);
+    return count;
+}
+
+static mdm_status put_state(mdm_trainer *t, mdm_checkpoint_writer *writer) {
+    entry entries[MOST_ENTRIES];
+    scalars s;
+    char fingerprint[32];
+    memset(&s, 0, sizeof s);
+    collect_scalars(t, &s, 0);
+    int count = list_state(t, entries, &s);
+    for (int i = 0; i < count; i++) {
+        int64_t dims[1] = {entries[i].count};
+        MDM_TRY(mdm_checkpoint_put(writer, entries[i].name, entries[i].type, 1, dims, entries[i].data));
+    }
+    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, mdm_config_hash(&t->config));
+    MDM_TRY(mdm_checkpoint_put_text(writer, "config_hash", fingerprint));
+    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, t->data->fingerprint);
+    MDM_TRY(mdm_checkpoint_put_text(writer, "data_fingerprint", fingerprint));
+    MDM_TRY(mdm_checkpoint_put_integer(writer, "format", FORMAT));
+    return mdm_checkpoint_put_integer(writer, "metrics_length", mdm_metrics_length(t->metrics));
+}
+
+static mdm_status save_on_rank_0(mdm_trainer *t) {
+    mdm_checkpoint_writer *writer;
+    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
+    int inside = t->place.network > 0 || t->place.step > 0;
+    if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_metrics_begin(t->metrics, "checkpoint");
+    mdm_metrics_integer(t->metrics, "position", t->place.position);
+    mdm_metrics_end(t->metrics);
+    mdm_metrics_sync(t->metrics);
+    mdm_status status = mdm_checkpoint_begin(&writer);
+    if (status == MDM_OK) {
+        status = put_state(t, writer);
+        if (status != MDM_OK) mdm_checkpoint_abandon(writer);
+        else
+            status = mdm_checkpoint_commit(writer, folder, t->place.position,
+                                           inside ? t->place.network * 1000000 + t->place.step : MDM_CHECKPOINT_EPOCH_END,
+                                           t->config.checkpoint.keep);
+    }
+    free(folder);
+    return status;
+}
+
+mdm_status mdm_save_checkpoint(mdm_trainer *t) {
+    if (t->options.dry_run) return MDM_OK;
+    int32_t failed = 0;
+    if (mdm_comm_rank(t->comm) == 0) {
+        /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries again */
+        mdm_status status = save_on_rank_0(t);
+        failed = status != MDM_OK;
+        if (failed) mdm_warn("the checkpoint could not be saved: %s", mdm_last_message());
+    }
+    t->last_save = mdm_seconds();
+    MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
+    if (failed && mdm_signals_stop())
+        return mdm_fail(MDM_RESOURCE, "stopped by a signal, but the checkpoint could not be saved; the one before stands");
+    return MDM_OK;
+}
+
+static mdm_status check_fingerprint(const mdm_checkpoint *file, const char *name, uint64_t expected, const char *what) {
+    char *text, wanted[32];
+    snprintf(wanted, sizeof wanted, "%016" PRIx64, expected);
+    MDM_TRY(mdm_checkpoint_get_text(file, name, &text));
+    int same = strcmp(text, wanted) == 0;
+    free(text);
+    if (same) return MDM_OK;
+    return mdm_fail(MDM_USAGE,
+                    "%s was made with other %s; start again with them, choose another folder (run=...), or begin afresh "
+                    "with --force",
+                    mdm_checkpoint_path(file), what);
+}
+
+static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
+    int64_t format;
+    MDM_TRY(mdm_checkpoint_get_integer(file, "format", FORMAT, FORMAT, &format));
+    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), "settings (config.yaml in the run folder has them)"));
+    MDM_TRY(check_fingerprint(file, "data_fingerprint", t->data->fingerprint, "data"));
+    for (int i = 0; i < count; i++) {
+        if (entries[i].type == MDM_CHECKPOINT_FLOAT && strncmp(entries[i].name, "division", 8) != 0)
+            MDM_TRY(mdm_checkpoint_get_finite(file, entries[i].name, entries[i].count, entries[i].data));
+        else
+            MDM_TRY(mdm_checkpoint_get(file, entries[i].name, entries[i].type, entries[i].count, entries[i].data));
+    }
+    return MDM_OK;
+}
+
+static mdm_status open_on_rank_0(mdm_trainer *t, mdm_checkpoint **file) {
+    *file = NULL;
+    if (strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
+        return mdm_checkpoint_open(t->config.resume, file);
+    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
+    if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status = mdm_checkpoint_open_newest(folder, file);
+    free(folder);
+    return status;
+}
+
+static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, int64_t *metrics_length) {
+    mdm_checkpoint *file;
+    *metrics_length = -1;
+    MDM_TRY(open_on_rank_0(t, &file));
+    if (!file) return MDM_OK;
+    mdm_status status = read_on_rank_0(t, file, entries, count);
+    if (status == MDM_OK)
+        status = mdm_checkpoint_get_integer(file, "metrics_length", 0, INT64_MAX, metrics_length);
+    if (status == MDM_OK) mdm_info("going on from %s", mdm_checkpoint_path(file));
+    mdm_checkpoint_close(file);
+    return status;
+}
+
+static mdm_status open_metrics(mdm_trainer *t, int64_t length) {
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_METRICS);
+    if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status = mdm_metrics_open(path, length < 0 ? 0 : length, &t->metrics);
+    free(path);
+    return status;
+}
+
+mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
+    entry entries[MOST_ENTRIES];
+    scalars s;
+    int64_t length = -1;
+    mdm_status status = MDM_OK;
+    memset(&s, 0, sizeof s);
+    int count = list_state(t, entries, &s);
+    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) {
+        if (!t->options.force) status = load_on_rank_0(t, entries, count, &length);
+        if (status == MDM_OK) status = open_metrics(t, length);
+    }
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    MDM_TRY(mdm_comm_broadcast(t->comm, &length, 1, MDM_INT64, 0));
+    *resumed = length >= 0;
+    if (!*resumed) return MDM_OK;
+    for (int i = 0; i < count; i++)
+        MDM_TRY(mdm_comm_broadcast(t->comm, entries[i].data, entries[i].count, entries[i].wire, 0));
+    collect_scalars(t, &s, 1);
+    for (int n = 0; n < t->network_count; n++) {
+        mdm_network_touch(t->networks[n]);
+        if (t->averages[n]) mdm_network_touch(t->averages[n]);
+    }
+    if (t->baseline) mdm_network_touch(t->baseline);
+    return MDM_OK;
+}

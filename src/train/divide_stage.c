@@ -1,0 +1,196 @@
+/* Divide: joint evaluation, exact KNN scores and a mixture fitted over all samples, then the split; for every network.
+ *
+ * store -> evaluate (my slice) -> losses and embeddings -> KNN ring + GMM -> gathered -> split, the same on every rank.
+ */
+#include "mdm/base/log.h"
+#include "mdm/divide/knn.h"
+#include "trainer.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* This rank's slice of what a division computes. */
+typedef struct slice {
+    int64_t first, count;
+    float *loss, *embedding, *logits, *score, *clean; /* [count, ...] */
+} slice;
+
+static void free_slice(slice *s) {
+    free(s->loss);
+    free(s->embedding);
+    free(s->logits);
+    free(s->score);
+    free(s->clean);
+}
+
+static mdm_status allocate_slice(mdm_trainer *t, slice *s) {
+    memset(s, 0, sizeof *s);
+    mdm_comm_my_slice(t->comm, t->data->train_count, &s->first, &s->count);
+    long long n = s->count > 0 ? s->count : 1;
+    MDM_TRY(MDM_ALLOCATE(s->loss, n, "losses of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->embedding, n * t->layout->embedding, "embeddings of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->score, n, "scores of all samples"));
+    return MDM_ALLOCATE(s->clean, n, "clean probabilities of all samples");
+}
+
+/* Every rank's slice of one value per sample, put together on all ranks. */
+static mdm_status gather_values(mdm_trainer *t, const float *mine, int64_t count, int64_t width, float *all) {
+    int ranks = mdm_comm_size(t->comm);
+    int64_t *counts;
+    MDM_TRY(MDM_ALLOCATE(counts, ranks, "a gather"));
+    for (int r = 0; r < ranks; r++) {
+        int64_t first;
+        mdm_comm_slice(t->data->train_count, r, ranks, &first, &counts[r]);
+        counts[r] *= width;
+    }
+    mdm_status status = mdm_comm_all_gather(t->comm, mine, count * width, all, counts, MDM_FLOAT);
+    free(counts);
+    return status;
+}
+
+static mdm_status true_auc(mdm_trainer *t, const float *score, int against_given, double *auc) {
+    const int32_t *truth = mdm_store_true_labels(t->store), *given = mdm_store_labels(t->store, MDM_TRAIN);
+    uint8_t *positive;
+    *auc = NAN;
+    if (!truth) return MDM_OK;
+    MDM_TRY(MDM_ALLOCATE(positive, t->data->train_count, "truth"));
+    for (int64_t i = 0; i < t->data->train_count; i++)
+        positive[i] = against_given ? given[i] != truth[i] : truth[i] < 0;
+    mdm_status status = mdm_auc(score, positive, t->data->train_count, auc);
+    free(positive);
+    return status;
+}
+
+mdm_status mdm_remove_first(mdm_trainer *t) {
+    int64_t samples = t->data->train_count;
+    mdm_opinion *o = &t->opinions[0];
+    mdm_split_counts counts;
+    slice s;
+    double auc;
+    t->removed = (int64_t)ceil(t->config.divide.remove_first * (double)samples);
+    mdm_status status = allocate_slice(t, &s);
+    if (status == MDM_OK) status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
+    if (status == MDM_OK)
+        status = mdm_knn_scores(t->comm, s.embedding, samples, t->layout->embedding, t->config.divide.k, s.score, NULL,
+                                NULL);
+    if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
+    free_slice(&s);
+    MDM_TRY(status);
+    for (int64_t i = 0; i < samples; i++) o->clean_probability[i] = 1.0f;
+    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, t->removed, 0.5, o->split, &counts));
+    for (int64_t i = 0; i < samples; i++) t->keep[i] = o->split[i] != MDM_REMOVED;
+    MDM_TRY(true_auc(t, o->ood_score, 0, &auc));
+    if (isfinite(auc)) mdm_info("first removal: %lld of %lld samples; AUC of the OOD score %.3f", (long long)t->removed, (long long)samples, auc);
+    else mdm_info("first removal: %lld of %lld samples", (long long)t->removed, (long long)samples);
+    mdm_metrics_begin(t->metrics, "divide");
+    mdm_metrics_integer(t->metrics, "epoch", 0);
+    mdm_metrics_text(t->metrics, "stage", "first_removal");
+    mdm_metrics_text(t->metrics, "network", "a");
+    mdm_metrics_integer(t->metrics, "removed", t->removed);
+    if (isfinite(auc)) mdm_metrics_number(t->metrics, "auc_ood", auc);
+    mdm_metrics_end(t->metrics);
+    return MDM_OK;
+}
+
+static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network) {
+    const mdm_opinion *o = &t->opinions[network];
+    const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
+    int classes = t->layout->spec.classes, missing = 0, first = -1;
+    if (o->gmm.degenerate)
+        mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch, 'a' + network,
+                 o->gmm.degenerate_reason);
+    for (int c = 0; c < classes; c++) {
+        int64_t found = 0;
+        for (int64_t i = 0; i < t->data->train_count && !found; i++)
+            found = o->split[i] == MDM_LABELLED && given[i] == c;
+        if (found) continue;
+        if (!missing++) first = c;
+    }
+    if (missing && o->counts.labelled > 0)
+        mdm_warn("epoch %lld, network %c: %d class%s without labelled samples (first: %d); guesses alone can keep %s",
+                 (long long)epoch, 'a' + network, missing, missing > 1 ? "es" : "", first, missing > 1 ? "them" : "it");
+}
+
+static void report_division(mdm_trainer *t, int64_t epoch, int network, double knn_seconds, double gmm_seconds) {
+    const mdm_opinion *o = &t->opinions[network];
+    char name[2] = {(char)('a' + network), 0}, aucs[64] = "";
+    mdm_metrics_begin(t->metrics, "divide");
+    mdm_metrics_integer(t->metrics, "epoch", epoch);
+    mdm_metrics_text(t->metrics, "network", name);
+    mdm_metrics_integer(t->metrics, "labelled", o->counts.labelled);
+    mdm_metrics_integer(t->metrics, "unlabelled", o->counts.unlabelled);
+    mdm_metrics_integer(t->metrics, "removed", o->counts.removed);
+    mdm_metrics_numbers(t->metrics, "gmm_means", o->gmm.mean, 2);
+    mdm_metrics_numbers(t->metrics, "gmm_variances", o->gmm.variance, 2);
+    mdm_metrics_numbers(t->metrics, "gmm_weights", o->gmm.weight, 2);
+    mdm_metrics_integer(t->metrics, "gmm_iterations", o->gmm.iterations);
+    mdm_metrics_number(t->metrics, "knn_seconds", knn_seconds);
+    mdm_metrics_number(t->metrics, "gmm_seconds", gmm_seconds);
+    if (isfinite(o->auc_noise)) mdm_metrics_number(t->metrics, "auc_noise", o->auc_noise);
+    if (isfinite(o->auc_ood)) mdm_metrics_number(t->metrics, "auc_ood", o->auc_ood);
+    mdm_metrics_end(t->metrics);
+    if (isfinite(o->auc_noise))
+        snprintf(aucs, sizeof aucs, "; AUC of noise %.3f, of OOD %.3f", o->auc_noise, o->auc_ood);
+    mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s", (long long)epoch, name,
+             (long long)o->counts.labelled, (long long)o->counts.unlabelled, (long long)o->counts.removed, aucs);
+}
+
+/* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows. */
+static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, float *embedding_all,
+                               float *logits_all) {
+    mdm_opinion *o = &t->opinions[network];
+    int64_t samples = t->data->train_count;
+    mdm_gmm_options options = {t->config.divide.gmm_iterations, t->config.divide.gmm_tolerance,
+                               t->config.divide.gmm_floor};
+    MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
+    double start = mdm_seconds();
+    MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score, NULL,
+                           NULL));
+    double middle = mdm_seconds();
+    MDM_TRY(mdm_gmm_fit(t->comm, s->loss, s->count, &options, &o->gmm, s->clean));
+    double end = mdm_seconds();
+    MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
+    MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
+    MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));
+    if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
+    if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
+    int64_t remove = t->removed < samples / 2 ? t->removed : samples / 2;
+    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, remove, t->config.divide.threshold, o->split,
+                              &o->counts));
+    MDM_TRY(true_auc(t, o->ood_score, 0, &o->auc_ood));
+    float *suspicion;
+    MDM_TRY(MDM_ALLOCATE(suspicion, samples, "noise scores"));
+    for (int64_t i = 0; i < samples; i++) suspicion[i] = 1.0f - o->clean_probability[i];
+    mdm_status status = true_auc(t, suspicion, 1, &o->auc_noise);
+    free(suspicion);
+    MDM_TRY(status);
+    report_division(t, epoch, network, middle - start, end - middle);
+    warn_of_degenerate_cases(t, epoch, network);
+    return MDM_OK;
+}
+
+mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
+    int64_t samples = t->data->train_count;
+    int save_all = t->config.divide.save == MDM_CONFIG_SAVE_ALL;
+    float *embedding = NULL, *logits = NULL;
+    slice s;
+    double start = mdm_seconds();
+    t->removed += (int64_t)ceil(t->config.divide.remove_step * (double)samples);
+    mdm_status status = allocate_slice(t, &s);
+    if (status == MDM_OK && save_all)
+        status = MDM_ALLOCATE(embedding, samples * t->layout->embedding * t->network_count, "divide.save=all");
+    if (status == MDM_OK && save_all)
+        status = MDM_ALLOCATE(logits, samples * t->layout->spec.classes * t->network_count, "divide.save=all");
+    for (int n = 0; status == MDM_OK && n < t->network_count; n++)
+        status = form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
+                              logits ? logits + n * samples * t->layout->spec.classes : NULL);
+    free_slice(&s);
+    t->divided = status == MDM_OK;
+    if (status == MDM_OK) status = mdm_write_division(t, epoch, embedding, logits);
+    free(embedding);
+    free(logits);
+    t->seconds[3] += mdm_seconds() - start;
+    return status;
+}

@@ -1,0 +1,139 @@
+/* One epoch of one stage: steps of every network, with progress, agreed signals, saves and the epoch's metrics. */
+#include "mdm/base/log.h"
+#include "trainer.h"
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static const mdm_stage_methods *methods_of(mdm_stage stage) {
+    if (stage == MDM_STAGE_PRETRAIN) return &mdm_pretrain_methods;
+    if (stage == MDM_STAGE_WARMUP) return &mdm_warmup_methods;
+    return stage == MDM_STAGE_SEMI ? &mdm_semi_methods : &mdm_baseline_methods;
+}
+
+static int networks_in(const mdm_trainer *t, mdm_stage stage) {
+    return stage == MDM_STAGE_BASELINE_CE || stage == MDM_STAGE_BASELINE_SCE ? 1 : t->network_count;
+}
+
+static void add_report(mdm_place *place, const mdm_step_report *report) {
+    double rows = (double)report->rows;
+    place->sums[0] += report->loss * rows;
+    for (int i = 0; i < MDM_PART_COUNT; i++) place->sums[1 + i] += report->parts[i] * rows;
+    place->sums[1 + MDM_PART_COUNT] += report->confident * rows;
+    place->rows += rows;
+}
+
+static void show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds, int final) {
+    char text[256];
+    int64_t epochs = stage == MDM_STAGE_PRETRAIN ? t->config.pretrain.epochs : t->config.train.epochs;
+    const mdm_place *p = &t->place;
+    double done = (double)p->step / (double)(t->steps > 0 ? t->steps : 1), left = done > 0 ? seconds / done - seconds : 0;
+    snprintf(text, sizeof text, "%s epoch %lld/%lld, network %c: step %lld/%lld, loss %.4f, %.0f images/s, %.0f s left",
+             mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, 'a' + (int)p->network, (long long)p->step,
+             (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0, seconds > 0 ? images / seconds : 0.0,
+             left > 0 ? left : 0.0);
+    mdm_progress(text, final);
+}
+
+static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images) {
+    static const char *const part_names[MDM_PART_COUNT] = {"loss_x",  "loss_u",        "loss_xe",
+                                                           "loss_ue", "loss_contrast", "loss_balance"};
+    const mdm_place *p = &t->place;
+    char network[2] = {(char)('a' + p->network), 0};
+    int pretrain = stage == MDM_STAGE_PRETRAIN;
+    mdm_metrics_begin(t->metrics, "epoch");
+    mdm_metrics_text(t->metrics, "stage", mdm_stage_name(stage));
+    mdm_metrics_integer(t->metrics, "epoch", epoch);
+    mdm_metrics_text(t->metrics, "network", network);
+    mdm_metrics_number(t->metrics, "loss", p->rows > 0 ? p->sums[0] / p->rows : NAN);
+    for (int i = 0; i < MDM_PART_COUNT; i++)
+        if (stage == MDM_STAGE_SEMI || (pretrain && i == MDM_PART_CONTRAST) || (!pretrain && i == MDM_PART_X))
+            mdm_metrics_number(t->metrics, part_names[i], p->rows > 0 ? p->sums[1 + i] / p->rows : NAN);
+    if (stage == MDM_STAGE_SEMI)
+        mdm_metrics_number(t->metrics, "confident", p->rows > 0 ? p->sums[1 + MDM_PART_COUNT] / p->rows : NAN);
+    double epochs = t->config.train.epochs;
+    mdm_metrics_number(t->metrics, "lr_backbone",
+                       pretrain ? t->config.pretrain.lr
+                                : mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs));
+    mdm_metrics_number(t->metrics, "lr_head",
+                       pretrain ? t->config.pretrain.lr : mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs));
+    mdm_metrics_number(t->metrics, "images_per_s", p->seconds > 0 ? images / p->seconds : NAN);
+    mdm_metrics_number(t->metrics, "seconds", p->seconds);
+    mdm_metrics_end(t->metrics);
+}
+
+/* What the ranks agree on after every step: whether to stop, whether to save. */
+static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
+    int32_t flags[2] = {mdm_signals_stop(), mdm_signals_take_save()};
+    double minutes = t->config.checkpoint.minutes;
+    if (minutes > 0 && mdm_comm_rank(t->comm) == 0 && mdm_seconds() - t->last_save > 60.0 * minutes) flags[1] = 1;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, flags, 2, MDM_INT32, MDM_MAX));
+    *stop = flags[0];
+    *save = flags[1];
+    return MDM_OK;
+}
+
+static mdm_status check_finite(mdm_trainer *t, mdm_stage stage, int64_t epoch, const mdm_step_report *report) {
+    if (isfinite(report->loss)) return MDM_OK;
+    const char *tensor = "none";
+    mdm_network *network = stage >= MDM_STAGE_BASELINE_CE ? t->baseline : t->networks[t->place.network];
+    mdm_network_not_finite(network, &tensor);
+    return mdm_fail(MDM_NUMERIC,
+                    "the loss is not finite in %s, epoch %lld, step %lld of network %c (first weights that are not: %s); "
+                    "lower train.lr_backbone, train.lr_head or pretrain.lr; the last checkpoint stands",
+                    mdm_stage_name(stage), (long long)epoch, (long long)t->place.step, 'a' + (int)t->place.network, tensor);
+}
+
+static mdm_status after_step(mdm_trainer *t) {
+    int stop, save;
+    MDM_TRY(agree_on_signals(t, &stop, &save));
+    if (stop || save) MDM_TRY(mdm_save_checkpoint(t));
+    if (stop) return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
+    return MDM_OK;
+}
+
+static void average_weights(mdm_trainer *t, int network) {
+    if (t->averages[network])
+        mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
+}
+
+/* The rest of one network's epoch. */
+static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    const mdm_stage_methods *methods = methods_of(stage);
+    mdm_place *p = &t->place;
+    int network = (int)p->network;
+    double images = 0, start = mdm_seconds(), earlier = p->seconds;
+    int stage_clock = stage == MDM_STAGE_PRETRAIN ? 0 : stage == MDM_STAGE_WARMUP ? 1 : stage == MDM_STAGE_SEMI ? 2 : 5;
+    MDM_TRY(methods->prepare(t, network, epoch));
+    while (p->step < t->steps) {
+        mdm_step_report report;
+        memset(&report, 0, sizeof report);
+        MDM_TRY(methods->step(t, network, epoch, p->step, &report));
+        MDM_TRY(check_finite(t, stage, epoch, &report));
+        if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) average_weights(t, network);
+        add_report(p, &report);
+        images += (double)report.images;
+        p->step++;
+        p->seconds = earlier + mdm_seconds() - start;
+        show_progress(t, stage, epoch, images, mdm_seconds() - start, p->step == t->steps);
+        if (p->step < t->steps || t->options.dry_run) MDM_TRY(after_step(t));
+        if (t->options.dry_run) break;
+    }
+    t->seconds[stage_clock] += mdm_seconds() - start;
+    if (stage_clock != 5) t->images += images;
+    if (stage < MDM_STAGE_BASELINE_CE) MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));
+    else MDM_TRY(mdm_executor_agree_statistics(t->executor, t->baseline));
+    write_epoch_event(t, stage, epoch, images);
+    return MDM_OK;
+}
+
+mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    for (; t->place.network < networks_in(t, stage); t->place.network++) {
+        MDM_TRY(run_network(t, stage, epoch));
+        t->place.step = 0;
+        t->place.rows = t->place.seconds = 0;
+        memset(t->place.sums, 0, sizeof t->place.sums);
+    }
+    t->place.network = 0;
+    return MDM_OK;
+}

@@ -1,0 +1,91 @@
+/* Evaluation without augmentation and with running statistics: every rank takes its slice of the samples. */
+#include "mdm/model/losses.h"
+#include "trainer.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { EVALUATION_ROWS = 256 };
+
+mdm_network *mdm_predicting_network(mdm_trainer *t, int number) {
+    return t->averages[number] ? t->averages[number] : t->networks[number];
+}
+
+static mdm_status plan_slice(mdm_trainer *t, int64_t count) {
+    int64_t rows = count < EVALUATION_ROWS ? count : EVALUATION_ROWS;
+    MDM_TRY(mdm_trainer_reserve(t, rows > 0 ? rows : 1, EVALUATION_ROWS));
+    if (count >= EVALUATION_ROWS) MDM_TRY(mdm_executor_plan(t->executor, EVALUATION_ROWS, 1));
+    return mdm_executor_plan(t->executor, (int)(count % EVALUATION_ROWS), 1);
+}
+
+/* Images of samples [first, first + rows) of a split, into the first image buffer. */
+static mdm_status load_rows(mdm_trainer *t, mdm_split split, int64_t first, int64_t rows) {
+    for (int64_t i = 0; i < rows; i++) t->sample_list[i] = first + i;
+    MDM_TRY(mdm_views_load(t->views, split, t->sample_list, rows));
+    mdm_views_make(t->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
+    return MDM_OK;
+}
+
+mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding, float *logits) {
+    int64_t first, count, d = t->layout->embedding, c = t->layout->spec.classes;
+    const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+    mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
+    MDM_TRY(plan_slice(t, count));
+    for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
+        int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
+        mdm_outputs out;
+        MDM_TRY(load_rows(t, MDM_TRAIN, first + done, rows));
+        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE, &out));
+        if (loss) mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c, loss + done);
+        if (embedding) memcpy(embedding + done * d, out.embedding, sizeof(float) * (size_t)(rows * d));
+        if (logits) memcpy(logits + done * c, out.logits, sizeof(float) * (size_t)(rows * c));
+    }
+    return MDM_OK;
+}
+
+/* Counts right answers among the first one and five of a row; ties count for the lower class, so constant outputs earn nothing. */
+static void count_hits(const float *probability, int classes, int label, int64_t *hits) {
+    int better = 0;
+    for (int c = 0; c < classes; c++)
+        better += probability[c] > probability[label] || (c < label && probability[c] == probability[label]);
+    hits[0] += better < 1;
+    hits[1] += better < 5;
+}
+
+/* Adds a network's softmax of test samples [first, first + count) to sum [count, C]. */
+static mdm_status add_predictions(mdm_trainer *t, mdm_network *network, int64_t first, int64_t count, float *sum,
+                                  float *one) {
+    int classes = t->layout->spec.classes;
+    for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
+        int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
+        mdm_outputs out;
+        MDM_TRY(load_rows(t, MDM_TEST, first + done, rows));
+        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE, &out));
+        mdm_softmax(out.logits, rows, classes, one);
+        for (int64_t i = 0; i < rows * classes; i++) sum[done * classes + i] += one[i];
+    }
+    return MDM_OK;
+}
+
+mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count, mdm_score *score) {
+    int64_t first, mine, hits[2] = {0, 0};
+    int classes = t->layout->spec.classes;
+    const int32_t *labels = mdm_store_labels(t->store, MDM_TEST);
+    score->top1 = score->top5 = -1;
+    if (t->data->test_count == 0) return MDM_OK;
+    mdm_comm_my_slice(t->comm, t->data->test_count, &first, &mine);
+    MDM_TRY(plan_slice(t, mine));
+    float *sum, *one;
+    MDM_TRY(MDM_ALLOCATE(sum, (mine + EVALUATION_ROWS) * (long long)classes, "test predictions"));
+    one = sum + (size_t)mine * (size_t)classes;
+    mdm_status status = MDM_OK;
+    for (int n = 0; status == MDM_OK && n < count; n++) /* networks outside: their weights are laid out once */
+        status = add_predictions(t, networks[n], first, mine, sum, one);
+    for (int64_t i = 0; status == MDM_OK && i < mine; i++)
+        count_hits(sum + i * classes, classes, labels[first + i], hits);
+    free(sum);
+    MDM_TRY(status);
+    MDM_TRY(mdm_comm_all_reduce(t->comm, hits, 2, MDM_INT64, MDM_SUM));
+    score->top1 = (double)hits[0] / (double)t->data->test_count;
+    score->top5 = (double)hits[1] / (double)t->data->test_count;
+    return MDM_OK;
+}

@@ -1,0 +1,325 @@
+/* What a run leaves in its folder: settings, environment, divisions, weights, cleaned labels, summary. */
+#include "mdm/base/log.h"
+#include "mdm/model/losses.h"
+#include "mdm/report/division_file.h"
+#include "mdm/report/labels_csv.h"
+#include "mdm/report/safetensors.h"
+#include "mdm/report/summary.h"
+#include "trainer.h"
+#include <cblas.h>
+#include <hdf5.h>
+#include <math.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static mdm_status write_config(mdm_trainer *t) {
+    mdm_text text = {0};
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_CONFIG);
+    mdm_config_write(&t->config, &text);
+    mdm_status status = !path || text.failed ? mdm_fail(MDM_RESOURCE, "out of memory for config.yaml")
+                                             : mdm_write_file(path, text.data, text.length);
+    free(path);
+    free(text.data);
+    return status;
+}
+
+/* One rank's line of environment.json, as fixed-size text so that it can be gathered. */
+typedef struct place_text {
+    char host[64], device[128], binding[128];
+    int threads;
+} place_text;
+
+static void describe_place(const mdm_trainer *t, place_text *place) {
+    cpu_set_t cores;
+    size_t used = 0;
+    memset(place, 0, sizeof *place);
+    snprintf(place->host, sizeof place->host, "%s", mdm_comm_host(t->comm));
+    snprintf(place->device, sizeof place->device, "%s", mdm_device_get_info(t->device)->name);
+    place->threads = t->threads;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0) return;
+    for (int i = 0; i < CPU_SETSIZE && used + 8 < sizeof place->binding; i++)
+        if (CPU_ISSET(i, &cores))
+            used += (size_t)snprintf(place->binding + used, sizeof place->binding - used, used ? ",%d" : "%d", i);
+}
+
+static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
+    int ranks = mdm_comm_size(t->comm);
+    unsigned major, minor, release;
+    char hdf5[32], folder[4096] = "", started[32] = "";
+    time_t now = time(NULL);
+    struct tm utc;
+    mdm_rank_place *places;
+    MDM_TRY(MDM_ALLOCATE(places, ranks, "environment.json"));
+    for (int r = 0; r < ranks; r++)
+        places[r] = (mdm_rank_place){texts[r].host, texts[r].device, texts[r].binding, texts[r].threads};
+    H5get_libversion(&major, &minor, &release);
+    snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
+    if (!getcwd(folder, sizeof folder)) folder[0] = 0;
+    if (gmtime_r(&now, &utc)) strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", &utc);
+    const mdm_version versions[] = {{"MPI", mdm_comm_library(t->comm)},
+                                    {"HDF5", hdf5},
+                                    {"oneDNN", mdm_device_get_info(t->device)->library},
+                                    {"OpenBLAS", openblas_get_config()},
+                                    {"compiler", __VERSION__},
+                                    {"kernels", mdm_device_get_info(t->device)->instructions}};
+    mdm_environment environment = {.program_version = MDM_VERSION,
+                                   .versions = versions,
+                                   .version_count = (int)(sizeof versions / sizeof *versions),
+                                   .places = places,
+                                   .ranks = ranks,
+                                   .arguments = (const char *const *)t->options.arguments,
+                                   .argument_count = t->options.argument_count,
+                                   .folder = folder,
+                                   .started = started};
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_ENVIRONMENT);
+    mdm_status status = path ? mdm_environment_write(path, &environment)
+                             : mdm_fail(MDM_RESOURCE, "out of memory for environment.json");
+    free(path);
+    free(places);
+    return status;
+}
+
+static void announce(const mdm_trainer *t, int resumed) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes, %s", t->config.data.train,
+             (long long)t->data->train_count, (long long)t->data->test_count, t->data->height, t->data->width,
+             t->data->channels, t->data->classes, t->data->resident ? "in memory" : "streamed");
+    mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name, t->precision == MDM_BF16 ? "bf16" : "fp32");
+    mdm_info("%d network%s %s, width %d: %.2f M weights each; results in %s", t->network_count,
+             t->network_count > 1 ? "s" : "", t->layout->spec.arch, t->layout->spec.base_width,
+             (double)t->layout->weight_count / 1e6, t->folder->path);
+    mdm_metrics_begin(t->metrics, resumed ? "resume" : "start");
+    mdm_metrics_text(t->metrics, "version", MDM_VERSION);
+    mdm_metrics_integer(t->metrics, "ranks", mdm_comm_size(t->comm));
+    mdm_metrics_integer(t->metrics, "threads", t->threads);
+    mdm_metrics_integer(t->metrics, "samples", t->data->train_count);
+    mdm_metrics_integer(t->metrics, "position", t->place.position);
+    mdm_metrics_end(t->metrics);
+}
+
+mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
+    int ranks = mdm_comm_size(t->comm);
+    place_text mine, *all;
+    int64_t *counts;
+    describe_place(t, &mine);
+    MDM_TRY(MDM_ALLOCATE(all, ranks, "environment.json"));
+    MDM_TRY(MDM_ALLOCATE(counts, ranks, "environment.json"));
+    for (int r = 0; r < ranks; r++) counts[r] = sizeof mine;
+    mdm_status status = mdm_comm_all_gather(t->comm, &mine, sizeof mine, all, counts, MDM_BYTE);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
+        announce(t, resumed);
+        status = write_config(t);
+        if (status == MDM_OK) status = write_environment(t, all);
+    }
+    free(all);
+    free(counts);
+    return status;
+}
+
+mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path) {
+    const mdm_layout *l = t->layout;
+    mdm_safetensors_entry *entries;
+    char width[16];
+    MDM_TRY(MDM_ALLOCATE(entries, l->tensor_count, "a weights file"));
+    for (int i = 0; i < l->tensor_count; i++) {
+        const mdm_tensor_info *tensor = &l->tensors[i];
+        entries[i].name = tensor->name;
+        entries[i].rank = tensor->rank;
+        memcpy(entries[i].shape, tensor->dims, sizeof tensor->dims);
+        entries[i].data =
+            (tensor->role == MDM_TENSOR_STATISTIC ? network->statistics : network->weights) + tensor->offset;
+    }
+    snprintf(width, sizeof width, "%d", l->spec.base_width);
+    const mdm_safetensors_note notes[] = {{"format", "pt"}, {"arch", l->spec.arch}, {"width", width}};
+    mdm_status status = mdm_safetensors_write(path, entries, l->tensor_count, notes, 3);
+    free(entries);
+    return status;
+}
+
+static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
+    for (int n = 0; n < t->network_count; n++) {
+        char *path = mdm_run_folder_division_weights(t->folder->path, epoch, n);
+        if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+        mdm_status status = mdm_write_weights(t, mdm_predicting_network(t, n), path);
+        free(path);
+        MDM_TRY(status);
+    }
+    return MDM_OK;
+}
+
+mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding, const float *logits) {
+    if (mdm_comm_rank(t->comm) != 0 || t->options.dry_run) return MDM_OK;
+    int64_t samples = t->data->train_count, d = t->layout->embedding, c = t->layout->spec.classes;
+    mdm_division division = {.epoch = epoch, .samples = samples, .networks = t->network_count};
+    for (int n = 0; n < t->network_count; n++) {
+        const mdm_opinion *o = &t->opinions[n];
+        mdm_division_network *out = &division.network[n];
+        out->loss = o->loss;
+        out->clean_probability = o->clean_probability;
+        out->ood_score = o->ood_score;
+        out->split = o->split;
+        out->embedding = embedding ? embedding + n * samples * d : NULL;
+        out->logits = logits ? logits + n * samples * c : NULL;
+        out->embedding_width = d;
+        out->classes = c;
+        memcpy(out->gmm_means, o->gmm.mean, sizeof out->gmm_means);
+        memcpy(out->gmm_variances, o->gmm.variance, sizeof out->gmm_variances);
+        memcpy(out->gmm_weights, o->gmm.weight, sizeof out->gmm_weights);
+        out->loss_minimum = o->gmm.minimum;
+        out->loss_maximum = o->gmm.maximum;
+        out->removed = o->counts.removed;
+    }
+    char *path = mdm_run_folder_division(t->folder->path, epoch);
+    mdm_status status = path ? mdm_division_write(path, &division) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    free(path);
+    if (status == MDM_OK && embedding) status = write_division_weights(t, epoch);
+    /* a division file is for people; a full disk does not end the training */
+    if (status != MDM_OK) mdm_warn("the division of epoch %lld could not be saved: %s", (long long)epoch, mdm_last_message());
+    return MDM_OK;
+}
+
+/* Sum of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all get it). */
+static mdm_status predict_training(mdm_trainer *t, float *all) {
+    int64_t first, count, classes = t->layout->spec.classes, samples = t->data->train_count;
+    int ranks = mdm_comm_size(t->comm);
+    float *logits, *sum;
+    int64_t *counts;
+    mdm_comm_my_slice(t->comm, samples, &first, &count);
+    MDM_TRY(MDM_ALLOCATE(counts, ranks, "predictions"));
+    MDM_TRY(MDM_ALLOCATE(logits, (count + 1) * classes, "predictions"));
+    MDM_TRY(MDM_ALLOCATE(sum, (count + 1) * classes, "predictions"));
+    mdm_status status = MDM_OK;
+    for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
+        status = mdm_evaluate_training(t, mdm_predicting_network(t, n), NULL, NULL, logits);
+        if (status != MDM_OK) break;
+        mdm_softmax(logits, count, (int)classes, logits);
+        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i];
+    }
+    for (int r = 0; r < ranks; r++) {
+        int64_t start;
+        mdm_comm_slice(samples, r, ranks, &start, &counts[r]);
+        counts[r] *= classes;
+    }
+    if (status == MDM_OK) status = mdm_comm_all_gather(t->comm, sum, count * classes, all, counts, MDM_FLOAT);
+    free(counts);
+    free(logits);
+    free(sum);
+    return status;
+}
+
+/* Out of distribution: removed by every network's latest division. Otherwise clean when the mean clean probability is above the
+ * threshold or the prediction agrees with the given label. */
+static void judge(const mdm_trainer *t, const float *clean, const int32_t *suggested, uint8_t *verdict) {
+    const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
+    for (int64_t i = 0; i < t->data->train_count; i++) {
+        int removed = 0;
+        for (int n = 0; n < t->network_count; n++) removed += t->opinions[n].split[i] == MDM_REMOVED;
+        if (removed == t->network_count) verdict[i] = MDM_OUT_OF_DISTRIBUTION;
+        else if (suggested[i] == given[i] || clean[i] > 0.5f) verdict[i] = MDM_CLEAN;
+        else verdict[i] = MDM_MISLABELLED;
+    }
+}
+
+static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
+    int64_t samples = t->data->train_count;
+    const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
+    float *clean = NULL, *score = NULL;
+    int32_t *suggested = NULL;
+    uint8_t *verdict = NULL;
+    const char **ids = NULL;
+    mdm_status status = MDM_ALLOCATE(clean, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(score, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(suggested, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(verdict, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(ids, samples, "labels.csv");
+    if (status == MDM_OK) {
+        mdm_labels_suggest(probabilities, samples, t->layout->spec.classes, suggested);
+        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, clean);
+        mdm_labels_mean(a->ood_score, b ? b->ood_score : NULL, samples, score);
+        judge(t, clean, suggested, verdict);
+        for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
+        mdm_label_table table = {samples, ids, mdm_store_labels(t->store, MDM_TRAIN), suggested, clean, score, verdict};
+        char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_LABELS);
+        status = path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
+        free(path);
+    }
+    free(clean);
+    free(score);
+    free(suggested);
+    free(verdict);
+    free(ids);
+    return status;
+}
+
+static double known(double accuracy) {
+    return accuracy < 0 ? NAN : accuracy;
+}
+
+static mdm_status write_summary(mdm_trainer *t) {
+    double training = t->seconds[0] + t->seconds[1] + t->seconds[2];
+    mdm_summary s = {.name = t->config.run.folder,
+                     .status = "done",
+                     .epochs = t->config.train.epochs,
+                     .final_top1 = known(t->latest.top1),
+                     .final_top5 = known(t->latest.top1 < 0 ? -1 : t->latest.top5),
+                     .best_top1 = known(t->best_top1),
+                     .best_epoch = t->best_epoch,
+                     .before_semi_top1 = known(t->before_semi.top1),
+                     .baseline_ce_top1 = known(t->baseline_score[0].top1),
+                     .baseline_sce_top1 = known(t->baseline_score[1].top1),
+                     .auc_noise = {t->opinions[0].auc_noise, t->opinions[1].auc_noise},
+                     .auc_ood = {t->opinions[0].auc_ood, t->opinions[1].auc_ood},
+                     .seconds = mdm_seconds() - t->started,
+                     .seconds_pretrain = t->seconds[0],
+                     .seconds_warmup = t->seconds[1],
+                     .seconds_semi = t->seconds[2],
+                     .seconds_divide = t->seconds[3],
+                     .seconds_evaluate = t->seconds[4],
+                     .seconds_baseline = t->seconds[5],
+                     .images_per_s = training > 0 ? t->images / training : NAN,
+                     .ranks = mdm_comm_size(t->comm),
+                     .networks = t->network_count,
+                     .device = mdm_device_get_info(t->device)->name,
+                     .precision = t->precision == MDM_BF16 ? "bf16" : "fp32"};
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_SUMMARY);
+    mdm_status status = path ? mdm_summary_write(path, &s) : mdm_fail(MDM_RESOURCE, "out of memory for summary.json");
+    free(path);
+    return status;
+}
+
+static void tell_end(mdm_trainer *t) {
+    mdm_metrics_begin(t->metrics, "end");
+    mdm_metrics_number(t->metrics, "seconds", mdm_seconds() - t->started);
+    if (t->latest.top1 >= 0) mdm_metrics_number(t->metrics, "test_top1", t->latest.top1);
+    mdm_metrics_end(t->metrics);
+    if (t->latest.top1 >= 0)
+        mdm_info("test accuracy of the %s: %.4f (%.4f before the semi-supervised phase)",
+                 t->network_count > 1 ? "ensemble" : "network", t->latest.top1, t->before_semi.top1);
+    if (t->baseline_score[0].top1 >= 0) mdm_info("cross entropy alone: %.4f", t->baseline_score[0].top1);
+    if (t->baseline_score[1].top1 >= 0) mdm_info("symmetric cross entropy alone: %.4f", t->baseline_score[1].top1);
+    mdm_info("done in %.0f s; results in %s", mdm_seconds() - t->started, t->folder->path);
+}
+
+mdm_status mdm_write_results(mdm_trainer *t) {
+    float *probabilities;
+    mdm_status status = MDM_OK;
+    MDM_TRY(MDM_ALLOCATE(probabilities, t->data->train_count * t->layout->spec.classes, "predictions"));
+    status = predict_training(t, probabilities);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
+        for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
+            char *path = mdm_run_folder_member(t->folder->path, n ? MDM_RUN_MODEL_B : MDM_RUN_MODEL_A);
+            status = path ? mdm_write_weights(t, mdm_predicting_network(t, n), path)
+                          : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+            free(path);
+        }
+        if (status == MDM_OK && t->divided) status = write_labels(t, probabilities);
+        if (status == MDM_OK) status = write_summary(t);
+        if (status == MDM_OK) tell_end(t);
+    }
+    free(probabilities);
+    return mdm_comm_agree(t->comm, status);
+}

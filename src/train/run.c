@@ -1,0 +1,131 @@
+/* The run, told top to bottom.
+ *
+ * Pretraining (labels unused), first removal of out-of-distribution samples, robust warm-up; then, every few epochs, the
+ * division into clean, noisy and removed samples, and MixEMatch training on it; after each epoch the ensemble is tested and the state
+ * saved. Baselines, where asked for, come last.
+ */
+#include "mdm/base/log.h"
+#include "trainer.h"
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_PLANS = 24 };
+
+static mdm_status begin_training(mdm_trainer *t) {
+    for (int n = 0; n < t->network_count; n++) {
+        memset(t->networks[n]->velocity, 0, sizeof(float) * (size_t)t->layout->weight_count);
+        if (t->averages[n]) mdm_network_copy(t->averages[n], t->networks[n]);
+    }
+    return mdm_remove_first(t);
+}
+
+static int divides_at(const mdm_trainer *t, int64_t epoch) {
+    int warmup = t->config.train.warmup;
+    return epoch >= warmup && (epoch == warmup || epoch % t->config.divide.interval == 0);
+}
+
+/* What comes before an epoch's first step. */
+static mdm_status open_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    if (stage == MDM_STAGE_BASELINE_CE || stage == MDM_STAGE_BASELINE_SCE) {
+        if (epoch > 0) return MDM_OK;
+        mdm_network *fresh;
+        MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, 0, &fresh));
+        mdm_network_copy(t->baseline, fresh);
+        memset(t->baseline->velocity, 0, sizeof(float) * (size_t)t->layout->weight_count);
+        mdm_network_destroy(fresh);
+        return MDM_OK;
+    }
+    if (stage != MDM_STAGE_PRETRAIN && epoch == 0) MDM_TRY(begin_training(t));
+    if (stage == MDM_STAGE_SEMI && divides_at(t, epoch)) MDM_TRY(mdm_divide(t, epoch));
+    return MDM_OK;
+}
+
+static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    mdm_network *networks[MDM_MOST_NETWORKS];
+    double start = mdm_seconds();
+    int baseline = stage == MDM_STAGE_BASELINE_CE || stage == MDM_STAGE_BASELINE_SCE;
+    mdm_score score;
+    for (int n = 0; n < t->network_count; n++) networks[n] = mdm_predicting_network(t, n);
+    if (baseline) networks[0] = t->baseline;
+    MDM_TRY(mdm_evaluate_test(t, networks, baseline ? 1 : t->network_count, &score));
+    t->seconds[4] += mdm_seconds() - start;
+    if (score.top1 < 0) return MDM_OK;
+    if (baseline) {
+        t->baseline_score[stage == MDM_STAGE_BASELINE_SCE] = score;
+    } else {
+        t->latest = score;
+        if (stage == MDM_STAGE_WARMUP) t->before_semi = score;
+        if (score.top1 > t->best_top1) t->best_top1 = score.top1, t->best_epoch = epoch;
+    }
+    mdm_metrics_begin(t->metrics, "epoch");
+    mdm_metrics_text(t->metrics, "stage", mdm_stage_name(stage));
+    mdm_metrics_integer(t->metrics, "epoch", epoch);
+    mdm_metrics_text(t->metrics, "network", baseline ? "baseline" : t->network_count > 1 ? "ensemble" : "a");
+    mdm_metrics_number(t->metrics, "test_top1", score.top1);
+    mdm_metrics_number(t->metrics, "test_top5", score.top5);
+    mdm_metrics_end(t->metrics);
+    mdm_info("%s epoch %lld: test accuracy %.4f%s", mdm_stage_name(stage), (long long)epoch + 1, score.top1,
+             baseline || t->network_count == 1 ? "" : " (ensemble)");
+    return MDM_OK;
+}
+
+/* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to begin. */
+static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    if (stage != MDM_STAGE_PRETRAIN) MDM_TRY(test_ensemble(t, stage, epoch));
+    t->place.position++;
+    int last = t->place.position == mdm_position_count(t);
+    int32_t stop = mdm_signals_stop();
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &stop, 1, MDM_INT32, MDM_MAX));
+    if (last || stop || t->place.position % t->config.checkpoint.every == 0) MDM_TRY(mdm_save_checkpoint(t));
+    if (stop && !last) return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
+    return MDM_OK;
+}
+
+static mdm_status train(mdm_trainer *t) {
+    int64_t epoch;
+    for (mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch); stage != MDM_STAGE_DONE;
+         stage = mdm_stage_of(t, t->place.position, &epoch)) {
+        int inside = t->place.network > 0 || t->place.step > 0; /* resumed in the middle of an epoch */
+        if (!inside) MDM_TRY(open_epoch(t, stage, epoch));
+        MDM_TRY(mdm_run_epoch(t, stage, epoch));
+        MDM_TRY(close_epoch(t, stage, epoch));
+        mdm_executor_forget_beyond(t->executor, MOST_PLANS); /* the next epoch's steps may have other sizes */
+    }
+    return MDM_OK;
+}
+
+/* One step of every stage, on the division that untrained networks give. */
+static mdm_status rehearse(mdm_trainer *t) {
+    int64_t positions[3] = {0, t->config.pretrain.epochs, t->config.pretrain.epochs + t->config.train.warmup};
+    for (int i = t->config.pretrain.epochs > 0 ? 0 : 1; i < 3; i++) {
+        int64_t epoch;
+        t->place.position = positions[i];
+        mdm_stage stage = mdm_stage_of(t, positions[i], &epoch);
+        if (i == 1) MDM_TRY(begin_training(t));
+        if (stage == MDM_STAGE_SEMI) MDM_TRY(mdm_divide(t, epoch));
+        if (stage == MDM_STAGE_DONE || stage >= MDM_STAGE_BASELINE_CE) continue;
+        MDM_TRY(mdm_run_epoch(t, stage, epoch));
+        mdm_info("dry run: %s works", mdm_stage_name(stage));
+    }
+    return MDM_OK;
+}
+
+static mdm_status run_opened(mdm_trainer *t) {
+    int resumed = 0;
+    MDM_TRY(mdm_load_checkpoint(t, &resumed));
+    mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
+    if (t->options.dry_run) return rehearse(t);
+    MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
+    MDM_TRY(train(t));
+    return mdm_write_results(t);
+}
+
+mdm_status mdm_run(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options) {
+    mdm_trainer *t;
+    mdm_signals_install();
+    mdm_status status = mdm_trainer_open(comm, config, options, &t);
+    if (status == MDM_OK) status = run_opened(t);
+    mdm_log_set_warning_hook(NULL, NULL);
+    mdm_trainer_close(t);
+    return status;
+}

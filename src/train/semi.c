@@ -1,0 +1,161 @@
+/* MixEMatch epochs: each network trains on the other's split (co-divide, DivideMix). An epoch has one step per batch of labelled
+ * samples; unlabelled ones are drawn from an endless run of permutations. */
+#include "mdm/base/log.h"
+#include "trainer.h"
+#include <string.h>
+
+static int guide_of(const mdm_trainer *t, int network) {
+    return (network + 1) % t->network_count; /* whose opinion this network trains on */
+}
+
+static mdm_random order_stream(const mdm_trainer *t, int network, int64_t epoch, int list, int64_t cycle) {
+    return mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, (uint64_t)cycle,
+                             mdm_view_number(MDM_STAGE_SEMI, network, list));
+}
+
+/* The epoch's labelled samples in order, and the unlabelled ones repeated until every step has as many of them. */
+static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *labelled, int64_t *unlabelled) {
+    const uint8_t *split = t->opinions[guide_of(t, network)].split;
+    *labelled = *unlabelled = 0;
+    for (int64_t i = 0; i < t->data->train_count; i++) {
+        if (split[i] == MDM_LABELLED) t->order[(*labelled)++] = i;
+        else if (split[i] == MDM_UNLABELLED) t->unlabelled[(*unlabelled)++] = i;
+    }
+    mdm_random random = order_stream(t, network, epoch, 1, 0);
+    mdm_random_shuffle(&random, t->order, *labelled);
+    for (int64_t filled = 0, cycle = 0; *unlabelled > 0 && filled < *labelled; cycle++) {
+        /* each cycle shuffles from the sorted list: the order is a function of the cycle's number alone */
+        int64_t *list = t->labelled;
+        memcpy(list, t->unlabelled, sizeof(int64_t) * (size_t)*unlabelled);
+        random = order_stream(t, network, epoch, 2, cycle);
+        mdm_random_shuffle(&random, list, *unlabelled);
+        for (int64_t i = 0; i < *unlabelled && filled < *labelled; i++) t->pool[filled++] = list[i];
+    }
+}
+
+static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
+    int64_t labelled, unlabelled, most, share;
+    order_samples(t, network, epoch, &labelled, &unlabelled);
+    t->place_labelled = labelled;
+    t->groups = unlabelled > 0 ? 4 : 2;
+    if (labelled == 0) { /* nothing to learn from: the epoch goes by without a step */
+        t->steps = 0;
+        mdm_warn("epoch %lld, network %c: no labelled samples, so it does not train in this epoch; a lower "
+                 "divide.threshold would keep some",
+                 (long long)epoch, 'a' + network);
+        return MDM_OK;
+    }
+    if (unlabelled == 0)
+        mdm_warn("epoch %lld, network %c: no unlabelled samples; steps use labelled views only", (long long)epoch,
+                 'a' + network);
+    t->steps = mdm_step_count(labelled, t->config.train.batch);
+    most = labelled / t->steps + (labelled % t->steps != 0);
+    share = most / mdm_comm_size(t->comm) + 1;
+    MDM_TRY(mdm_trainer_reserve(t, 4 * share, 6 * share));
+    if (!t->workspace || t->workspace_rows < most) {
+        mdm_semi_workspace_destroy(t->workspace);
+        t->workspace = NULL;
+        t->workspace_rows = most + t->config.train.batch / 8;
+        MDM_TRY(mdm_semi_workspace_create(t->comm, t->layout, t->workspace_rows, &t->workspace));
+    }
+    for (int64_t n = labelled / t->steps; n <= most; n++) {
+        int64_t first, count;
+        mdm_comm_my_slice(t->comm, n, &first, &count);
+        MDM_TRY(mdm_executor_plan(t->executor, (int)(t->groups * count), 0));
+        if (t->network_count > 1) MDM_TRY(mdm_executor_plan(t->executor, (int)(2 * count), 1));
+    }
+    return MDM_OK;
+}
+
+/* Sample and view number of global row g of the step's strong views. */
+static int64_t sample_of_row(const mdm_trainer *t, int64_t start, int64_t n, int64_t row, int network,
+                             uint32_t *number) {
+    int64_t group = row / n, i = row % n;
+    *number = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(group % 2));
+    return group < 2 ? t->order[start + i] : t->pool[start + i];
+}
+
+/* Fills the image buffers: weak views, strong views, and the partners' strong views, which are made again here whoever
+ * owns them. */
+static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, int64_t start, const mdm_semi_batch *b) {
+    mdm_view mixed = t->config.semi.views == MDM_CONFIG_VIEWS_STRONG ? MDM_VIEW_STRONG : MDM_VIEW_WEAK;
+    int64_t rows = b->groups * b->count;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t row = i / b->count * b->n + b->first + i % b->count;
+        t->sample_list[i] = sample_of_row(t, start, b->n, row, network, &t->view_list[i]);
+        t->sample_list[rows + i] =
+            sample_of_row(t, start, b->n, b->permutation[row], network, &t->view_list[rows + i]);
+    }
+    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, 2 * rows));
+    mdm_views_make(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]);
+    mdm_views_make(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows, t->images_buffer[2]);
+    for (int64_t i = 0; i < rows; i++) t->view_list[i] -= 2; /* the weak views 0 and 1 */
+    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[0]);
+    return MDM_OK;
+}
+
+static mdm_semi_options step_options(const mdm_trainer *t) {
+    mdm_semi_options o = {.temperature = (float)t->config.semi.temperature,
+                          .confidence = (float)t->config.semi.confidence,
+                          .contrast_temperature = (float)t->config.semi.contrast_temperature,
+                          .lambda_x = (float)t->config.semi.lambda_x,
+                          .lambda_u = (float)t->config.semi.lambda_u,
+                          .lambda_xe = (float)t->config.semi.lambda_xe,
+                          .lambda_ue = (float)t->config.semi.lambda_ue,
+                          .lambda_contrast = (float)t->config.semi.lambda_c};
+    o.rce_weight = t->config.semi.supervised == MDM_CONFIG_SUPERVISED_SCE ? (float)t->config.semi.rce_weight : 0.0f;
+    return o;
+}
+
+/* How far lambda_u has risen: from 0 at the end of warm-up to 1 after semi.rampup epochs. */
+static float ramp_at(const mdm_trainer *t, double epoch) {
+    if (t->config.semi.rampup <= 0) return 1.0f;
+    double ramp = (epoch - t->config.train.warmup) / t->config.semi.rampup;
+    return ramp < 0 ? 0.0f : ramp > 1 ? 1.0f : (float)ramp;
+}
+
+static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+    const mdm_opinion *guide = &t->opinions[guide_of(t, network)];
+    const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_MIXUP, (uint32_t)epoch, (uint64_t)number,
+                                          (uint32_t)network);
+    mdm_semi_batch b = {.groups = t->groups};
+    mdm_semi_result result;
+    int64_t start;
+    mdm_step_range(t->place_labelled, t->steps, number, &start, &b.n);
+    mdm_comm_my_slice(t->comm, b.n, &b.first, &b.count);
+    double lambda = mdm_random_beta(&random, t->config.semi.alpha, t->config.semi.alpha);
+    b.lambda = (float)(lambda > 0.5 ? lambda : 1.0 - lambda);
+    b.ramp = ramp_at(t, (double)epoch + (double)number / (double)t->steps);
+    for (int64_t i = 0; i < b.groups * b.n; i++) t->permutation[i] = i;
+    mdm_random_shuffle(&random, t->permutation, b.groups * b.n);
+    b.permutation = t->permutation;
+    for (int64_t i = 0; i < b.count; i++) {
+        int64_t sample = t->order[start + b.first + i];
+        t->row_label[i] = labels[sample];
+        t->weights[i] = guide->clean_probability[sample];
+    }
+    b.label = t->row_label;
+    b.clean_probability = t->weights;
+    MDM_TRY(make_images(t, network, epoch, start, &b));
+    b.weak = t->images_buffer[0];
+    b.strong = t->images_buffer[1];
+    b.partner = t->images_buffer[2];
+    mdm_network *net = t->networks[network];
+    mdm_network *guesser = t->network_count > 1 ? mdm_predicting_network(t, guide_of(t, network)) : NULL;
+    mdm_semi_options options = step_options(t);
+    MDM_TRY(mdm_semi_step(t->comm, t->executor, net, guesser, &options, &b, t->workspace, &result));
+    double epochs = t->config.train.epochs;
+    mdm_network_step(t->device, net, MDM_STEP_ALL,
+                     (float)mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+                     (float)mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
+                     (float)t->config.train.momentum, (float)t->config.train.weight_decay);
+    report->loss = result.loss;
+    memcpy(report->parts, result.parts, sizeof result.parts);
+    report->confident = result.confident;
+    report->rows = b.n;
+    report->images = b.groups / 2 * b.n;
+    return MDM_OK;
+}
+
+const mdm_stage_methods mdm_semi_methods = {prepare, step};

@@ -1,0 +1,196 @@
+/* Opening a run: checks at the door, then data, networks and memory, before any step is taken. */
+#include "mdm/base/log.h"
+#include "trainer.h"
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Settings that this build cannot honour are refused, never ignored. */
+static mdm_status refuse_missing(const mdm_config *c, int ranks) {
+    (void)ranks;
+    if (c->device == MDM_CONFIG_DEVICE_CUDA)
+        return mdm_fail(MDM_RESOURCE, "device=cuda: this build computes on CPUs only; use device=cpu or auto");
+    if (c->model.init[0])
+        return mdm_fail(MDM_USAGE, "model.init=%s: starting from a weights file is not in this version yet", c->model.init);
+    if (c->data.validation[0])
+        return mdm_fail(MDM_USAGE, "data.validation=%s: validation is not in this version yet", c->data.validation);
+    if (c->train.micro_batch > 0 && c->train.micro_batch < c->train.batch)
+        return mdm_fail(MDM_USAGE, "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
+                                   "smaller train.batch, or more ranks",
+                        c->train.micro_batch);
+    if (c->report || c->tensorboard)
+        return mdm_fail(MDM_USAGE, "%s=true: not in this version yet; metrics.jsonl has the numbers",
+                        c->report ? "report" : "tensorboard");
+    return MDM_OK;
+}
+
+static mdm_status open_data(mdm_trainer *t) {
+    mdm_resident resident = t->config.data.resident == MDM_CONFIG_RESIDENT_STREAM ? MDM_RESIDENT_STREAM
+                            : t->config.data.resident == MDM_CONFIG_RESIDENT_HOST ? MDM_RESIDENT_HOST
+                                                                                  : MDM_RESIDENT_AUTO;
+    const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
+    MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
+    t->data = mdm_store_get_info(t->store);
+    MDM_TRY(mdm_config_check_data(&t->config, t->data->train_count, t->data->classes, t->data->height, t->data->width));
+    return mdm_config_check_ranks(&t->config, mdm_comm_size(t->comm));
+}
+
+static mdm_status choose_device(mdm_trainer *t) {
+    MDM_TRY(mdm_choose_threads(t->comm, t->config.run.threads, &t->threads, t->thread_text, sizeof t->thread_text));
+    MDM_TRY(mdm_device_create_cpu(t->threads, 1, &t->device));
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    t->precision = t->config.train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
+    if (t->precision == MDM_BF16 && !info->has_bf16)
+        return mdm_fail(MDM_RESOURCE, "train.precision=bf16: this processor (%s) has no bfloat16 arithmetic; use fp32",
+                        info->name);
+    return MDM_OK;
+}
+
+static mdm_status create_networks(mdm_trainer *t) {
+    mdm_network_spec spec = {.base_width = t->config.model.width,
+                             .projection = t->config.model.projection,
+                             .channels = t->data->channels,
+                             .height = t->data->height,
+                             .width = t->data->width,
+                             .classes = t->data->classes};
+    mdm_batchnorm modes[] = {MDM_BATCHNORM_SYNC, MDM_BATCHNORM_LOCAL, MDM_BATCHNORM_FROZEN};
+    mdm_config_get(&t->config, "model.arch", spec.arch, sizeof spec.arch);
+    MDM_TRY(mdm_layout_create(&spec, &t->layout));
+    MDM_TRY(mdm_executor_create(t->device, t->comm, t->layout, t->precision, modes[t->config.train.batchnorm],
+                                &t->executor));
+    t->network_count = t->config.model.networks;
+    for (int n = 0; n < t->network_count; n++) {
+        MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, n, &t->networks[n]));
+        if (t->config.model.ema > 0)
+            MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, n, &t->averages[n]));
+    }
+    if (t->config.baseline != MDM_CONFIG_BASELINE_NONE)
+        MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, 0, &t->baseline));
+    return MDM_OK;
+}
+
+static mdm_status allocate_state(mdm_trainer *t) {
+    int64_t samples = t->data->train_count;
+    MDM_TRY(MDM_ALLOCATE(t->keep, samples, "the samples' state"));
+    memset(t->keep, 1, (size_t)samples);
+    int64_t **lists[] = {&t->order, &t->labelled, &t->unlabelled, &t->pool};
+    for (int i = 0; i < 4; i++) MDM_TRY(MDM_ALLOCATE(*lists[i], samples, "the samples' order"));
+    for (int n = 0; n < t->network_count; n++) {
+        mdm_opinion *o = &t->opinions[n];
+        MDM_TRY(MDM_ALLOCATE(o->loss, samples, "the samples' state"));
+        MDM_TRY(MDM_ALLOCATE(o->clean_probability, samples, "the samples' state"));
+        MDM_TRY(MDM_ALLOCATE(o->ood_score, samples, "the samples' state"));
+        MDM_TRY(MDM_ALLOCATE(o->split, samples, "the samples' state"));
+        o->auc_noise = o->auc_ood = NAN;
+    }
+    return mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads, &t->views);
+}
+
+mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
+    int64_t image = (int64_t)t->data->channels * t->data->height * t->data->width;
+    int64_t width = t->layout->spec.classes > t->layout->spec.projection ? t->layout->spec.classes : t->layout->spec.projection;
+    if (rows > t->image_rows) {
+        for (int i = 0; i < 3; i++) {
+            free(t->images_buffer[i]);
+            t->images_buffer[i] = NULL;
+            MDM_TRY(MDM_ALLOCATE(t->images_buffer[i], rows * image, "a step's images"));
+        }
+        free(t->gradient);
+        t->gradient = NULL;
+        MDM_TRY(MDM_ALLOCATE(t->gradient, rows * width, "a step's gradients"));
+        t->image_rows = rows;
+    }
+    if (samples > t->list_size) {
+        free(t->sample_list);
+        free(t->view_list);
+        free(t->weights);
+        free(t->row_loss);
+        free(t->row_label);
+        free(t->permutation);
+        t->sample_list = NULL;
+        t->view_list = NULL;
+        t->weights = t->row_loss = NULL;
+        t->row_label = NULL;
+        t->permutation = NULL;
+        int64_t global = samples * mdm_comm_size(t->comm); /* a permutation is of all ranks' rows */
+        MDM_TRY(MDM_ALLOCATE(t->sample_list, 2 * samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->view_list, 2 * samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->weights, samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->row_loss, samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->row_label, samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->permutation, global, "a step's samples"));
+        t->list_size = samples;
+    }
+    return mdm_views_reserve(t->views, 2 * samples);
+}
+
+/* A used folder: go on, or refuse. */
+static mdm_status open_folder(mdm_trainer *t) {
+    MDM_TRY(mdm_run_folder_open(t->config.run.folder, &t->folder));
+    if (t->folder->is_new || t->options.force) return MDM_OK;
+    if (strcmp(t->config.resume, "never") == 0)
+        return mdm_fail(MDM_USAGE, "%s holds a run and resume=never; choose another folder (run=...), resume=auto to go on, or --force to begin afresh",
+                        t->folder->path);
+    return MDM_OK;
+}
+
+static mdm_status open_all(mdm_trainer *t) {
+    MDM_TRY(refuse_missing(&t->config, mdm_comm_size(t->comm)));
+    MDM_TRY(open_data(t));
+    mdm_status status = MDM_OK;
+    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
+    status = create_networks(t);
+    if (status == MDM_OK) status = allocate_state(t);
+    return mdm_comm_agree(t->comm, status);
+}
+
+mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options,
+                            mdm_trainer **trainer) {
+    mdm_trainer *t;
+    *trainer = NULL;
+    MDM_TRY(MDM_ALLOCATE(t, 1, "the trainer"));
+    *trainer = t; /* closed by the caller whatever comes */
+    t->comm = comm;
+    t->config = *config;
+    t->options = *options;
+    t->latest.top1 = t->before_semi.top1 = t->baseline_score[0].top1 = t->baseline_score[1].top1 = -1;
+    t->best_top1 = -1;
+    t->best_epoch = -1;
+    t->started = t->last_save = mdm_seconds();
+    return open_all(t);
+}
+
+static void free_opinion(mdm_opinion *o) {
+    free(o->loss);
+    free(o->clean_probability);
+    free(o->ood_score);
+    free(o->split);
+}
+
+void mdm_trainer_close(mdm_trainer *t) {
+    if (!t) return;
+    mdm_metrics_close(t->metrics);
+    mdm_run_folder_close(t->folder);
+    mdm_semi_workspace_destroy(t->workspace);
+    mdm_contrast_destroy(t->contrast);
+    mdm_executor_destroy(t->executor);
+    for (int n = 0; n < MDM_MOST_NETWORKS; n++) {
+        mdm_network_destroy(t->networks[n]);
+        mdm_network_destroy(t->averages[n]);
+        free_opinion(&t->opinions[n]);
+        free(t->images_buffer[n]);
+    }
+    free(t->images_buffer[2]);
+    mdm_network_destroy(t->baseline);
+    mdm_layout_destroy(t->layout);
+    mdm_device_destroy(t->device);
+    mdm_views_destroy(t->views);
+    mdm_store_close(t->store);
+    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled, t->pool,      t->sample_list,
+                      t->view_list, t->weights, t->row_loss, t->row_label,  t->gradient, t->permutation};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
+    free(t);
+}

@@ -1,0 +1,156 @@
+/* The trainer: everything a run holds, shared by the files of this room. */
+#ifndef MDM_TRAIN_TRAINER_H
+#define MDM_TRAIN_TRAINER_H
+
+#include "contrast.h"
+#include "mdm/base/config.h"
+#include "mdm/data/store.h"
+#include "mdm/divide/gmm.h"
+#include "mdm/divide/split.h"
+#include "mdm/model/executor.h"
+#include "mdm/report/metrics.h"
+#include "mdm/report/run_folder.h"
+#include "mdm/train/run.h"
+#include "semi_step.h"
+#include "views.h"
+
+enum { MDM_MOST_NETWORKS = 2 };
+
+typedef enum mdm_stage {
+    MDM_STAGE_PRETRAIN,
+    MDM_STAGE_WARMUP,
+    MDM_STAGE_SEMI,
+    MDM_STAGE_BASELINE_CE,
+    MDM_STAGE_BASELINE_SCE,
+    MDM_STAGE_DONE
+} mdm_stage;
+
+/* Where a run stands: `position` counts the epochs of all stages, `network` and `step` the place inside one. The sums of the epoch
+ * begun travel along, so that its metrics survive a stop. */
+typedef struct mdm_place {
+    int64_t position, network, step;
+    double sums[MDM_PART_COUNT + 2]; /* loss, parts, confident share; each times the step's rows */
+    double rows, seconds;
+} mdm_place;
+
+/* What one network thinks of every sample, [N], on every rank. */
+typedef struct mdm_opinion {
+    float *loss, *clean_probability, *ood_score;
+    uint8_t *split;
+    mdm_gmm gmm;
+    mdm_split_counts counts;
+    double auc_noise, auc_ood;
+} mdm_opinion;
+
+typedef struct mdm_score {
+    double top1, top5;
+} mdm_score;
+
+typedef struct mdm_trainer {
+    mdm_comm *comm;
+    mdm_config config;
+    mdm_run_options options;
+    mdm_device *device;
+    mdm_precision precision;
+    mdm_store *store;
+    const mdm_store_info *data;
+    mdm_layout *layout;
+    mdm_executor *executor;
+    mdm_network *networks[MDM_MOST_NETWORKS], *averages[MDM_MOST_NETWORKS], *baseline;
+    int network_count;
+    mdm_views *views;
+    /* state of the method */
+    uint8_t *keep;   /* [N] 0: removed before warm-up */
+    int64_t removed; /* samples to remove at the next division */
+    int divided;     /* the opinions below are filled */
+    mdm_opinion opinions[MDM_MOST_NETWORKS];
+    mdm_place place;
+    mdm_score latest, before_semi, baseline_score[2]; /* ensemble; negative: not measured */
+    double best_top1;
+    int64_t best_epoch;
+    double seconds[6]; /* pretrain, warm-up, semi, divide, evaluate, baseline */
+    double images;     /* trained on, for images per second */
+    /* an epoch's plan */
+    int64_t *order, *labelled, *unlabelled, *pool; /* [N] */
+    int64_t steps;
+    float *images_buffer[3]; /* image rows of a step: weak or only views, strong, partners */
+    int64_t image_rows;
+    int64_t *sample_list; /* samples of a step */
+    uint32_t *view_list;
+    int64_t list_size;
+    mdm_contrast *contrast;
+    mdm_semi_workspace *workspace;
+    int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
+    int groups;                             /* of a MixEMatch step */
+    float *gradient, *weights; /* rows: logits gradient; sample weights */
+    float *row_loss;
+    int32_t *row_label;
+    int64_t *permutation;
+    /* run folder, rank 0 */
+    mdm_run_folder *folder;
+    mdm_metrics *metrics;
+    double started, last_save;
+    int threads;
+    char thread_text[256];
+} mdm_trainer;
+
+/* setup.c: opens everything; collective. */
+MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options,
+                                           mdm_trainer **trainer);
+void mdm_trainer_close(mdm_trainer *trainer);
+/* Room for steps of `rows` image rows and `samples` listed samples; not inside a step. */
+MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples);
+
+/* place.c: which stage a position belongs to, and the epoch within pretraining, training or the baseline. */
+mdm_stage mdm_stage_of(const mdm_trainer *t, int64_t position, int64_t *epoch);
+int64_t mdm_position_count(const mdm_trainer *t);
+const char *mdm_stage_name(mdm_stage stage);
+/* Steps of n samples in batches of at least `batch` (fewer when n is smaller), sizes differing by one: step s has
+ * items [*first, *first + *count). The reference's array_split. */
+int64_t mdm_step_count(int64_t n, int64_t batch);
+void mdm_step_range(int64_t n, int64_t steps, int64_t step, int64_t *first, int64_t *count);
+
+/* One epoch of one network in each stage: `prepare` plans it (collective, may allocate), `step` does one step. */
+typedef struct mdm_step_report {
+    double loss, parts[MDM_PART_COUNT], confident;
+    int64_t rows, images; /* global rows that the loss is a mean of; images trained on */
+} mdm_step_report;
+typedef struct mdm_stage_methods {
+    mdm_status (*prepare)(mdm_trainer *t, int network, int64_t epoch);
+    mdm_status (*step)(mdm_trainer *t, int network, int64_t epoch, int64_t step, mdm_step_report *report);
+} mdm_stage_methods;
+extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_semi_methods, mdm_baseline_methods;
+
+/* epoch.c: runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
+MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch);
+
+/* divide_stage.c */
+MDM_MUST_CHECK mdm_status mdm_remove_first(mdm_trainer *t);
+MDM_MUST_CHECK mdm_status mdm_divide(mdm_trainer *t, int64_t epoch);
+
+/* evaluate.c. The network that predictions are made with: the average where model.ema is on. */
+mdm_network *mdm_predicting_network(mdm_trainer *t, int number);
+/* Collective. This rank's slice of all training samples without augmentation: loss [n] of the given labels, embedding [n,D] and
+ * logits [n,C]; each may be NULL. */
+MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding,
+                                                float *logits);
+/* Collective. Test accuracy of the sum of the networks' softmax. */
+MDM_MUST_CHECK mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count, mdm_score *score);
+
+/* checkpoint.c */
+MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
+/* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
+MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
+
+/* outputs.c */
+MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding, const float *logits);
+MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path);
+MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);
+MDM_MUST_CHECK mdm_status mdm_write_results(mdm_trainer *t);
+
+/* signals.c: flags set by USR1, TERM, INT (stop) and USR2 (save). */
+void mdm_signals_install(void);
+int mdm_signals_stop(void);
+int mdm_signals_take_save(void);
+
+#endif

@@ -1,0 +1,77 @@
+/* Robust warm-up on the given labels: symmetric cross entropy per sample on weak views; removed samples weigh nothing. The
+ * baselines are the same loop over all samples with one loss alone. */
+#include "mdm/model/losses.h"
+#include "trainer.h"
+#include <string.h>
+
+static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
+    int64_t samples = t->data->train_count, most;
+    int64_t unused;
+    mdm_stage stage = mdm_stage_of(t, t->place.position, &unused);
+    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, 0,
+                                          mdm_view_number((int)stage, network, 0));
+    for (int64_t i = 0; i < samples; i++) t->order[i] = i;
+    mdm_random_shuffle(&random, t->order, samples);
+    t->steps = mdm_step_count(samples, t->config.train.batch);
+    most = samples / t->steps + 1;
+    MDM_TRY(mdm_trainer_reserve(t, most / mdm_comm_size(t->comm) + 1, most));
+    for (int64_t n = most - 1; n <= most; n++) {
+        int64_t first, count;
+        mdm_comm_my_slice(t->comm, n, &first, &count);
+        MDM_TRY(mdm_executor_plan(t->executor, (int)count, 0));
+    }
+    return MDM_OK;
+}
+
+/* The supervised step that warm-up and baselines share. `keep` [N] weighs samples, NULL: all alike. */
+static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network, int64_t epoch,
+                                  int64_t number, const uint8_t *keep, float rce_weight, mdm_step_report *report) {
+    int64_t start, n, first, count;
+    int classes = t->layout->spec.classes;
+    const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+    mdm_outputs out;
+    mdm_step_range(t->data->train_count, t->steps, number, &start, &n);
+    mdm_comm_my_slice(t->comm, n, &first, &count);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t sample = t->order[start + first + i];
+        t->sample_list[i] = sample;
+        t->row_label[i] = labels[sample];
+        t->weights[i] = keep ? (float)keep[sample] : 1.0f;
+    }
+    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count));
+    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch, mdm_view_number((int)stage, network, 0), NULL,
+                   t->images_buffer[0]);
+    MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    mdm_sce_hard_forward(out.logits, t->row_label, count, classes, 1.0f, rce_weight, t->row_loss);
+    double loss = mdm_weighted_sum(t->row_loss, t->weights, count) / (double)n;
+    memset(t->gradient, 0, sizeof(float) * (size_t)(count * classes));
+    mdm_sce_hard_backward(out.logits, t->row_label, t->weights, count, classes, 1.0f, rce_weight, 1.0f / (float)n,
+                          t->gradient);
+    MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient, 0, 1));
+    MDM_TRY(mdm_comm_reduce_wait(t->comm));
+    double epochs = t->config.train.epochs;
+    mdm_network_step(t->device, net, MDM_STEP_ALL,
+                     (float)mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+                     (float)mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
+                     (float)t->config.train.momentum, (float)t->config.train.weight_decay);
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &loss, 1, MDM_DOUBLE, MDM_SUM));
+    report->loss = loss;
+    report->parts[MDM_PART_X] = loss;
+    report->rows = n;
+    report->images = n;
+    return MDM_OK;
+}
+
+static mdm_status warmup_step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+    return supervised_step(t, t->networks[network], MDM_STAGE_WARMUP, network, epoch, number, t->keep, 1.0f, report);
+}
+
+static mdm_status baseline_step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+    int64_t unused;
+    mdm_stage stage = mdm_stage_of(t, t->place.position, &unused);
+    return supervised_step(t, t->baseline, stage, network, epoch, number, NULL,
+                           stage == MDM_STAGE_BASELINE_SCE ? 1.0f : 0.0f, report);
+}
+
+const mdm_stage_methods mdm_warmup_methods = {prepare, warmup_step};
+const mdm_stage_methods mdm_baseline_methods = {prepare, baseline_step};

@@ -39,6 +39,8 @@ struct mdm_convolution {
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
     dnnl_primitive_t image_reorder;
+    int in, out;                                       /* channels as oneDNN sees them: whole blocks */
+    float *padded;                                     /* weights with whole blocks, where the channels need it */
     dnnl_memory_t plain_weights;                       /* float [out,in,k,k], handle set per call */
     dnnl_primitive_t to_forward, to_backward;          /* weight reorders */
     dnnl_primitive_t from_gradient, from_gradient_add; /* weight gradient to the plain layout */
@@ -197,12 +199,11 @@ static mdm_status plan_layouts(mdm_convolution *c, planning *plan) {
     dnnl_data_type_t type = data_type(s->precision);
     int pad = s->kernel / 2, out_height = (s->height + 2 * pad - s->kernel) / s->stride + 1,
         out_width = (s->width + 2 * pad - s->kernel) / s->stride + 1;
-    MDM_TRY(describe(&plan->x, s->batch, s->in_channels, s->height, s->width, type,
+    MDM_TRY(describe(&plan->x, s->batch, c->in, s->height, s->width, type,
                      s->from_image ? dnnl_format_tag_any : blocked(c->device)));
-    MDM_TRY(describe(&plan->y, s->batch, s->out_channels, out_height, out_width, type, blocked(c->device)));
-    MDM_TRY(describe(&plan->w, s->out_channels, s->in_channels, s->kernel, s->kernel, type, dnnl_format_tag_any));
-    MDM_TRY(describe(&plan->w_gradient, s->out_channels, s->in_channels, s->kernel, s->kernel, dnnl_f32,
-                     dnnl_format_tag_any));
+    MDM_TRY(describe(&plan->y, s->batch, c->out, out_height, out_width, type, blocked(c->device)));
+    MDM_TRY(describe(&plan->w, c->out, c->in, s->kernel, s->kernel, type, dnnl_format_tag_any));
+    MDM_TRY(describe(&plan->w_gradient, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_format_tag_any));
     plan->strides[0] = plan->strides[1] = s->stride;
     plan->padding[0] = plan->padding[1] = pad;
     MDM_TRY(make_attributes(0, &plan->plain));
@@ -286,7 +287,9 @@ static mdm_status plan_weights(mdm_convolution *c, const layouts *forward, const
                                const layouts *gradient) {
     dnnl_memory_desc_t plain;
     const mdm_convolution_shape *s = &c->shape;
-    MDM_TRY(describe(&plain, s->out_channels, s->in_channels, s->kernel, s->kernel, dnnl_f32, dnnl_oihw));
+    MDM_TRY(describe(&plain, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_oihw));
+    if (c->out != s->out_channels || c->in != s->in_channels)
+        MDM_TRY(MDM_ALLOCATE(c->padded, (int64_t)c->out * c->in * s->kernel * s->kernel, "padded weights"));
     MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_weights));
     MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
     if (c->backward_data.primitive) MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
@@ -323,6 +326,9 @@ mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shap
     MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
     c->device = device;
     c->shape = *shape;
+    /* Whole blocks of channels: with partial ones oneDNN falls back to its reference loops. The lanes beyond are zero. */
+    c->in = shape->from_image ? shape->in_channels : mdm_padded_channels(device, shape->in_channels);
+    c->out = mdm_padded_channels(device, shape->out_channels);
     mdm_status status = plan_all(c);
     if (status != MDM_OK) {
         mdm_convolution_destroy(c);
@@ -352,11 +358,30 @@ void mdm_convolution_destroy(mdm_convolution *c) {
     for (int i = 0; i < 3; i++)
         if (memories[i]) dnnl_memory_destroy(memories[i]);
     free(c->image);
+    free(c->padded);
     free(c);
 }
 
+/* Copies between the caller's weights and the padded ones, whose other lanes stay zero. */
+static void pad_weights(mdm_convolution *c, const float *weights) {
+    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel, row = (size_t)c->shape.in_channels * taps;
+    memset(c->padded, 0, sizeof(float) * (size_t)c->out * (size_t)c->in * taps); /* a gradient may have been there */
+    for (int o = 0; o < c->shape.out_channels; o++)
+        memcpy(c->padded + (size_t)o * (size_t)c->in * taps, weights + (size_t)o * row, sizeof(float) * row);
+}
+
+static void unpad_gradient(const mdm_convolution *c, float *gradient, int accumulate) {
+    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel, row = (size_t)c->shape.in_channels * taps;
+    for (int o = 0; o < c->shape.out_channels; o++) {
+        const float *from = c->padded + (size_t)o * (size_t)c->in * taps;
+        float *to = gradient + (size_t)o * row;
+        for (size_t i = 0; i < row; i++) to[i] = accumulate ? to[i] + from[i] : from[i];
+    }
+}
+
 mdm_status mdm_convolution_set_weights(mdm_convolution *c, const float *weights) {
-    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, (void *)weights), "weights");
+    if (c->padded) pad_weights(c, weights);
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? (void *)c->padded : (void *)weights), "weights");
     MDM_TRY(run_reorder(c->device, c->to_forward, c->plain_weights, c->forward.weights));
     if (c->to_backward) MDM_TRY(run_reorder(c->device, c->to_backward, c->plain_weights, c->backward_data.weights));
     return MDM_OK;
@@ -400,7 +425,9 @@ mdm_status mdm_convolution_backward_weights(mdm_convolution *c, const void *inpu
     MDM_TRY(lay_image(c, input, &input));
     MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
                     output_gradient));
-    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, gradient), "a weight gradient");
-    return run_reorder(c->device, accumulate ? c->from_gradient_add : c->from_gradient, c->backward_weights.weights,
-                       c->plain_weights);
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? c->padded : gradient), "a weight gradient");
+    MDM_TRY(run_reorder(c->device, accumulate && !c->padded ? c->from_gradient_add : c->from_gradient,
+                        c->backward_weights.weights, c->plain_weights));
+    if (c->padded) unpad_gradient(c, gradient, accumulate);
+    return MDM_OK;
 }

@@ -1,0 +1,93 @@
+"""What the whole-program tests share: a small real data set, runs of mdm-dist under mpirun, and readers of run folders."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+PROGRAM = os.environ["MDM_PROGRAM"]
+SOURCE = os.environ["MDM_SOURCE"]
+FASHION = "/usr/share/datasets/fashion-mnist"
+
+SMALL = ["model.arch=preact_resnet10", "model.width=8", "model.projection=16", "pretrain.epochs=2", "pretrain.batch=100",
+         "pretrain.lr=0.02", "train.epochs=4", "train.warmup=2", "train.batch=40", "train.lr_backbone=0.01",
+         "train.lr_head=0.01", "divide.interval=1", "divide.k=5", "semi.lambda_u=5", "semi.lambda_ue=5",
+         "run.threads=1"]
+
+
+class Workspace:
+    """A folder for one test program, with the data sets in it."""
+
+    def __init__(self):
+        self.path = tempfile.mkdtemp(prefix="mdm-test-")
+        self.full = os.path.join(self.path, "fashion.h5")
+        self.data = os.path.join(self.path, "noisy.h5")
+        assert run("data", "import", FASHION, self.full).returncode == 0
+        made = run("data", "noise", self.full, self.data, "--samples", "400", "--hold-out", "8,9", "--ood", "0.2",
+                   "--symmetric", "0.4", "--seed", "3")
+        assert made.returncode == 0, made.stderr
+        shorten_test_set(self.data, 300)
+
+    def file(self, name):
+        return os.path.join(self.path, name)
+
+    def remove(self):
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def shorten_test_set(path, count):
+    import h5py
+    with h5py.File(path, "r+") as f:
+        images, labels = f["test/images"][:count], f["test/labels"][:count]
+        del f["test"]
+        f["test/images"], f["test/labels"] = images, labels
+
+
+def command(ranks, arguments):
+    if ranks == 1:
+        return [PROGRAM, *arguments]
+    return [os.path.join(SOURCE, "tests", "mpirun.sh"), str(ranks), PROGRAM, *arguments]
+
+
+def run(*arguments, ranks=1, timeout=240, **options):
+    return subprocess.run(command(ranks, arguments), capture_output=True, text=True, timeout=timeout, **options)
+
+
+def start(*arguments, ranks=1):
+    return subprocess.Popen(command(ranks, arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def train(work, name, *arguments, ranks=1, small=True, **options):
+    config = os.path.join(SOURCE, "configs", "quickstart.yaml")
+    return run("train", config, f"data.train={work.data}", f"run={work.file(name)}", *(SMALL if small else []), *arguments,
+               ranks=ranks, **options)
+
+
+def events(work, name):
+    with open(os.path.join(work.file(name), "metrics.jsonl")) as f:
+        return [json.loads(line) for line in f]
+
+
+def read(work, name, member):
+    with open(os.path.join(work.file(name), member), "rb") as f:
+        return f.read()
+
+
+def main(tests):
+    """Runs every function, prints a line each, exits 1 when one failed."""
+    work, failed = Workspace(), []
+    try:
+        for test in tests:
+            if len(sys.argv) > 1 and test.__name__ not in sys.argv[1:]:
+                continue
+            try:
+                test(work)
+                print(f"ok      {test.__name__}", flush=True)
+            except Exception as error:  # noqa: a failed test must not hide the others
+                failed.append(test.__name__)
+                print(f"FAILED  {test.__name__}: {type(error).__name__}: {error}", flush=True)
+    finally:
+        work.remove()
+    print(f"{len(tests) - len(failed)} passed, {len(failed)} failed")
+    sys.exit(1 if failed else 0)

@@ -1,0 +1,180 @@
+"""A run from the command line: what it writes, on any number of ranks, stopped and gone on with."""
+import csv
+import json
+import os
+import signal
+import time
+
+import h5py
+import numpy as np
+from program import events, main, read, run, start, train, command, SMALL, SOURCE
+
+
+def a_run_leaves_every_file_of_the_contract(work):
+    done = train(work, "whole", "baseline=both")
+    assert done.returncode == 0, done.stderr
+    names = set(os.listdir(work.file("whole")))
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "divisions", "checkpoints", "model-a.safetensors",
+            "model-b.safetensors", "labels.csv", "summary.json"} <= names, names
+    summary = json.loads(read(work, "whole", "summary.json"))
+    for key in ("final_top1", "before_semi_top1", "baseline_ce_top1", "baseline_sce_top1"):
+        assert 0 <= summary[key] <= 1, key
+    environment = json.loads(read(work, "whole", "environment.json"))
+    assert environment["ranks"], environment
+    kinds = {e["event"] for e in events(work, "whole")}
+    assert {"start", "epoch", "divide", "checkpoint", "end"} <= kinds, kinds
+
+
+def every_stage_and_loss_part_is_in_the_metrics(work):
+    epochs = [e for e in events(work, "whole") if e["event"] == "epoch" and "loss" in e]
+    assert {"pretrain", "warmup", "semi", "baseline_ce", "baseline_sce"} == {e["stage"] for e in epochs}
+    for e in epochs:
+        assert np.isfinite(e["loss"]) and e["images_per_s"] > 0
+        if e["stage"] == "semi":
+            for part in ("loss_x", "loss_u", "loss_xe", "loss_ue", "loss_contrast", "loss_balance"):
+                assert np.isfinite(e[part]), part
+
+
+def labels_csv_has_a_line_and_a_verdict_for_every_sample(work):
+    with open(work.file("whole") + "/labels.csv", newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == 400 and [int(r["index"]) for r in rows] == list(range(400))
+    with h5py.File(work.data) as f:
+        given = f["train/labels"][:]
+    assert [int(r["given"]) for r in rows] == given.tolist()
+    assert {r["verdict"] for r in rows} <= {"clean", "mislabelled", "out_of_distribution"}
+    assert all(0 <= float(r["clean_probability"]) <= 1 for r in rows)
+    assert sum(r["verdict"] == "out_of_distribution" for r in rows) > 0
+
+
+def divisions_hold_scores_and_splits_that_agree_with_the_metrics(work):
+    divide = [e for e in events(work, "whole") if e["event"] == "divide" and "labelled" in e]
+    assert len(divide) == 4  # two divisions of two networks
+    for e in divide:
+        with h5py.File(work.file("whole") + f"/divisions/epoch-{e['epoch']:04d}.h5") as f:
+            g = f[e["network"]]
+            split = g["split"][:]
+            assert [int((split == v).sum()) for v in (1, 2, 0)] == [e["labelled"], e["unlabelled"], e["removed"]]
+            assert g["loss"].shape == g["clean_probability"].shape == g["ood_score"].shape == (400,)
+            removed, kept = g["ood_score"][:][split == 0], g["ood_score"][:][split != 0]
+            assert removed.min() >= kept.max()
+
+
+def the_configuration_written_repeats_the_run(work):
+    again = run("train", work.file("whole") + "/config.yaml", f"run={work.file('again')}")
+    assert again.returncode == 0, again.stderr
+    assert read(work, "again", "model-a.safetensors") == read(work, "whole", "model-a.safetensors")
+
+
+def splits_and_losses_do_not_depend_on_the_number_of_ranks(work):
+    reference = None
+    for ranks in (1, 2, 3, 4):
+        name = f"ranks{ranks}"
+        done = train(work, name, ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        losses = [(e["stage"], e["epoch"], e["network"], e["loss"]) for e in events(work, name)
+                  if e["event"] == "epoch" and "loss" in e]
+        with h5py.File(work.file(name) + "/divisions/epoch-0002.h5") as f:
+            splits = [f[n]["split"][:] for n in "ab"]
+        if reference is None:
+            reference = losses, splits
+            continue
+        for mine, other in zip(losses, reference[0]):
+            assert mine[:3] == other[:3]
+            assert abs(mine[3] - other[3]) <= 1e-3 * abs(other[3]), (ranks, mine, other)
+        for mine, other in zip(splits, reference[1]):
+            assert np.array_equal(mine, other), f"{ranks} ranks: {(mine != other).sum()} samples differ"
+
+
+def stop_in_the_middle(work, name, ranks, stage):
+    """Starts a run, stops it by USR1 once `stage` has begun, and returns the exit code."""
+    arguments = ["train", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}",
+                 f"run={work.file(name)}", *SMALL]
+    process = start(*arguments, ranks=ranks)
+    metrics = work.file(name) + "/metrics.jsonl"
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        if os.path.exists(metrics) and f'"stage":"{stage}"' in open(metrics).read().replace(" ", ""):
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=120)
+    return process.returncode
+
+
+def a_stopped_run_goes_on_to_the_same_bits(work):
+    for stage in ("pretrain", "warmup", "semi"):
+        name = "stopped-" + stage
+        code = stop_in_the_middle(work, name, 1, stage)
+        assert code == 75, f"{stage}: exit code {code}"
+        done = train(work, name)
+        assert done.returncode == 0, done.stderr
+        for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
+            assert read(work, name, member) == read(work, "ranks1", member), f"{stage}: {member} differs"
+        with open(work.file(name) + "/metrics.jsonl") as f:
+            lines = [json.loads(line) for line in f]
+        losses = [(e["stage"], e["epoch"], e["network"], e["loss"]) for e in lines if e["event"] == "epoch" and "loss" in e]
+        wanted = [(e["stage"], e["epoch"], e["network"], e["loss"]) for e in events(work, "ranks1")
+                  if e["event"] == "epoch" and "loss" in e]
+        assert losses == wanted, stage
+
+
+def a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two(work):
+    assert stop_in_the_middle(work, "two", 2, "warmup") == 75
+    assert train(work, "two", ranks=2).returncode == 0
+    assert read(work, "two", "model-a.safetensors") == read(work, "ranks2", "model-a.safetensors")
+
+
+def a_run_stopped_on_one_rank_goes_on_on_three(work):
+    assert stop_in_the_middle(work, "moved", 1, "warmup") == 75
+    done = train(work, "moved", ranks=3)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(work.file("moved") + "/divisions/epoch-0002.h5") as f, \
+            h5py.File(work.file("ranks1") + "/divisions/epoch-0002.h5") as g:
+        assert np.array_equal(f["a/split"][:], g["a/split"][:])
+
+
+def a_finished_run_started_again_has_nothing_to_do(work):
+    before = read(work, "whole", "model-a.safetensors")
+    assert train(work, "whole", "baseline=both").returncode == 0
+    assert read(work, "whole", "model-a.safetensors") == before
+
+
+def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
+    variants = {"one": ["model.networks=1"], "stream": ["data.resident=stream"], "local": ["train.batchnorm=local"],
+                "frozen": ["train.batchnorm=frozen"], "average": ["model.ema=0.9"], "all": ["divide.save=all"],
+                "views": ["semi.views=weak", "semi.supervised=ce"]}
+    if "avx512_bf16" in open("/proc/cpuinfo").read():
+        variants["bf16"] = ["train.precision=bf16"]
+    for name, arguments in variants.items():
+        done = train(work, "v-" + name, *arguments, ranks=2)
+        assert done.returncode == 0, (name, done.stderr)
+    assert read(work, "v-stream", "model-a.safetensors") == read(work, "ranks2", "model-a.safetensors")
+    with h5py.File(work.file("v-all") + "/divisions/epoch-0002.h5") as f:
+        assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
+
+
+def a_dry_run_writes_nothing(work):
+    done = train(work, "dry", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert not os.path.exists(work.file("dry"))
+    assert "semi works" in done.stderr
+
+
+def weights_load_under_their_pytorch_names(work):
+    raw = read(work, "whole", "model-a.safetensors")
+    header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
+    for name in ("encoder.conv1.weight", "encoder.bn1.running_mean", "encoder.layer1.0.bn1.weight",
+                 "encoder.layer2.0.shortcut.0.weight", "fc.weight", "fc.bias", "projection_head.weight",
+                 "bnl.running_var"):
+        assert name in header, name
+    assert header["fc.weight"]["shape"] == [8, 64]
+
+
+main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
+      labels_csv_has_a_line_and_a_verdict_for_every_sample,
+      divisions_hold_scores_and_splits_that_agree_with_the_metrics, the_configuration_written_repeats_the_run,
+      splits_and_losses_do_not_depend_on_the_number_of_ranks, a_stopped_run_goes_on_to_the_same_bits,
+      a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
+      a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
+      a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])

@@ -1,63 +1,51 @@
-/* The data set file (HDF5): read and checked, or written whole.
+/* Data set files in memory: reading, checking and writing /train, /test, names and statistics (CONTRACT section 3).
  *
- * Layout: /train/images uint8 [N,H,W,C], /train/labels int32 [N] (the given labels), optional /train/true_labels int32
- * [N] (-1: no class of this set), optional /train/ids strings [N], optional /test/images and /test/labels, optional
- * /class_names strings [classes]; root attributes format = "mdm-dataset", format_version = 1, optional mean and std [C] of
- * pixel / 255 (computed from the training pictures when missing). Contiguous or chunked (gzip, shuffle, Fletcher32).
- * Labels of any integer type are read.
- *
- * One process at a time uses these functions on one thread; nothing here is collective.
+ * For importers, noise injection and inspection, which handle a data set as a whole. Training uses mdm/data/store.h.
  */
 #ifndef MDM_DATA_DATASET_FILE_H
 #define MDM_DATA_DATASET_FILE_H
 
 #include "mdm/base/status.h"
-#include "mdm/data/store.h"
 #include <stdint.h>
 
-/* Everything of a data set but its pictures. Texts are rows of `..._width` bytes, zero-terminated. Arrays that the file
- * has not got are NULL. */
+enum { MDM_MOST_NOTES = 32 };
+
+typedef struct mdm_dataset_note {
+    char *key, *value; /* a root attribute that tells where the data come from */
+} mdm_dataset_note;
+
 typedef struct mdm_dataset {
-    int64_t train_count, test_count; /* samples */
-    int height, width, channels;     /* of a picture; channels is 1 or 3 */
-    int classes;                     /* number of class names, else 1 + the largest label */
-    float mean[3], std[3];           /* per channel, of pixel / 255 */
-    int32_t *train_labels;           /* [train_count] given */
-    int32_t *true_labels;            /* [train_count], -1: no class of this set; or NULL */
-    int32_t *test_labels;            /* [test_count] or NULL */
-    char *class_names;               /* [classes, class_name_width] or NULL */
-    int class_name_width;
-    char *ids; /* [train_count, id_width] or NULL */
-    int id_width;
-    char *noise;      /* root attribute `noise`: what label noise was injected, a JSON object; or NULL */
-    int64_t noise_seed; /* root attribute `noise_seed`, 0 without `noise` */
+    int64_t train_count, test_count; /* test_count 0: no test set */
+    int height, width, channels, classes;
+    uint8_t *train_images, *test_images; /* [N,H,W,C] */
+    int32_t *train_labels, *true_labels, *test_labels; /* true_labels NULL when unknown; -1: no class of this set */
+    char **ids;         /* [train_count] or NULL */
+    char **class_names; /* [classes] or NULL */
+    float mean[3], std[3]; /* per channel, of pixel / 255 */
+    mdm_dataset_note notes[MDM_MOST_NOTES];
+    int note_count;
 } mdm_dataset;
 
-/* Frees the arrays (not the struct) and forgets them. */
-void mdm_dataset_release(mdm_dataset *set);
+/* Allocates images and labels for the given sizes (true labels with `with_truth`); everything else is empty. The caller owns it. */
+MDM_MUST_CHECK mdm_status mdm_dataset_create(int64_t train_count, int64_t test_count, int height, int width, int channels,
+                                             int classes, int with_truth, mdm_dataset **dataset);
+void mdm_dataset_destroy(mdm_dataset *dataset);
+/* Copies. */
+MDM_MUST_CHECK mdm_status mdm_dataset_add_note(mdm_dataset *dataset, const char *key, const char *value);
+MDM_MUST_CHECK mdm_status mdm_dataset_set_class_names(mdm_dataset *dataset, const char *const *names, int count);
+/* Mean and standard deviation of the training images per channel; a constant channel gets deviation 1. */
+void mdm_dataset_statistics(mdm_dataset *dataset);
 
-typedef struct mdm_dataset_file mdm_dataset_file;
-
-/* Opens the file and checks all of it but the pixels: MDM_INPUT with one line that names the file, the data set, what is
- * there and what should be. Closed by the caller. */
-MDM_MUST_CHECK mdm_status mdm_dataset_open(const char *path, mdm_dataset_file **file);
-void mdm_dataset_close(mdm_dataset_file *file);
-/* Belongs to the file and goes with it. */
-const mdm_dataset *mdm_dataset_get(const mdm_dataset_file *file);
-/* Pictures [first, first + count) of a split into out, uint8 [count,H,W,C]. */
-MDM_MUST_CHECK mdm_status mdm_dataset_read(mdm_dataset_file *file, mdm_split split, int64_t first, int64_t count,
-                                           uint8_t *out);
-/* Byte of the file at which the pictures of a split begin, -1 when they are stored in chunks. */
-int64_t mdm_dataset_offset(const mdm_dataset_file *file, mdm_split split);
-
-/* Mean and standard deviation per channel, of pixel / 255, of `count` pictures (pictures[i] is uint8 [H,W,C]). */
-void mdm_dataset_statistics(const uint8_t *const *pictures, int64_t count, int height, int width, int channels,
-                            float *mean, float *std);
-
-/* Writes a whole file through a temporary one (fsync, rename): readers see the old file, the new one, or none. The pictures
- * are train[i] and test[i], uint8 [H,W,C] each; mean and std come from `train`, not from `set`. An existing file is
- * MDM_USAGE unless `force`. MDM_INPUT when the set breaks the rules above, MDM_RESOURCE when the disk refuses. */
-MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *set, const uint8_t *const *train,
-                                            const uint8_t *const *test, int force);
+/* Reads and checks a whole file. MDM_INPUT, one line, for everything that is wrong with it. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read(const char *path, mdm_dataset **dataset);
+/* The same without pictures (the image pointers stay NULL); *offset tells where contiguous pictures begin in the file, -1 when they are
+ * chunked, for train and test. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset, int64_t offset[2]);
+/* Reads pictures [first, first + count) of a split (0 train, 1 test) into `images`. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
+                                                  uint8_t *images);
+/* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with `force`, else
+ * MDM_USAGE. The same data set gives the same bytes. */
+MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);
 
 #endif

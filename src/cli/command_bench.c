@@ -1,8 +1,411 @@
-/* mdm-dist bench: to be filled with measurements. */
+/* mdm-dist bench: times the product's own operations on synthetic data of given sizes; one JSON line a measurement.
+ *
+ * Steps are those of training: weights, views and labels are random, the arithmetic is the same. Ranks work together, and
+ * the slowest one sets the time.
+ */
 #include "commands.h"
+#include "mdm/base/config.h"
+#include "mdm/base/log.h"
+#include "mdm/base/random.h"
+#include "mdm/comm/comm.h"
+#include "mdm/data/augment.h"
+#include "mdm/data/store.h"
+#include "mdm/divide/gmm.h"
+#include "mdm/divide/knn.h"
+#include "mdm/model/executor.h"
+#include "mdm/model/losses.h"
+#include "mdm/train/run.h"
+#include "mdm/train/contrast.h"
+#include "mdm/train/semi_step.h"
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WARM_UPS = 2, REPEATS = 7, MOST_TIMES = 16, CLASSES = 100, SIDE = 32, CHANNELS = 3 };
+
+typedef struct bench {
+    mdm_comm *comm;
+    mdm_config *config;
+    mdm_device *device;
+    mdm_layout *layout;
+    mdm_executor *executor;
+    mdm_network *network;
+    mdm_precision precision;
+    int64_t first, count; /* this rank's rows of train.batch */
+    int threads;
+} bench;
+
+static float *random_floats(int64_t count, uint32_t item) {
+    float *values;
+    if (MDM_ALLOCATE(values, count > 0 ? count : 1, "bench data") != MDM_OK) return NULL;
+    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, item, 0);
+    for (int64_t i = 0; i < count; i++) values[i] = (float)mdm_random_normal(&random);
+    return values;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* `images` and `flop` are those of one measurement, over all ranks. */
+static void report(const bench *b, const char *name, double *times, int count, double images, double flop) {
+    qsort(times, (size_t)count, sizeof *times, by_value);
+    double median = times[count / 2];
+    if (mdm_comm_rank(b->comm) != 0) return;
+    printf("{\"bench\":\"%s\",\"median_ms\":%.4g,\"min_ms\":%.4g,\"images_per_s\":%.6g,\"gflop_per_s\":%.5g,\"device\":\"%s\","
+           "\"ranks\":%d,\"threads\":%d,\"precision\":\"%s\"}\n",
+           name, 1e3 * median, 1e3 * times[0], images / median, flop / median / 1e9, mdm_device_get_info(b->device)->name,
+           mdm_comm_size(b->comm), b->threads, b->precision == MDM_BF16 ? "bf16" : "fp32");
+    fflush(stdout);
+}
+
+typedef mdm_status (*work)(bench *b, void *context);
+
+/* Times `run`, the slowest rank counting. */
+static mdm_status measure(bench *b, work run, void *context, double *times, int repeats) {
+    for (int i = -WARM_UPS; i < repeats; i++) {
+        MDM_TRY(mdm_comm_barrier(b->comm));
+        double start = mdm_seconds();
+        MDM_TRY(run(b, context));
+        double seconds = mdm_seconds() - start;
+        MDM_TRY(mdm_comm_all_reduce(b->comm, &seconds, 1, MDM_DOUBLE, MDM_MAX));
+        if (i >= 0) times[i] = seconds;
+    }
+    return MDM_OK;
+}
+
+typedef struct step_context {
+    float *images, *gradient;
+    int32_t *label;
+    mdm_semi_workspace *workspace;
+    mdm_contrast *contrast;
+    mdm_semi_batch batch;
+    int64_t *permutation;
+} step_context;
+
+static void optimizer_step(bench *b) {
+    mdm_network_step(b->device, b->network, MDM_STEP_ALL, 0.01f, 0.01f, 0.9f, 5e-4f);
+}
+
+static mdm_status warmup_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_outputs out;
+    int rows = (int)b->count;
+    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
+    memset(c->gradient, 0, sizeof(float) * (size_t)(b->count * CLASSES));
+    mdm_sce_hard_backward(out.logits, c->label, NULL, rows, CLASSES, 1, 1, 1.0f / (float)b->config->train.batch, c->gradient);
+    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
+    MDM_TRY(mdm_comm_reduce_wait(b->comm));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
+static mdm_status pretrain_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_outputs out;
+    double loss;
+    int rows = (int)(2 * b->count);
+    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
+    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0.5f, 1.0f, out.projection,
+                              c->gradient, &loss));
+    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
+    MDM_TRY(mdm_comm_reduce_wait(b->comm));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
+static mdm_status semi_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_semi_result result;
+    mdm_semi_options o = {.temperature = 0.5f, .confidence = 0.9f, .contrast_temperature = 0.05f, .lambda_x = 1,
+                          .lambda_u = 100, .lambda_xe = 1, .lambda_ue = 100, .lambda_contrast = 1, .rce_weight = 1};
+    MDM_TRY(mdm_semi_step(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace, &result));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
+static mdm_status make_step_data(bench *b, step_context *c, int views) {
+    int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
+    memset(c, 0, sizeof *c);
+    c->images = random_floats(views * b->count * image, 1);
+    c->gradient = random_floats(2 * b->count * (CLASSES + b->config->model.projection), 2);
+    MDM_TRY(MDM_ALLOCATE(c->label, b->count + 1, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
+    if (!c->images || !c->gradient) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
+    for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
+    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
+    for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
+    mdm_random_shuffle(&random, c->permutation, 4 * batch);
+    return MDM_OK;
+}
+
+static void free_step_data(step_context *c) {
+    mdm_semi_workspace_destroy(c->workspace);
+    mdm_contrast_destroy(c->contrast);
+    free(c->images);
+    free(c->gradient);
+    free(c->label);
+    free(c->permutation);
+}
+
+static mdm_status time_step(bench *b, const char *name, int views, int passes_forward, int passes_backward, work run,
+                            step_context *c) {
+    double times[MOST_TIMES], batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
+    MDM_TRY(mdm_executor_plan(b->executor, (int)(views * b->count), 0));
+    MDM_TRY(measure(b, run, c, times, REPEATS));
+    report(b, name, times, REPEATS, batch, batch * views * flop * (passes_forward + 3.0 * passes_backward));
+    return MDM_OK;
+}
+
+static mdm_status bench_step(bench *b) {
+    step_context c;
+    mdm_status status = make_step_data(b, &c, 1);
+    if (status == MDM_OK) status = time_step(b, "step", 1, 0, 1, warmup_step, &c);
+    free_step_data(&c);
+    return status;
+}
+
+static mdm_status bench_pretrain(bench *b) {
+    step_context c;
+    mdm_status status = make_step_data(b, &c, 2);
+    if (status == MDM_OK) status = mdm_contrast_create(b->comm, b->config->train.batch, b->config->model.projection, &c.contrast);
+    if (status == MDM_OK) status = time_step(b, "pretrain", 2, 0, 1, pretrain_step, &c);
+    free_step_data(&c);
+    return status;
+}
+
+static mdm_status bench_semi(bench *b) {
+    step_context c;
+    mdm_status status = make_step_data(b, &c, 4);
+    if (status == MDM_OK) status = mdm_semi_workspace_create(b->comm, b->layout, b->config->train.batch, &c.workspace);
+    if (status == MDM_OK) {
+        c.batch = (mdm_semi_batch){.n = b->config->train.batch, .first = b->first, .count = b->count, .groups = 4,
+                                   .weak = c.images, .strong = c.images, .partner = c.images, .label = c.label,
+                                   .clean_probability = c.gradient, .permutation = c.permutation, .lambda = 0.7f,
+                                   .ramp = 1.0f};
+        for (int64_t i = 0; i < b->count; i++) c.gradient[i] = 0.5f;
+        status = time_step(b, "semi", 4, 1, 2, semi_step, &c);
+    }
+    free_step_data(&c);
+    return status;
+}
+
+typedef struct knn_context {
+    float *embedding, *score;
+    int64_t total, count;
+    int dimension, k;
+} knn_context;
+
+static mdm_status run_knn(bench *b, void *context) {
+    knn_context *c = context;
+    return mdm_knn_scores(b->comm, c->embedding, c->total, c->dimension, c->k, c->score, NULL, NULL);
+}
+
+static mdm_status bench_knn(bench *b) {
+    knn_context c = {.total = 20000, .dimension = 512, .k = b->config->divide.k};
+    double times[MOST_TIMES];
+    int64_t first;
+    mdm_comm_my_slice(b->comm, c.total, &first, &c.count);
+    c.embedding = random_floats(c.count * c.dimension, 10 + (uint32_t)mdm_comm_rank(b->comm));
+    c.score = random_floats(c.count, 1);
+    mdm_status status = c.embedding && c.score ? measure(b, run_knn, &c, times, 3) : mdm_fail(MDM_RESOURCE, "out of memory");
+    if (status == MDM_OK)
+        report(b, "knn", times, 3, (double)c.total, 2.0 * (double)c.total * (double)c.total * c.dimension);
+    free(c.embedding);
+    free(c.score);
+    return status;
+}
+
+typedef struct gmm_context {
+    float *loss, *probability;
+    int64_t count;
+} gmm_context;
+
+static mdm_status run_gmm(bench *b, void *context) {
+    gmm_context *c = context;
+    mdm_gmm fit;
+    mdm_gmm_options o = {b->config->divide.gmm_iterations, b->config->divide.gmm_tolerance, b->config->divide.gmm_floor};
+    return mdm_gmm_fit(b->comm, c->loss, c->count, &o, &fit, c->probability);
+}
+
+static mdm_status bench_gmm(bench *b) {
+    gmm_context c;
+    double times[MOST_TIMES];
+    int64_t first, total = 1000000;
+    mdm_comm_my_slice(b->comm, total, &first, &c.count);
+    c.loss = random_floats(c.count, 20);
+    c.probability = random_floats(c.count, 21);
+    if (!c.loss || !c.probability) return mdm_fail(MDM_RESOURCE, "out of memory");
+    for (int64_t i = 0; i < c.count; i++) { /* half gamma(1, 0.2), half normal(4, 1): the peer's losses */
+        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 1, (uint64_t)(first + i), 0);
+        c.loss[i] = (float)(i % 2 ? 0.2 * mdm_random_gamma(&random, 1) : 4 + mdm_random_normal(&random));
+    }
+    mdm_status status = measure(b, run_gmm, &c, times, REPEATS);
+    if (status == MDM_OK) report(b, "gmm", times, REPEATS, (double)total, 0);
+    free(c.loss);
+    free(c.probability);
+    return status;
+}
+
+enum { VIEWS = 4000 };
+
+static mdm_status run_augment(bench *b, void *context) {
+    uint8_t *pictures = context;
+    size_t image = (size_t)CHANNELS * SIDE * SIDE;
+#pragma omp parallel for schedule(static) num_threads(b->threads)
+    for (int i = 0; i < VIEWS; i++) {
+        uint8_t out[CHANNELS * SIDE * SIDE], scratch[2 * CHANNELS * SIDE * SIDE];
+        mdm_random random = mdm_random_stream(1, MDM_RANDOM_AUGMENT, 0, (uint64_t)i, 0);
+        mdm_augment_view(MDM_VIEW_STRONG, &random, pictures + image * (size_t)(i % 100), SIDE, SIDE, CHANNELS, 4, out,
+                         scratch);
+    }
+    return MDM_OK;
+}
+
+static mdm_status bench_augment(bench *b) {
+    uint8_t *pictures;
+    double times[MOST_TIMES];
+    MDM_TRY(MDM_ALLOCATE(pictures, 100 * CHANNELS * SIDE * SIDE, "bench data"));
+    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 2, 0, 0);
+    for (int i = 0; i < 100 * CHANNELS * SIDE * SIDE; i++) pictures[i] = (uint8_t)mdm_random_bits(&random);
+    mdm_status status = measure(b, run_augment, pictures, times, REPEATS);
+    if (status == MDM_OK) report(b, "augment", times, REPEATS, (double)VIEWS * mdm_comm_size(b->comm), 0);
+    free(pictures);
+    return status;
+}
+
+typedef struct io_context {
+    mdm_store *store;
+    int64_t *index, count;
+    const uint8_t **pictures;
+} io_context;
+
+static mdm_status run_io(bench *b, void *context) {
+    io_context *c = context;
+    (void)b;
+    return mdm_store_fetch(c->store, MDM_TRAIN, c->index, c->count, c->pictures);
+}
+
+/* Random pictures of data.train, streamed. */
+static mdm_status bench_io(bench *b) {
+    io_context c = {.count = b->config->train.batch};
+    double times[MOST_TIMES];
+    MDM_TRY(mdm_store_open(b->comm, b->config->data.train, MDM_RESIDENT_STREAM, &c.store));
+    int64_t samples = mdm_store_get_info(c.store)->train_count;
+    mdm_status status = MDM_ALLOCATE(c.index, c.count, "bench data");
+    if (status == MDM_OK) status = MDM_ALLOCATE(c.pictures, c.count, "bench data");
+    if (status == MDM_OK) {
+        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 3, (uint64_t)mdm_comm_rank(b->comm), 0);
+        for (int64_t i = 0; i < c.count; i++) c.index[i] = mdm_random_below(&random, (uint32_t)samples);
+        status = measure(b, run_io, &c, times, REPEATS);
+    }
+    if (status == MDM_OK) report(b, "io", times, REPEATS, (double)c.count * mdm_comm_size(b->comm), 0);
+    free(c.index);
+    free(c.pictures);
+    mdm_store_close(c.store);
+    return status;
+}
+
+static mdm_status run_allreduce(bench *b, void *context) {
+    float *values = context;
+    MDM_TRY(mdm_comm_reduce_start(b->comm, values, b->layout->weight_count));
+    return mdm_comm_reduce_wait(b->comm);
+}
+
+static mdm_status bench_allreduce(bench *b) {
+    double times[MOST_TIMES];
+    float *values = random_floats(b->layout->weight_count, 5);
+    if (!values) return mdm_fail(MDM_RESOURCE, "out of memory");
+    mdm_status status = measure(b, run_allreduce, values, times, REPEATS);
+    if (status == MDM_OK) report(b, "allreduce", times, REPEATS, 0, 0);
+    free(values);
+    return status;
+}
+
+static const struct {
+    const char *name;
+    mdm_status (*run)(bench *b);
+} benches[] = {{"step", bench_step},       {"semi", bench_semi}, {"pretrain", bench_pretrain}, {"knn", bench_knn}, {"gmm", bench_gmm},
+               {"augment", bench_augment}, {"io", bench_io},     {"allreduce", bench_allreduce}};
+enum { BENCHES = sizeof benches / sizeof *benches };
+
+static void print_help(void) {
+    printf("usage: mdm-dist bench step|semi|pretrain|knn|gmm|augment|io|allreduce|all [key=value ...]\n\n"
+           "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys that matter are\n"
+           "model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and data.train for io.\n"
+           "images_per_s counts labelled pictures for semi, samples for knn and gmm, views for augment.\n\n"
+           "Examples:\n"
+           "  mdm-dist bench step model.width=64 train.batch=64\n"
+           "  mpirun -np 2 mdm-dist bench all train.precision=bf16\n");
+}
+
+static mdm_status open_bench(bench *b) {
+    char text[256];
+    mdm_network_spec spec = {.base_width = b->config->model.width, .projection = b->config->model.projection,
+                             .channels = CHANNELS, .height = SIDE, .width = SIDE, .classes = CLASSES};
+    mdm_config_get(b->config, "model.arch", spec.arch, sizeof spec.arch);
+    b->precision = b->config->train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
+    MDM_TRY(mdm_choose_threads(b->comm, b->config->run.threads, &b->threads, text, sizeof text));
+    MDM_TRY(mdm_device_create_cpu(b->threads, 1, &b->device));
+    if (b->precision == MDM_BF16 && !mdm_device_get_info(b->device)->has_bf16)
+        return mdm_fail(MDM_RESOURCE, "train.precision=bf16: this processor has no bfloat16 arithmetic; use fp32");
+    MDM_TRY(mdm_layout_create(&spec, &b->layout));
+    MDM_TRY(mdm_network_create(b->layout, 1, 0, &b->network));
+    mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);
+    return mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor);
+}
+
+static mdm_status run_benches(bench *b, const char *name) {
+    MDM_TRY(mdm_comm_agree(b->comm, open_bench(b)));
+    int all = strcmp(name, "all") == 0;
+    for (int i = 0; i < BENCHES; i++) {
+        if (!all && strcmp(benches[i].name, name) != 0) continue;
+        if (all && strcmp(benches[i].name, "io") == 0 && !b->config->data.train[0]) continue;
+        MDM_TRY(benches[i].run(b));
+    }
+    return MDM_OK;
+}
+
+static mdm_status read_settings(int argc, char **argv, mdm_config *config) {
+    mdm_config_defaults(config);
+    for (int i = 2; i < argc; i++) MDM_TRY(mdm_config_set(config, argv[i]));
+    return MDM_OK;
+}
+
+static mdm_status check_name(const char *name) {
+    const char *names[BENCHES + 1];
+    for (int i = 0; i < BENCHES; i++) names[i] = benches[i].name;
+    names[BENCHES] = "all";
+    for (int i = 0; i <= BENCHES; i++)
+        if (strcmp(names[i], name) == 0) return MDM_OK;
+    const char *near = mdm_nearest_name(name, names, BENCHES + 1);
+    return mdm_fail(MDM_USAGE, "there is no measurement '%s'%s%s; mdm-dist bench --help lists them", name,
+                    near ? "; did you mean " : "", near ? near : "");
+}
 
 mdm_status mdm_command_bench(int argc, char **argv) {
-    (void)argc;
-    (void)argv;
-    return MDM_OK;
+    bench b;
+    memset(&b, 0, sizeof b);
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help();
+        return argc < 2 ? mdm_fail(MDM_USAGE, "bench needs a measurement") : MDM_OK;
+    }
+    MDM_TRY(check_name(argv[1]));
+    MDM_TRY(MDM_ALLOCATE(b.config, 1, "the configuration"));
+    mdm_status status = read_settings(argc, argv, b.config);
+    if (status == MDM_OK) status = mdm_comm_start(&argc, &argv, &b.comm);
+    if (status == MDM_OK) {
+        mdm_log_set_rank(mdm_comm_rank(b.comm), mdm_comm_size(b.comm));
+        status = run_benches(&b, argv[1]);
+        mdm_command_leave(b.comm, status);
+        mdm_executor_destroy(b.executor);
+        mdm_network_destroy(b.network);
+        mdm_layout_destroy(b.layout);
+        mdm_device_destroy(b.device);
+        mdm_comm_finish(b.comm);
+    }
+    free(b.config);
+    return status;
 }

@@ -14,6 +14,14 @@ int mdm_command_was_told(void) {
     return told_by_another_rank;
 }
 
+void mdm_command_leave(mdm_comm *comm, mdm_status status) {
+    if (status != MDM_OK && !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
+        mdm_error("rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm), mdm_last_message());
+        mdm_comm_abort(comm, (int)status);
+    }
+    told_by_another_rank = mdm_comm_rank(comm) != 0;
+}
+
 static void print_help(void) {
     printf("usage: mdm-dist [train] [CONFIG.yaml] [key=value ...] [options]\n\n"
            "Trains as the config says; without CONFIG the built-in quickstart. Start under mpirun or srun for several ranks.\n\n"
@@ -107,11 +115,7 @@ mdm_status mdm_command_train(int argc, char **argv) {
     MDM_TRY(mdm_comm_start(&argc, &argv, &comm));
     mdm_log_set_rank(mdm_comm_rank(comm), mdm_comm_size(comm));
     mdm_status status = run_under_mpi(comm, argc, argv, &r);
-    if (status != MDM_OK && !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
-        mdm_error("rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm), mdm_last_message());
-        mdm_comm_abort(comm, (int)status);
-    }
-    told_by_another_rank = mdm_comm_rank(comm) != 0;
+    mdm_command_leave(comm, status);
     mdm_comm_finish(comm);
     return status;
 }

@@ -8,6 +8,10 @@ MDM_MUST_CHECK mdm_status mdm_command_train(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_data(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_bench(int argc, char **argv);
 
+typedef struct mdm_comm mdm_comm;
+/* To be called by every rank at the end of a command: a failure that only this rank has seen ends all ranks at once, with its
+ * message; a common one is told by rank 0 alone. */
+void mdm_command_leave(mdm_comm *comm, mdm_status status);
 /* Whether another rank prints the message of the failure: one line is enough. */
 int mdm_command_was_told(void);
 

@@ -1,6 +1,6 @@
 /* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the gradients of
  * all rows are summed back to their owners. */
-#include "contrast.h"
+#include "mdm/train/contrast.h"
 #include "mdm/model/losses.h"
 #include <stdlib.h>
 #include <string.h>

@@ -5,8 +5,8 @@
  * ranks: their images were made again locally, their targets and embeddings are gathered, and the gradients of
  * embeddings are summed back to their owners. (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
-#include "semi_step.h"
-#include "contrast.h"
+#include "mdm/train/semi_step.h"
+#include "mdm/train/contrast.h"
 #include "mdm/model/losses.h"
 #include <stdlib.h>
 #include <string.h>

@@ -38,7 +38,7 @@ static mdm_status open_data(mdm_trainer *t) {
 
 static mdm_status choose_device(mdm_trainer *t) {
     MDM_TRY(mdm_choose_threads(t->comm, t->config.run.threads, &t->threads, t->thread_text, sizeof t->thread_text));
-    MDM_TRY(mdm_device_create_cpu(t->threads, getenv("MDM_DIRECT") == NULL, &t->device));
+    MDM_TRY(mdm_device_create_cpu(t->threads, 1, &t->device));
     const mdm_device_info *info = mdm_device_get_info(t->device);
     t->precision = t->config.train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
     if (t->precision == MDM_BF16 && !info->has_bf16)

@@ -2,7 +2,7 @@
 #ifndef MDM_TRAIN_TRAINER_H
 #define MDM_TRAIN_TRAINER_H
 
-#include "contrast.h"
+#include "mdm/train/contrast.h"
 #include "mdm/base/config.h"
 #include "mdm/data/store.h"
 #include "mdm/divide/gmm.h"
@@ -11,7 +11,7 @@
 #include "mdm/report/metrics.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/run.h"
-#include "semi_step.h"
+#include "mdm/train/semi_step.h"
 #include "views.h"
 
 enum { MDM_MOST_NETWORKS = 2 };

@@ -1,5 +1,5 @@
 /* One MixEMatch step of two networks against the golden numbers, on any number of ranks. */
-#include "../../src/train/semi_step.h"
+#include "mdm/train/semi_step.h"
 #include "golden.h"
 #include <math.h>
 #include <stdio.h>

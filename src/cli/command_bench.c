@@ -1,7 +1,8 @@
-/* mdm-dist bench: times the product's own operations on synthetic data of given sizes; one JSON line a measurement.
+/* mdm-dist bench: times the product's own operations on synthetic data of given sizes; one JSON line a
+ * measurement.
  *
- * Steps are those of training: weights, views and labels are random, the arithmetic is the same. Ranks work together, and
- * the slowest one sets the time.
+ * Steps are those of training: weights, views and labels are random, the arithmetic is the same. Ranks work
+ * together, and the slowest one sets the time.
  */
 #include "commands.h"
 #include "mdm/base/config.h"
@@ -14,8 +15,8 @@
 #include "mdm/divide/knn.h"
 #include "mdm/model/executor.h"
 #include "mdm/model/losses.h"
-#include "mdm/train/run.h"
 #include "mdm/train/contrast.h"
+#include "mdm/train/run.h"
 #include "mdm/train/semi_step.h"
 #include <omp.h>
 #include <stdio.h>
@@ -54,10 +55,12 @@ static void report(const bench *b, const char *name, double *times, int count, d
     qsort(times, (size_t)count, sizeof *times, by_value);
     double median = times[count / 2];
     if (mdm_comm_rank(b->comm) != 0) return;
-    printf("{\"bench\":\"%s\",\"median_ms\":%.4g,\"min_ms\":%.4g,\"images_per_s\":%.6g,\"gflop_per_s\":%.5g,\"device\":\"%s\","
+    printf("{\"bench\":\"%s\",\"median_ms\":%.4g,\"min_ms\":%.4g,\"images_per_s\":%.6g,\"gflop_per_s\":%.5g,"
+           "\"device\":\"%s\","
            "\"ranks\":%d,\"threads\":%d,\"precision\":\"%s\"}\n",
-           name, 1e3 * median, 1e3 * times[0], images / median, flop / median / 1e9, mdm_device_get_info(b->device)->name,
-           mdm_comm_size(b->comm), b->threads, b->precision == MDM_BF16 ? "bf16" : "fp32");
+           name, 1e3 * median, 1e3 * times[0], images / median, flop / median / 1e9,
+           mdm_device_get_info(b->device)->name, mdm_comm_size(b->comm), b->threads,
+           b->precision == MDM_BF16 ? "bf16" : "fp32");
     fflush(stdout);
 }
 
@@ -95,7 +98,8 @@ static mdm_status warmup_step(bench *b, void *context) {
     int rows = (int)b->count;
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
     memset(c->gradient, 0, sizeof(float) * (size_t)(b->count * CLASSES));
-    mdm_sce_hard_backward(out.logits, c->label, NULL, rows, CLASSES, 1, 1, 1.0f / (float)b->config->train.batch, c->gradient);
+    mdm_sce_hard_backward(out.logits, c->label, NULL, rows, CLASSES, 1, 1,
+                          1.0f / (float)b->config->train.batch, c->gradient);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
     MDM_TRY(mdm_comm_reduce_wait(b->comm));
     optimizer_step(b);
@@ -108,8 +112,8 @@ static mdm_status pretrain_step(bench *b, void *context) {
     double loss;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0.5f, 1.0f, out.projection,
-                              c->gradient, &loss));
+    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0.5f, 1.0f,
+                              out.projection, c->gradient, &loss));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
     MDM_TRY(mdm_comm_reduce_wait(b->comm));
     optimizer_step(b);
@@ -119,8 +123,15 @@ static mdm_status pretrain_step(bench *b, void *context) {
 static mdm_status semi_step(bench *b, void *context) {
     step_context *c = context;
     mdm_semi_result result;
-    mdm_semi_options o = {.temperature = 0.5f, .confidence = 0.9f, .contrast_temperature = 0.05f, .lambda_x = 1,
-                          .lambda_u = 100, .lambda_xe = 1, .lambda_ue = 100, .lambda_contrast = 1, .rce_weight = 1};
+    mdm_semi_options o = {.temperature = 0.5f,
+                          .confidence = 0.9f,
+                          .contrast_temperature = 0.05f,
+                          .lambda_x = 1,
+                          .lambda_u = 100,
+                          .lambda_xe = 1,
+                          .lambda_ue = 100,
+                          .lambda_contrast = 1,
+                          .rce_weight = 1};
     MDM_TRY(mdm_semi_step(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace, &result));
     optimizer_step(b);
     return MDM_OK;
@@ -133,7 +144,8 @@ static mdm_status make_step_data(bench *b, step_context *c, int views) {
     c->gradient = random_floats(2 * b->count * (CLASSES + b->config->model.projection), 2);
     MDM_TRY(MDM_ALLOCATE(c->label, b->count + 1, "bench data"));
     MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
-    if (!c->images || !c->gradient) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
+    if (!c->images || !c->gradient)
+        return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
     for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
     mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
     for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
@@ -150,8 +162,8 @@ static void free_step_data(step_context *c) {
     free(c->permutation);
 }
 
-static mdm_status time_step(bench *b, const char *name, int views, int passes_forward, int passes_backward, work run,
-                            step_context *c) {
+static mdm_status time_step(bench *b, const char *name, int views, int passes_forward, int passes_backward,
+                            work run, step_context *c) {
     double times[MOST_TIMES], batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
     MDM_TRY(mdm_executor_plan(b->executor, (int)(views * b->count), 0));
     MDM_TRY(measure(b, run, c, times, REPEATS));
@@ -170,7 +182,9 @@ static mdm_status bench_step(bench *b) {
 static mdm_status bench_pretrain(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 2);
-    if (status == MDM_OK) status = mdm_contrast_create(b->comm, b->config->train.batch, b->config->model.projection, &c.contrast);
+    if (status == MDM_OK)
+        status =
+            mdm_contrast_create(b->comm, b->config->train.batch, b->config->model.projection, &c.contrast);
     if (status == MDM_OK) status = time_step(b, "pretrain", 2, 0, 1, pretrain_step, &c);
     free_step_data(&c);
     return status;
@@ -179,11 +193,20 @@ static mdm_status bench_pretrain(bench *b) {
 static mdm_status bench_semi(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 4);
-    if (status == MDM_OK) status = mdm_semi_workspace_create(b->comm, b->layout, b->config->train.batch, &c.workspace);
+    if (status == MDM_OK)
+        status = mdm_semi_workspace_create(b->comm, b->layout, b->config->train.batch, &c.workspace);
     if (status == MDM_OK) {
-        c.batch = (mdm_semi_batch){.n = b->config->train.batch, .first = b->first, .count = b->count, .groups = 4,
-                                   .weak = c.images, .strong = c.images, .partner = c.images, .label = c.label,
-                                   .clean_probability = c.gradient, .permutation = c.permutation, .lambda = 0.7f,
+        c.batch = (mdm_semi_batch){.n = b->config->train.batch,
+                                   .first = b->first,
+                                   .count = b->count,
+                                   .groups = 4,
+                                   .weak = c.images,
+                                   .strong = c.images,
+                                   .partner = c.images,
+                                   .label = c.label,
+                                   .clean_probability = c.gradient,
+                                   .permutation = c.permutation,
+                                   .lambda = 0.7f,
                                    .ramp = 1.0f};
         for (int64_t i = 0; i < b->count; i++) c.gradient[i] = 0.5f;
         status = time_step(b, "semi", 4, 1, 2, semi_step, &c);
@@ -210,7 +233,8 @@ static mdm_status bench_knn(bench *b) {
     mdm_comm_my_slice(b->comm, c.total, &first, &c.count);
     c.embedding = random_floats(c.count * c.dimension, 10 + (uint32_t)mdm_comm_rank(b->comm));
     c.score = random_floats(c.count, 1);
-    mdm_status status = c.embedding && c.score ? measure(b, run_knn, &c, times, 3) : mdm_fail(MDM_RESOURCE, "out of memory");
+    mdm_status status =
+        c.embedding && c.score ? measure(b, run_knn, &c, times, 3) : mdm_fail(MDM_RESOURCE, "out of memory");
     if (status == MDM_OK)
         report(b, "knn", times, 3, (double)c.total, 2.0 * (double)c.total * (double)c.total * c.dimension);
     free(c.embedding);
@@ -226,7 +250,8 @@ typedef struct gmm_context {
 static mdm_status run_gmm(bench *b, void *context) {
     gmm_context *c = context;
     mdm_gmm fit;
-    mdm_gmm_options o = {b->config->divide.gmm_iterations, b->config->divide.gmm_tolerance, b->config->divide.gmm_floor};
+    mdm_gmm_options o = {b->config->divide.gmm_iterations, b->config->divide.gmm_tolerance,
+                         b->config->divide.gmm_floor};
     return mdm_gmm_fit(b->comm, c->loss, c->count, &o, &fit, c->probability);
 }
 
@@ -258,8 +283,8 @@ static mdm_status run_augment(bench *b, void *context) {
     for (int i = 0; i < VIEWS; i++) {
         uint8_t out[CHANNELS * SIDE * SIDE], scratch[2 * CHANNELS * SIDE * SIDE];
         mdm_random random = mdm_random_stream(1, MDM_RANDOM_AUGMENT, 0, (uint64_t)i, 0);
-        mdm_augment_view(MDM_VIEW_STRONG, &random, pictures + image * (size_t)(i % 100), SIDE, SIDE, CHANNELS, 4, out,
-                         scratch);
+        mdm_augment_view(MDM_VIEW_STRONG, &random, pictures + image * (size_t)(i % 100), SIDE, SIDE, CHANNELS,
+                         4, out, scratch);
     }
     return MDM_OK;
 }
@@ -327,14 +352,22 @@ static mdm_status bench_allreduce(bench *b) {
 static const struct {
     const char *name;
     mdm_status (*run)(bench *b);
-} benches[] = {{"step", bench_step},       {"semi", bench_semi}, {"pretrain", bench_pretrain}, {"knn", bench_knn}, {"gmm", bench_gmm},
-               {"augment", bench_augment}, {"io", bench_io},     {"allreduce", bench_allreduce}};
+} benches[] = {{"step", bench_step},
+               {"semi", bench_semi},
+               {"pretrain", bench_pretrain},
+               {"knn", bench_knn},
+               {"gmm", bench_gmm},
+               {"augment", bench_augment},
+               {"io", bench_io},
+               {"allreduce", bench_allreduce}};
 enum { BENCHES = sizeof benches / sizeof *benches };
 
 static void print_help(void) {
     printf("usage: mdm-dist bench step|semi|pretrain|knn|gmm|augment|io|allreduce|all [key=value ...]\n\n"
-           "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys that matter are\n"
-           "model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and data.train for io.\n"
+           "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys "
+           "that matter are\n"
+           "model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and data.train for "
+           "io.\n"
            "images_per_s counts labelled pictures for semi, samples for knn and gmm, views for augment.\n\n"
            "Examples:\n"
            "  mdm-dist bench step model.width=64 train.batch=64\n"
@@ -343,14 +376,19 @@ static void print_help(void) {
 
 static mdm_status open_bench(bench *b) {
     char text[256];
-    mdm_network_spec spec = {.base_width = b->config->model.width, .projection = b->config->model.projection,
-                             .channels = CHANNELS, .height = SIDE, .width = SIDE, .classes = CLASSES};
+    mdm_network_spec spec = {.base_width = b->config->model.width,
+                             .projection = b->config->model.projection,
+                             .channels = CHANNELS,
+                             .height = SIDE,
+                             .width = SIDE,
+                             .classes = CLASSES};
     mdm_config_get(b->config, "model.arch", spec.arch, sizeof spec.arch);
     b->precision = b->config->train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
     MDM_TRY(mdm_choose_threads(b->comm, b->config->run.threads, &b->threads, text, sizeof text));
     MDM_TRY(mdm_device_create_cpu(b->threads, 1, &b->device));
     if (b->precision == MDM_BF16 && !mdm_device_get_info(b->device)->has_bf16)
-        return mdm_fail(MDM_RESOURCE, "train.precision=bf16: this processor has no bfloat16 arithmetic; use fp32");
+        return mdm_fail(MDM_RESOURCE,
+                        "train.precision=bf16: this processor has no bfloat16 arithmetic; use fp32");
     MDM_TRY(mdm_layout_create(&spec, &b->layout));
     MDM_TRY(mdm_network_create(b->layout, 1, 0, &b->network));
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);

@@ -10,27 +10,30 @@
 #include <string.h>
 
 static void print_help(void) {
-    printf("usage: mdm-dist data import SOURCE OUT.h5 [--format idx|cifar10|cifar100] [--force]\n"
-           "       mdm-dist data noise IN.h5 OUT.h5 [options]\n"
-           "       mdm-dist data info FILE.h5 [--json]\n\n"
-           "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 in binary form, gzipped or not\n"
-           "noise   writes a copy with label noise and the truth beside it, for experiments:\n"
-           "  --samples N            random subset of so many training samples [all]\n"
-           "  --symmetric R          share of samples whose label is drawn anew among all classes\n"
-           "  --exclude-own          ... among the other classes only\n"
-           "  --asymmetric R         share whose label moves to a similar class (CIFAR-10 pairs, CIFAR-100 cycles)\n"
-           "  --transition-matrix F  ... or by this text file of C x C numbers (row: true class)\n"
-           "  --ood R                share of samples that belong to no class ...\n"
-           "  --hold-out 8,9         ... pictures of these classes, which leave the label set\n"
-           "  --ood-from FILE.h5     ... or pictures of another file; replaced samples keep their label\n"
-           "  --noise-file F         take the labels from this JSON list instead\n"
-           "  --write-noise-file F   write the labels as a JSON list\n"
-           "  --seed S [1]  --force  --json\n"
-           "info    what a file holds, and whether it is sound (exit code 3 when not)\n\n"
-           "Examples:\n"
-           "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
-           "  mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric 0.4\n"
-           "  mdm-dist data info noisy.h5\n");
+    printf(
+        "usage: mdm-dist data import SOURCE OUT.h5 [--format idx|cifar10|cifar100] [--force]\n"
+        "       mdm-dist data noise IN.h5 OUT.h5 [options]\n"
+        "       mdm-dist data info FILE.h5 [--json]\n\n"
+        "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 in binary form, gzipped "
+        "or not\n"
+        "noise   writes a copy with label noise and the truth beside it, for experiments:\n"
+        "  --samples N            random subset of so many training samples [all]\n"
+        "  --symmetric R          share of samples whose label is drawn anew among all classes\n"
+        "  --exclude-own          ... among the other classes only\n"
+        "  --asymmetric R         share whose label moves to a similar class (CIFAR-10 pairs, CIFAR-100 "
+        "cycles)\n"
+        "  --transition-matrix F  ... or by this text file of C x C numbers (row: true class)\n"
+        "  --ood R                share of samples that belong to no class ...\n"
+        "  --hold-out 8,9         ... pictures of these classes, which leave the label set\n"
+        "  --ood-from FILE.h5     ... or pictures of another file; replaced samples keep their label\n"
+        "  --noise-file F         take the labels from this JSON list instead\n"
+        "  --write-noise-file F   write the labels as a JSON list\n"
+        "  --seed S [1]  --force  --json\n"
+        "info    what a file holds, and whether it is sound (exit code 3 when not)\n\n"
+        "Examples:\n"
+        "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
+        "  mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric 0.4\n"
+        "  mdm-dist data info noisy.h5\n");
 }
 
 typedef struct arguments {
@@ -63,8 +66,10 @@ static mdm_status read_hold_out(arguments *a, const char *text) {
     for (const char *at = text; *at;) {
         char *end;
         long value = strtol(at, &end, 10);
-        if (end == at || (*end && *end != ',') || value < 0 || value > 1000000 || a->noise.hold_out_count == 64)
-            return mdm_fail(MDM_USAGE, "--hold-out %s: expected class numbers with commas between them, as in 8,9", text);
+        if (end == at || (*end && *end != ',') || value < 0 || value > 1000000 ||
+            a->noise.hold_out_count == 64)
+            return mdm_fail(
+                MDM_USAGE, "--hold-out %s: expected class numbers with commas between them, as in 8,9", text);
         a->hold_out[a->noise.hold_out_count++] = (int)value;
         at = *end ? end + 1 : end;
     }
@@ -73,16 +78,26 @@ static mdm_status read_hold_out(arguments *a, const char *text) {
 
 static mdm_status read_value(arguments *a, const char *option, const char *value) {
     int64_t seed;
-    if (strcmp(option, "--format") == 0) a->format = value;
-    else if (strcmp(option, "--samples") == 0) return read_integer(option, value, &a->noise.samples);
-    else if (strcmp(option, "--symmetric") == 0) return read_number(option, value, &a->noise.symmetric);
-    else if (strcmp(option, "--asymmetric") == 0) return read_number(option, value, &a->noise.asymmetric);
-    else if (strcmp(option, "--ood") == 0) return read_number(option, value, &a->noise.ood);
-    else if (strcmp(option, "--transition-matrix") == 0) a->noise.transition_matrix = value;
-    else if (strcmp(option, "--hold-out") == 0) return read_hold_out(a, value);
-    else if (strcmp(option, "--ood-from") == 0) a->ood_from = value;
-    else if (strcmp(option, "--noise-file") == 0) a->noise.labels_from = value;
-    else if (strcmp(option, "--write-noise-file") == 0) a->write_noise_file = value;
+    if (strcmp(option, "--format") == 0)
+        a->format = value;
+    else if (strcmp(option, "--samples") == 0)
+        return read_integer(option, value, &a->noise.samples);
+    else if (strcmp(option, "--symmetric") == 0)
+        return read_number(option, value, &a->noise.symmetric);
+    else if (strcmp(option, "--asymmetric") == 0)
+        return read_number(option, value, &a->noise.asymmetric);
+    else if (strcmp(option, "--ood") == 0)
+        return read_number(option, value, &a->noise.ood);
+    else if (strcmp(option, "--transition-matrix") == 0)
+        a->noise.transition_matrix = value;
+    else if (strcmp(option, "--hold-out") == 0)
+        return read_hold_out(a, value);
+    else if (strcmp(option, "--ood-from") == 0)
+        a->ood_from = value;
+    else if (strcmp(option, "--noise-file") == 0)
+        a->noise.labels_from = value;
+    else if (strcmp(option, "--write-noise-file") == 0)
+        a->write_noise_file = value;
     else {
         MDM_TRY(read_integer(option, value, &seed));
         a->noise.seed = (uint64_t)seed;
@@ -91,9 +106,10 @@ static mdm_status read_value(arguments *a, const char *option, const char *value
 }
 
 /* Options of each subcommand; those that take a value come first. */
-static const char *const value_options[] = {"--format",   "--samples",  "--symmetric",  "--asymmetric",
-                                            "--ood",      "--seed",     "--hold-out",   "--transition-matrix",
-                                            "--ood-from", "--noise-file", "--write-noise-file"};
+static const char *const value_options[] = {
+    "--format",   "--samples",    "--symmetric",       "--asymmetric",
+    "--ood",      "--seed",       "--hold-out",        "--transition-matrix",
+    "--ood-from", "--noise-file", "--write-noise-file"};
 static const char *const switches[] = {"--force", "--json", "--exclude-own", "--help"};
 enum { VALUES = sizeof value_options / sizeof *value_options, SWITCHES = sizeof switches / sizeof *switches };
 
@@ -127,13 +143,15 @@ static mdm_status read_arguments(const char *verb, int argc, char **argv, argume
     for (int i = 0; i < argc; i++) {
         const char *word = argv[i];
         if (word[0] != '-') {
-            if (a->place_count == 2) return mdm_fail(MDM_USAGE, "data %s: '%s' is one name too many", verb, word);
+            if (a->place_count == 2)
+                return mdm_fail(MDM_USAGE, "data %s: '%s' is one name too many", verb, word);
             a->places[a->place_count++] = word;
             continue;
         }
         int takes_value = is_one_of(word, value_options, VALUES);
         if (!takes_value && !is_one_of(word, switches, SWITCHES)) return refuse_option(word);
-        if (!fits(verb, word)) return mdm_fail(MDM_USAGE, "%s is not for data %s; mdm-dist data --help", word, verb);
+        if (!fits(verb, word))
+            return mdm_fail(MDM_USAGE, "%s is not for data %s; mdm-dist data --help", word, verb);
         if (strcmp(word, "--force") == 0) a->force = 1;
         if (strcmp(word, "--json") == 0) a->json = 1;
         if (strcmp(word, "--exclude-own") == 0) a->noise.exclude_own = 1;
@@ -144,7 +162,9 @@ static mdm_status read_arguments(const char *verb, int argc, char **argv, argume
     int wanted = strcmp(verb, "info") == 0 ? 1 : 2;
     if (a->place_count != wanted)
         return mdm_fail(MDM_USAGE, "data %s needs %s; mdm-dist data --help", verb,
-                        wanted == 1 ? "FILE.h5" : strcmp(verb, "import") == 0 ? "SOURCE and OUT.h5" : "IN.h5 and OUT.h5");
+                        wanted == 1                   ? "FILE.h5"
+                        : strcmp(verb, "import") == 0 ? "SOURCE and OUT.h5"
+                                                      : "IN.h5 and OUT.h5");
     return MDM_OK;
 }
 
@@ -159,8 +179,9 @@ static mdm_status run_import(const arguments *a) {
     MDM_TRY(mdm_import(a->places[0], format, &d));
     mdm_status status = mdm_dataset_write(a->places[1], d, a->force);
     if (status == MDM_OK)
-        mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1], (long long)d->train_count,
-                 (long long)d->test_count, d->height, d->width, d->channels, d->classes);
+        mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1],
+                 (long long)d->train_count, (long long)d->test_count, d->height, d->width, d->channels,
+                 d->classes);
     mdm_dataset_destroy(d);
     return status;
 }
@@ -169,12 +190,14 @@ static mdm_status write_noisy(const arguments *a, const mdm_dataset *noisy, cons
     MDM_TRY(mdm_dataset_write(a->places[1], noisy, a->force));
     if (a->write_noise_file) MDM_TRY(mdm_noise_write_labels(a->write_noise_file, noisy));
     if (a->json)
-        printf("{\"samples\":%lld,\"symmetric\":%lld,\"asymmetric\":%lld,\"out_of_distribution\":%lld,\"wrong_labels\":%lld,"
+        printf("{\"samples\":%lld,\"symmetric\":%lld,\"asymmetric\":%lld,\"out_of_distribution\":%lld,"
+               "\"wrong_labels\":%lld,"
                "\"classes\":%d}\n",
                (long long)c->samples, (long long)c->symmetric, (long long)c->asymmetric, (long long)c->ood,
                (long long)c->wrong, noisy->classes);
     else
-        mdm_info("%s: %lld samples, %lld labels drawn anew, %lld moved (%lld wrong in all), %lld out of distribution, %d "
+        mdm_info("%s: %lld samples, %lld labels drawn anew, %lld moved (%lld wrong in all), %lld out of "
+                 "distribution, %d "
                  "classes",
                  a->places[1], (long long)c->samples, (long long)c->symmetric, (long long)c->asymmetric,
                  (long long)c->wrong, (long long)c->ood, noisy->classes);
@@ -199,10 +222,12 @@ typedef struct census {
     int64_t given, truth, test;
 } census;
 
-static void print_info(const mdm_dataset *d, const char *path, const census *classes, int64_t wrong, int64_t ood) {
-    printf("%s\n  training  %lld pictures of %dx%d, %d channel%s\n  test      %lld pictures\n  classes   %d\n", path,
-           (long long)d->train_count, d->height, d->width, d->channels, d->channels > 1 ? "s" : "",
-           (long long)d->test_count, d->classes);
+static void print_info(const mdm_dataset *d, const char *path, const census *classes, int64_t wrong,
+                       int64_t ood) {
+    printf(
+        "%s\n  training  %lld pictures of %dx%d, %d channel%s\n  test      %lld pictures\n  classes   %d\n",
+        path, (long long)d->train_count, d->height, d->width, d->channels, d->channels > 1 ? "s" : "",
+        (long long)d->test_count, d->classes);
     printf("  mean     ");
     for (int c = 0; c < d->channels; c++) printf(" %.4f", d->mean[c]);
     printf("\n  std      ");
@@ -211,9 +236,10 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     for (int i = 0; i < d->note_count; i++)
         if (!strchr(d->notes[i].value, '\n')) printf("  %-9s %s\n", d->notes[i].key, d->notes[i].value);
     if (d->true_labels)
-        printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), %lld samples are out of distribution (%.1f %%)\n",
-               (long long)wrong, (long long)d->train_count, 100.0 * (double)wrong / (double)d->train_count, (long long)ood,
-               100.0 * (double)ood / (double)d->train_count);
+        printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), %lld samples are out of "
+               "distribution (%.1f %%)\n",
+               (long long)wrong, (long long)d->train_count, 100.0 * (double)wrong / (double)d->train_count,
+               (long long)ood, 100.0 * (double)ood / (double)d->train_count);
     printf("  class  given%s   test  name\n", d->true_labels ? "    true" : "");
     for (int c = 0; c < d->classes; c++) {
         printf("  %5d %6lld", c, (long long)classes[c].given);
@@ -223,12 +249,14 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     printf("  the file is sound\n");
 }
 
-static mdm_status print_info_json(const mdm_dataset *d, const char *path, const census *classes, int64_t wrong,
-                                  int64_t ood) {
+static mdm_status print_info_json(const mdm_dataset *d, const char *path, const census *classes,
+                                  int64_t wrong, int64_t ood) {
     mdm_text t = {0};
     mdm_text_add(&t, "{\"file\":");
     mdm_text_add_json_string(&t, path);
-    mdm_text_add(&t, ",\"sound\":true,\"train\":%lld,\"test\":%lld,\"height\":%d,\"width\":%d,\"channels\":%d,\"classes\":[",
+    mdm_text_add(&t,
+                 ",\"sound\":true,\"train\":%lld,\"test\":%lld,\"height\":%d,\"width\":%d,\"channels\":%d,"
+                 "\"classes\":[",
                  (long long)d->train_count, (long long)d->test_count, d->height, d->width, d->channels);
     for (int c = 0; c < d->classes; c++) {
         mdm_text_add(&t, "%s{\"given\":%lld,\"true\":%lld,\"test\":%lld,\"name\":", c ? "," : "",
@@ -243,8 +271,8 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
             mdm_text_add_json_number(&t, part ? d->std[c] : d->mean[c]);
         }
     }
-    mdm_text_add(&t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld}", d->true_labels ? "true" : "false",
-                 (long long)wrong, (long long)ood);
+    mdm_text_add(&t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld}",
+                 d->true_labels ? "true" : "false", (long long)wrong, (long long)ood);
     if (t.failed) return mdm_fail(MDM_RESOURCE, "out of memory");
     puts(t.data);
     free(t.data);
@@ -266,8 +294,10 @@ static mdm_status run_info(const arguments *a) {
             wrong += d->true_labels[i] != d->train_labels[i];
         }
         for (int64_t i = 0; i < d->test_count; i++) classes[d->test_labels[i]].test++;
-        if (a->json) status = print_info_json(d, a->places[0], classes, wrong, ood);
-        else print_info(d, a->places[0], classes, wrong, ood);
+        if (a->json)
+            status = print_info_json(d, a->places[0], classes, wrong, ood);
+        else
+            print_info(d, a->places[0], classes, wrong, ood);
         free(classes);
     }
     mdm_dataset_destroy(d);

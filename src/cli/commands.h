@@ -1,4 +1,5 @@
-/* The commands. argv[0] is the command's name. They return the exit code as a status and leave the message for main. */
+/* The commands. argv[0] is the command's name. They return the exit code as a status and leave the message
+ * for main. */
 #ifndef MDM_CLI_COMMANDS_H
 #define MDM_CLI_COMMANDS_H
 
@@ -9,8 +10,8 @@ MDM_MUST_CHECK mdm_status mdm_command_data(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_bench(int argc, char **argv);
 
 typedef struct mdm_comm mdm_comm;
-/* To be called by every rank at the end of a command: a failure that only this rank has seen ends all ranks at once, with its
- * message; a common one is told by rank 0 alone. */
+/* To be called by every rank at the end of a command: a failure that only this rank has seen ends all ranks
+ * at once, with its message; a common one is told by rank 0 alone. */
 void mdm_command_leave(mdm_comm *comm, mdm_status status);
 /* Whether another rank prints the message of the failure: one line is enough. */
 int mdm_command_was_told(void);

@@ -21,14 +21,17 @@ enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out) {
     fprintf(out, "mdm-dist %s: learning from badly labelled pictures (Manifold DivideMix)\n\n", MDM_VERSION);
-    fprintf(out, "  mdm-dist [CONFIG.yaml] [key=value ...]     train; without CONFIG the built-in quickstart\n");
-    for (int i = 0; i < COMMANDS; i++) fprintf(out, "  mdm-dist %-8s %s\n", commands[i].name, commands[i].summary);
+    fprintf(out,
+            "  mdm-dist [CONFIG.yaml] [key=value ...]     train; without CONFIG the built-in quickstart\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(out, "  mdm-dist %-8s %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\n  --help, COMMAND --help, --version, train --help-config\n\n"
                  "Examples:\n"
                  "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
                  "  mdm-dist data noise fashion.h5 noisy.h5 --symmetric 0.4 --seed 1\n"
                  "  mpirun -np 4 mdm-dist configs/template.yaml data.train=noisy.h5 train.epochs=50\n\n"
-                 "Exit codes: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 a rank was lost,\n"
+                 "Exit codes: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 "
+                 "a rank was lost,\n"
                  "75 stopped by a signal with the state saved.\n");
 }
 
@@ -57,8 +60,9 @@ static mdm_status run(int argc, char **argv) {
     return mdm_command_train(argc, argv);
 }
 
-/* Idle threads of the OpenMP library spin by default, which on a shared machine takes the cores from those that work (measured: up
- * to 7 times slower steps). The library reads its setting when it is loaded, so the program starts itself once more. */
+/* Idle threads of the OpenMP library spin by default, which on a shared machine takes the cores from those
+ * that work (measured: up to 7 times slower steps). The library reads its setting when it is loaded, so the
+ * program starts itself once more. */
 static void start_with_sleeping_threads(char **argv) {
     if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT")) return;
     if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv); /* on failure: as it is */
@@ -67,6 +71,7 @@ static void start_with_sleeping_threads(char **argv) {
 int main(int argc, char **argv) {
     start_with_sleeping_threads(argv);
     mdm_status status = run(argc, argv);
-    if (status != MDM_OK && mdm_last_message()[0] && !mdm_command_was_told()) mdm_error("%s", mdm_last_message());
+    if (status != MDM_OK && mdm_last_message()[0] && !mdm_command_was_told())
+        mdm_error("%s", mdm_last_message());
     return (int)status;
 }

@@ -136,7 +136,8 @@ int mdm_comm_all_fail(mdm_comm *comm, double seconds) {
     MPI_Request arrival;
     int all = 0;
     if (comm->size == 1) return 1;
-    /* on MPI_COMM_WORLD, which carries no other traffic, so it cannot be mistaken for a collective of the work */
+    /* on MPI_COMM_WORLD, which carries no other traffic, so it cannot be mistaken for a collective of the
+     * work */
     if (MPI_Ibarrier(MPI_COMM_WORLD, &arrival) != MPI_SUCCESS) return 0;
     for (double waited = 0; !all && waited < seconds; waited += 0.01) {
         if (MPI_Test(&arrival, &all, MPI_STATUS_IGNORE) != MPI_SUCCESS) return 0;

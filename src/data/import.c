@@ -19,7 +19,8 @@ int mdm_source_find(const char *folder, const char *name, char *path, size_t siz
     return 0;
 }
 
-mdm_status mdm_source_read(const char *folder, const char *name, size_t limit, unsigned char **bytes, size_t *count) {
+mdm_status mdm_source_read(const char *folder, const char *name, size_t limit, unsigned char **bytes,
+                           size_t *count) {
     char path[4096];
     size_t capacity = 1 << 20;
     *bytes = NULL;
@@ -45,7 +46,8 @@ mdm_status mdm_source_read(const char *folder, const char *name, size_t limit, u
         if (got <= 0) break;
         *count += (size_t)got;
         if (*count > limit) {
-            status = mdm_fail(MDM_INPUT, "%s is larger than the %zu bytes that its format allows", path, limit);
+            status =
+                mdm_fail(MDM_INPUT, "%s is larger than the %zu bytes that its format allows", path, limit);
             break;
         }
     }
@@ -74,7 +76,8 @@ mdm_status mdm_source_class_names(const char *folder, const char *name, mdm_data
     memcpy(text, bytes, count);
     text[count] = 0;
     char *rest;
-    for (char *line = strtok_r(text, "\r\n", &rest); line && lines < 1024; line = strtok_r(NULL, "\r\n", &rest))
+    for (char *line = strtok_r(text, "\r\n", &rest); line && lines < 1024;
+         line = strtok_r(NULL, "\r\n", &rest))
         names[lines++] = line;
     mdm_status status = lines == d->classes ? mdm_dataset_set_class_names(d, names, lines) : MDM_OK;
     free(text);
@@ -87,14 +90,19 @@ mdm_status mdm_import(const char *folder, mdm_import_format format, mdm_dataset 
     struct stat info;
     *dataset = NULL;
     if (stat(folder, &info) != 0) return mdm_fail(MDM_INPUT, "%s: no such folder", folder);
-    if (!S_ISDIR(info.st_mode)) return mdm_fail(MDM_INPUT, "%s is not a folder; give the folder that holds the files", folder);
+    if (!S_ISDIR(info.st_mode))
+        return mdm_fail(MDM_INPUT, "%s is not a folder; give the folder that holds the files", folder);
     if (format == MDM_IMPORT_AUTO) {
-        if (mdm_source_find(folder, "train-images-idx3-ubyte", path, sizeof path)) format = MDM_IMPORT_IDX;
-        else if (mdm_source_find(folder, "data_batch_1.bin", path, sizeof path)) format = MDM_IMPORT_CIFAR10;
-        else if (mdm_source_find(folder, "train.bin", path, sizeof path)) format = MDM_IMPORT_CIFAR100;
+        if (mdm_source_find(folder, "train-images-idx3-ubyte", path, sizeof path))
+            format = MDM_IMPORT_IDX;
+        else if (mdm_source_find(folder, "data_batch_1.bin", path, sizeof path))
+            format = MDM_IMPORT_CIFAR10;
+        else if (mdm_source_find(folder, "train.bin", path, sizeof path))
+            format = MDM_IMPORT_CIFAR100;
         else
             return mdm_fail(MDM_INPUT,
-                            "%s holds none of train-images-idx3-ubyte (IDX), data_batch_1.bin (CIFAR-10 binary), train.bin "
+                            "%s holds none of train-images-idx3-ubyte (IDX), data_batch_1.bin (CIFAR-10 "
+                            "binary), train.bin "
                             "(CIFAR-100 binary)",
                             folder);
     }

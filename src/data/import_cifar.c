@@ -1,4 +1,5 @@
-/* CIFAR-10 and CIFAR-100 in their binary form: records of one or two label bytes and three planes of 32x32. */
+/* CIFAR-10 and CIFAR-100 in their binary form: records of one or two label bytes and three planes of 32x32.
+ */
 #include "import_internal.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +7,8 @@
 
 enum { SIDE = 32, PIXELS = SIDE * SIDE, MOST_FILES = 5, FILE_LIMIT = 1 << 30 };
 
-/* Records of a file, and how many label bytes precede the pixels (the last one is the label: fine for CIFAR-100). */
+/* Records of a file, and how many label bytes precede the pixels (the last one is the label: fine for
+ * CIFAR-100). */
 typedef struct batch {
     unsigned char *bytes;
     int64_t records;
@@ -16,14 +18,15 @@ static mdm_status read_batch(const char *folder, const char *name, int classes, 
     size_t count, label_bytes = classes == 100 ? 2 : 1, record = label_bytes + 3 * PIXELS;
     MDM_TRY(mdm_source_read(folder, name, FILE_LIMIT, &out->bytes, &count));
     if (count == 0 || count % record != 0)
-        return mdm_fail(MDM_INPUT, "%s/%s has %zu bytes, which is no whole number of %zu-byte CIFAR-%d records", folder, name,
-                        count, record, classes);
+        return mdm_fail(MDM_INPUT,
+                        "%s/%s has %zu bytes, which is no whole number of %zu-byte CIFAR-%d records", folder,
+                        name, count, record, classes);
     out->records = (int64_t)(count / record);
     for (int64_t i = 0; i < out->records; i++) {
         int label = out->bytes[(size_t)i * record + label_bytes - 1];
         if (label >= classes)
-            return mdm_fail(MDM_INPUT, "%s/%s: the label of record %lld is %d; expected 0 to %d", folder, name, (long long)i,
-                            label, classes - 1);
+            return mdm_fail(MDM_INPUT, "%s/%s: the label of record %lld is %d; expected 0 to %d", folder,
+                            name, (long long)i, label, classes - 1);
     }
     return MDM_OK;
 }
@@ -40,18 +43,22 @@ static void unpack(const batch *b, int classes, uint8_t *images, int32_t *labels
     }
 }
 
-static mdm_status import_batches(const char *folder, int classes, batch *train, batch *test, mdm_dataset **out) {
+static mdm_status import_batches(const char *folder, int classes, batch *train, batch *test,
+                                 mdm_dataset **out) {
     char path[4096], name[32];
     int files = classes == 10 ? MOST_FILES : 1;
     int64_t total = 0, done = 0;
     for (int i = 0; i < files; i++) {
-        if (classes == 10) snprintf(name, sizeof name, "data_batch_%d.bin", i + 1);
-        else snprintf(name, sizeof name, "train.bin");
+        if (classes == 10)
+            snprintf(name, sizeof name, "data_batch_%d.bin", i + 1);
+        else
+            snprintf(name, sizeof name, "train.bin");
         MDM_TRY(read_batch(folder, name, classes, &train[i]));
         total += train[i].records;
     }
     const char *test_name = classes == 10 ? "test_batch.bin" : "test.bin";
-    if (mdm_source_find(folder, test_name, path, sizeof path)) MDM_TRY(read_batch(folder, test_name, classes, test));
+    if (mdm_source_find(folder, test_name, path, sizeof path))
+        MDM_TRY(read_batch(folder, test_name, classes, test));
     MDM_TRY(mdm_dataset_create(total, test->records, SIDE, SIDE, 3, classes, 1, out));
     mdm_dataset *d = *out;
     for (int i = 0; i < files; i++) {

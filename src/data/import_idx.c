@@ -1,4 +1,5 @@
-/* IDX, the format of MNIST and its relatives: two zero bytes, the type, the number of dimensions, big-endian lengths, data. */
+/* IDX, the format of MNIST and its relatives: two zero bytes, the type, the number of dimensions, big-endian
+ * lengths, data. */
 #include "import_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -17,25 +18,30 @@ static mdm_status read_idx(const char *folder, const char *name, int rank, idx *
     MDM_TRY(mdm_source_read(folder, name, (size_t)1 << 36, &out->bytes, &count));
     const unsigned char *b = out->bytes;
     if (count < header || b[0] || b[1] || b[2] != UBYTE || b[3] != rank)
-        return mdm_fail(MDM_INPUT, "%s/%s is not an IDX file of bytes with %d dimension%s (its first bytes should be 0 0 8 %d)",
-                        folder, name, rank, rank > 1 ? "s" : "", rank);
+        return mdm_fail(
+            MDM_INPUT,
+            "%s/%s is not an IDX file of bytes with %d dimension%s (its first bytes should be 0 0 8 %d)",
+            folder, name, rank, rank > 1 ? "s" : "", rank);
     expected = 1;
     for (int i = 0; i < rank; i++) {
         const unsigned char *d = b + 4 + 4 * i;
         out->dims[i] = ((int64_t)d[0] << 24) | (d[1] << 16) | (d[2] << 8) | d[3];
-        if (out->dims[i] == 0) return mdm_fail(MDM_INPUT, "%s/%s holds nothing (a dimension is 0)", folder, name);
+        if (out->dims[i] == 0)
+            return mdm_fail(MDM_INPUT, "%s/%s holds nothing (a dimension is 0)", folder, name);
         if (__builtin_mul_overflow(expected, (size_t)out->dims[i], &expected)) expected = SIZE_MAX / 2;
     }
     if (count - header != expected)
-        return mdm_fail(MDM_INPUT, "%s/%s has %zu bytes of data where its header announces %zu; it was cut short or damaged",
-                        folder, name, count - header, expected);
+        return mdm_fail(
+            MDM_INPUT,
+            "%s/%s has %zu bytes of data where its header announces %zu; it was cut short or damaged", folder,
+            name, count - header, expected);
     out->data = b + header;
     return MDM_OK;
 }
 
 /* Images and labels of one split. */
-static mdm_status read_split(const char *folder, const char *images_name, const char *labels_name, idx *images,
-                             idx *labels) {
+static mdm_status read_split(const char *folder, const char *images_name, const char *labels_name,
+                             idx *images, idx *labels) {
     MDM_TRY(read_idx(folder, images_name, 3, images));
     MDM_TRY(read_idx(folder, labels_name, 1, labels));
     if (images->dims[0] != labels->dims[0])
@@ -79,9 +85,9 @@ static mdm_status import_idx(const char *folder, idx parts[4], mdm_dataset **out
     if (mdm_source_find(folder, "t10k-images-idx3-ubyte", path, sizeof path)) {
         MDM_TRY(read_split(folder, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", &parts[2], &parts[3]));
         if (parts[2].dims[1] != parts[0].dims[1] || parts[2].dims[2] != parts[0].dims[2])
-            return mdm_fail(MDM_INPUT, "%s: training pictures of %lldx%lld, test pictures of %lldx%lld", folder,
-                            (long long)parts[0].dims[1], (long long)parts[0].dims[2], (long long)parts[2].dims[1],
-                            (long long)parts[2].dims[2]);
+            return mdm_fail(MDM_INPUT, "%s: training pictures of %lldx%lld, test pictures of %lldx%lld",
+                            folder, (long long)parts[0].dims[1], (long long)parts[0].dims[2],
+                            (long long)parts[2].dims[1], (long long)parts[2].dims[2]);
     }
     int largest = largest_label(&parts[1]), test = largest_label(&parts[3]);
     if (test > largest) largest = test;

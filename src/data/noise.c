@@ -1,4 +1,5 @@
-/* Noise: choose samples, hold classes out, bring foreign pictures in, then change labels; every draw from its own stream. */
+/* Noise: choose samples, hold classes out, bring foreign pictures in, then change labels; every draw from its
+ * own stream. */
 #include "mdm/data/noise.h"
 #include "mdm/base/random.h"
 #include "mdm/base/text.h"
@@ -34,23 +35,27 @@ static mdm_status map_classes(const mdm_dataset *source, const mdm_noise_options
     for (int c = 0; c < source->classes; c++) p->remap[c] = 0;
     for (int i = 0; i < o->hold_out_count; i++) {
         if (o->hold_out[i] < 0 || o->hold_out[i] >= source->classes)
-            return mdm_fail(MDM_USAGE, "--hold-out %d: the data set has classes 0 to %d", o->hold_out[i], source->classes - 1);
+            return mdm_fail(MDM_USAGE, "--hold-out %d: the data set has classes 0 to %d", o->hold_out[i],
+                            source->classes - 1);
         p->remap[o->hold_out[i]] = -1;
     }
     for (int c = 0; c < source->classes; c++)
         if (p->remap[c] >= 0) p->remap[c] = p->classes++;
-    if (p->classes < 2) return mdm_fail(MDM_USAGE, "--hold-out leaves %d class; at least 2 must stay", p->classes);
+    if (p->classes < 2)
+        return mdm_fail(MDM_USAGE, "--hold-out leaves %d class; at least 2 must stay", p->classes);
     return MDM_OK;
 }
 
 /* Indices of the in-distribution and of the held-out samples, each in random order. */
-static mdm_status sort_out(const mdm_dataset *source, const mdm_noise_options *o, const plan *p, int64_t *inside,
-                           int64_t *inside_count, int64_t *outside, int64_t *outside_count) {
+static mdm_status sort_out(const mdm_dataset *source, const mdm_noise_options *o, const plan *p,
+                           int64_t *inside, int64_t *inside_count, int64_t *outside, int64_t *outside_count) {
     const int32_t *truth = truth_of(source);
     *inside_count = *outside_count = 0;
     for (int64_t i = 0; i < source->train_count; i++) {
-        if (truth[i] < 0 || p->remap[truth[i]] < 0) outside[(*outside_count)++] = i;
-        else inside[(*inside_count)++] = i;
+        if (truth[i] < 0 || p->remap[truth[i]] < 0)
+            outside[(*outside_count)++] = i;
+        else
+            inside[(*inside_count)++] = i;
     }
     mdm_random a = draws(o, DRAW_SAMPLES), b = draws(o, DRAW_OOD_SAMPLES);
     mdm_random_shuffle(&a, inside, *inside_count);
@@ -63,30 +68,39 @@ static mdm_status check_counts(const mdm_noise_options *o, const plan *p, int64_
     if (p->ood > 0 && !foreign && o->hold_out_count == 0)
         return mdm_fail(MDM_USAGE, "--ood needs pictures of no class: --hold-out CLASSES or --ood-from FILE");
     if (!foreign && p->ood > outside)
-        return mdm_fail(MDM_USAGE, "--ood asks for %lld samples, but the held-out classes have %lld; lower --ood or --samples",
-                        (long long)p->ood, (long long)outside);
+        return mdm_fail(
+            MDM_USAGE,
+            "--ood asks for %lld samples, but the held-out classes have %lld; lower --ood or --samples",
+            (long long)p->ood, (long long)outside);
     if (foreign && p->ood > o->ood_from->train_count)
         return mdm_fail(MDM_USAGE, "--ood asks for %lld samples, but --ood-from has %lld", (long long)p->ood,
                         (long long)o->ood_from->train_count);
     if ((foreign ? p->n : p->n - p->ood) > inside)
-        return mdm_fail(MDM_USAGE, "%lld in-distribution samples are asked for, but there are %lld; lower --samples",
+        return mdm_fail(MDM_USAGE,
+                        "%lld in-distribution samples are asked for, but there are %lld; lower --samples",
                         (long long)(foreign ? p->n : p->n - p->ood), (long long)inside);
     return MDM_OK;
 }
 
 /* Fills the plan's source and true labels: in-distribution samples and held-out ones, mixed. */
-static void choose_samples(const mdm_dataset *source, const mdm_noise_options *o, plan *p, const int64_t *inside,
-                           const int64_t *outside) {
+static void choose_samples(const mdm_dataset *source, const mdm_noise_options *o, plan *p,
+                           const int64_t *inside, const int64_t *outside) {
     const int32_t *truth = truth_of(source);
     int64_t own = o->ood_from ? p->n : p->n - p->ood;
     memcpy(p->source, inside, sizeof(int64_t) * (size_t)own);
     if (!o->ood_from) memcpy(p->source + own, outside, sizeof(int64_t) * (size_t)p->ood);
     mdm_random mix = draws(o, DRAW_MIX), labels = draws(o, DRAW_OOD_LABELS);
-    mdm_random_shuffle(&mix, p->source, p->n);
+    if (p->n ==
+        source->train_count) { /* every sample stays: in the source's order, which noise files rely on */
+        for (int64_t i = 0; i < p->n; i++) p->source[i] = i;
+    } else {
+        mdm_random_shuffle(&mix, p->source, p->n);
+    }
     for (int64_t i = 0; i < p->n; i++) {
         int32_t label = truth[p->source[i]];
         p->truth[i] = label < 0 ? -1 : p->remap[label];
-        p->given[i] = p->truth[i] < 0 ? (int32_t)mdm_random_below(&labels, (uint32_t)p->classes) : p->truth[i];
+        p->given[i] =
+            p->truth[i] < 0 ? (int32_t)mdm_random_below(&labels, (uint32_t)p->classes) : p->truth[i];
     }
 }
 
@@ -126,7 +140,8 @@ static int32_t other_class(int32_t own, int classes, int exclude_own, mdm_random
     return drawn + (drawn >= own);
 }
 
-static mdm_status change_labels(const mdm_dataset *source, const mdm_noise_options *o, plan *p, mdm_noise_counts *counts) {
+static mdm_status change_labels(const mdm_dataset *source, const mdm_noise_options *o, plan *p,
+                                mdm_noise_counts *counts) {
     int64_t *order, clean = 0;
     double *matrix = NULL;
     counts->symmetric = llround(o->symmetric * (double)p->n);
@@ -136,8 +151,10 @@ static mdm_status change_labels(const mdm_dataset *source, const mdm_noise_optio
         if (p->truth[i] >= 0) order[clean++] = i;
     mdm_status status = MDM_OK;
     if (counts->symmetric + counts->asymmetric > clean)
-        status = mdm_fail(MDM_USAGE, "%lld labels are to change, but only %lld samples are in distribution; lower the rates",
-                          (long long)(counts->symmetric + counts->asymmetric), (long long)clean);
+        status =
+            mdm_fail(MDM_USAGE,
+                     "%lld labels are to change, but only %lld samples are in distribution; lower the rates",
+                     (long long)(counts->symmetric + counts->asymmetric), (long long)clean);
     if (status == MDM_OK && counts->asymmetric > 0)
         status = mdm_noise_transitions(source, p->remap, p->classes, o->transition_matrix, &matrix);
     if (status == MDM_OK) {
@@ -146,7 +163,8 @@ static mdm_status change_labels(const mdm_dataset *source, const mdm_noise_optio
         for (int64_t i = 0; i < counts->symmetric; i++)
             p->given[order[i]] = other_class(p->truth[order[i]], p->classes, o->exclude_own, &labels);
         for (int64_t i = counts->symmetric; i < counts->symmetric + counts->asymmetric; i++)
-            p->given[order[i]] = draw_from_row(matrix + (size_t)p->truth[order[i]] * (size_t)p->classes, p->classes, &labels);
+            p->given[order[i]] =
+                draw_from_row(matrix + (size_t)p->truth[order[i]] * (size_t)p->classes, p->classes, &labels);
     }
     free(matrix);
     free(order);
@@ -163,14 +181,17 @@ static mdm_status read_labels(const char *path, plan *p) {
     if (!list) return mdm_fail(MDM_INPUT, "%s is no JSON (line %d: %s)", path, error.line, error.text);
     mdm_status status = MDM_OK;
     if (!json_is_array(list) || json_array_size(list) != (size_t)p->n)
-        status = mdm_fail(MDM_INPUT, "%s must be a list of %lld labels, one for each sample; it has %zu entries", path,
-                          (long long)p->n, json_is_array(list) ? json_array_size(list) : 0);
+        status =
+            mdm_fail(MDM_INPUT, "%s must be a list of %lld labels, one for each sample; it has %zu entries",
+                     path, (long long)p->n, json_is_array(list) ? json_array_size(list) : 0);
     for (int64_t i = 0; status == MDM_OK && i < p->n; i++) {
         const json_t *entry = json_array_get(list, (size_t)i);
         json_int_t value = json_integer_value(entry);
         if (!json_is_integer(entry) || value < 0 || value >= p->classes)
-            status = mdm_fail(MDM_INPUT, "%s: entry %lld is no label from 0 to %d", path, (long long)i, p->classes - 1);
-        else p->given[i] = (int32_t)value;
+            status = mdm_fail(MDM_INPUT, "%s: entry %lld is no label from 0 to %d", path, (long long)i,
+                              p->classes - 1);
+        else
+            p->given[i] = (int32_t)value;
     }
     json_decref(list);
     return status;
@@ -199,8 +220,8 @@ static void copy_test(const mdm_dataset *source, const plan *p, mdm_dataset *d) 
     }
 }
 
-static mdm_status describe(const mdm_dataset *source, const mdm_noise_options *o, const plan *p, mdm_dataset *d,
-                           mdm_noise_counts *counts) {
+static mdm_status describe(const mdm_dataset *source, const mdm_noise_options *o, const plan *p,
+                           mdm_dataset *d, mdm_noise_counts *counts) {
     char text[256];
     mdm_text matrix = {0};
     if (source->class_names) {
@@ -209,7 +230,8 @@ static mdm_status describe(const mdm_dataset *source, const mdm_noise_options *o
             if (p->remap[c] >= 0) names[p->remap[c]] = source->class_names[c];
         MDM_TRY(mdm_dataset_set_class_names(d, names, p->classes));
     }
-    snprintf(text, sizeof text, "samples %lld, symmetric %lld%s, asymmetric %lld, out of distribution %lld, seed %llu%s",
+    snprintf(text, sizeof text,
+             "samples %lld, symmetric %lld%s, asymmetric %lld, out of distribution %lld, seed %llu%s",
              (long long)p->n, (long long)counts->symmetric, o->exclude_own ? " (never the own class)" : "",
              (long long)counts->asymmetric, (long long)p->ood, (unsigned long long)o->seed,
              o->labels_from ? ", labels from a file" : "");
@@ -224,23 +246,26 @@ static mdm_status describe(const mdm_dataset *source, const mdm_noise_options *o
     for (int c = 0; c < p->classes * p->classes; c++)
         mdm_text_add(&matrix, "%lld%s", (long long)table[c], (c + 1) % p->classes ? " " : "\n");
     free(table);
-    mdm_status status = matrix.failed ? mdm_fail(MDM_RESOURCE, "out of memory for the transition matrix") : MDM_OK;
+    mdm_status status =
+        matrix.failed ? mdm_fail(MDM_RESOURCE, "out of memory for the transition matrix") : MDM_OK;
     if (status == MDM_OK && matrix.length < 60000) /* an HDF5 attribute holds 64 KiB */
         status = mdm_dataset_add_note(d, "transition_counts", matrix.data);
     free(matrix.data);
     return status;
 }
 
-static mdm_status assemble(const mdm_dataset *source, const mdm_noise_options *o, const plan *p, mdm_dataset **out,
-                           mdm_noise_counts *counts) {
+static mdm_status assemble(const mdm_dataset *source, const mdm_noise_options *o, const plan *p,
+                           mdm_dataset **out, mdm_noise_counts *counts) {
     size_t image = (size_t)source->height * (size_t)source->width * (size_t)source->channels;
     int64_t test = 0;
     for (int64_t i = 0; i < source->test_count; i++) test += p->remap[source->test_labels[i]] >= 0;
-    MDM_TRY(mdm_dataset_create(p->n, test, source->height, source->width, source->channels, p->classes, 1, out));
+    MDM_TRY(
+        mdm_dataset_create(p->n, test, source->height, source->width, source->channels, p->classes, 1, out));
     mdm_dataset *d = *out;
     for (int64_t i = 0; i < p->n; i++) {
-        const uint8_t *from = p->source[i] >= 0 ? source->train_images + image * (size_t)p->source[i]
-                                                : o->ood_from->train_images + image * (size_t)(-1 - p->source[i]);
+        const uint8_t *from = p->source[i] >= 0
+                                  ? source->train_images + image * (size_t)p->source[i]
+                                  : o->ood_from->train_images + image * (size_t)(-1 - p->source[i]);
         memcpy(d->train_images + image * (size_t)i, from, image);
     }
     memcpy(d->train_labels, p->given, sizeof(int32_t) * (size_t)p->n);
@@ -252,16 +277,18 @@ static mdm_status assemble(const mdm_dataset *source, const mdm_noise_options *o
     return describe(source, o, p, d, counts);
 }
 
-static mdm_status make(const mdm_dataset *source, const mdm_noise_options *o, plan *p, int64_t *inside, int64_t *outside,
-                       mdm_dataset **noisy, mdm_noise_counts *counts) {
+static mdm_status make(const mdm_dataset *source, const mdm_noise_options *o, plan *p, int64_t *inside,
+                       int64_t *outside, mdm_dataset **noisy, mdm_noise_counts *counts) {
     int64_t inside_count, outside_count;
     MDM_TRY(map_classes(source, o, p));
     MDM_TRY(sort_out(source, o, p, inside, &inside_count, outside, &outside_count));
     p->n = o->samples;
     if (p->n == 0) { /* all that the share of OOD samples allows */
-        p->n = o->ood_from || o->hold_out_count == 0 ? inside_count : (int64_t)((double)inside_count / (1.0 - o->ood));
+        p->n = o->ood_from || o->hold_out_count == 0 ? inside_count
+                                                     : (int64_t)((double)inside_count / (1.0 - o->ood));
         while (!o->ood_from && p->n > 0 && o->hold_out_count > 0 &&
-               (llround(o->ood * (double)p->n) > outside_count || p->n - llround(o->ood * (double)p->n) > inside_count))
+               (llround(o->ood * (double)p->n) > outside_count ||
+                p->n - llround(o->ood * (double)p->n) > inside_count))
             p->n--;
     }
     p->ood = llround(o->ood * (double)p->n);
@@ -271,8 +298,10 @@ static mdm_status make(const mdm_dataset *source, const mdm_noise_options *o, pl
     MDM_TRY(MDM_ALLOCATE(p->given, p->n, "noise"));
     choose_samples(source, o, p, inside, outside);
     MDM_TRY(bring_foreign(o, p));
-    if (o->labels_from) MDM_TRY(read_labels(o->labels_from, p));
-    else MDM_TRY(change_labels(source, o, p, counts));
+    if (o->labels_from)
+        MDM_TRY(read_labels(o->labels_from, p));
+    else
+        MDM_TRY(change_labels(source, o, p, counts));
     return assemble(source, o, p, noisy, counts);
 }
 
@@ -281,11 +310,18 @@ static mdm_status check_options(const mdm_dataset *source, const mdm_noise_optio
     for (int i = 0; i < 3; i++)
         if (!(rates[i] >= 0 && rates[i] < 1))
             return mdm_fail(MDM_USAGE, "a rate of %g: expected at least 0 and below 1", rates[i]);
-    if (o->samples < 0 || o->samples > (int64_t)UINT32_MAX) return mdm_fail(MDM_USAGE, "--samples must not be negative");
+    if (o->transition_matrix && o->asymmetric == 0)
+        return mdm_fail(MDM_USAGE,
+                        "--transition-matrix needs --asymmetric R, the share of samples that it moves");
+    if (o->labels_from && (o->symmetric > 0 || o->asymmetric > 0))
+        return mdm_fail(MDM_USAGE,
+                        "--noise-file gives the labels, so --symmetric and --asymmetric cannot change them");
+    if (o->samples < 0 || o->samples > (int64_t)UINT32_MAX)
+        return mdm_fail(MDM_USAGE, "--samples must not be negative");
     const mdm_dataset *f = o->ood_from;
     if (f && (f->height != source->height || f->width != source->width || f->channels != source->channels))
-        return mdm_fail(MDM_USAGE, "--ood-from: pictures of %dx%dx%d do not fit %dx%dx%d", f->height, f->width, f->channels,
-                        source->height, source->width, source->channels);
+        return mdm_fail(MDM_USAGE, "--ood-from: pictures of %dx%dx%d do not fit %dx%dx%d", f->height,
+                        f->width, f->channels, source->height, source->width, source->channels);
     return MDM_OK;
 }
 

@@ -1,8 +1,10 @@
-/* Backward: the heads, then the table of layers from its end; gradients go to the all-reduce as they are completed. */
+/* Backward: the heads, then the table of layers from its end; gradients go to the all-reduce as they are
+ * completed. */
 #include "executor.h"
 #include <string.h>
 
-/* Buckets of 4 MiB (a dozen for PreActResNet-18 of width 64), larger for networks that would need more than 32. */
+/* Buckets of 4 MiB (a dozen for PreActResNet-18 of width 64), larger for networks that would need more
+ * than 32. */
 enum { BUCKET_FLOATS = 1 << 20, MOST_BUCKETS = 32 };
 
 static void *buffer(const mdm_executor *executor, int number) {
@@ -26,9 +28,9 @@ static void sum_columns(const float *matrix, int rows, int columns, float *sums,
 }
 
 /* Gradients of y = x W^T + b: weight and bias, and x's (written or, with `add`, added to). */
-static void linear_backward(const mdm_network *network, float *weight_gradient, float *bias_gradient, int weight_tensor,
-                            int rows, const float *x, const float *y_gradient, float *x_gradient, float add,
-                            int accumulate) {
+static void linear_backward(const mdm_network *network, float *weight_gradient, float *bias_gradient,
+                            int weight_tensor, int rows, const float *x, const float *y_gradient,
+                            float *x_gradient, float add, int accumulate) {
     const mdm_tensor_info *t = &network->layout->tensors[weight_tensor];
     int outputs = (int)t->dims[0], inputs = (int)t->dims[1];
     if (rows == 0) {
@@ -41,8 +43,8 @@ static void linear_backward(const mdm_network *network, float *weight_gradient, 
     sum_columns(y_gradient, rows, outputs, bias_gradient, accumulate);
 }
 
-void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding, const float *logits_gradient,
-                             float *embedding_gradient, int accumulate) {
+void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding,
+                             const float *logits_gradient, float *embedding_gradient, int accumulate) {
     const mdm_layout *layout = network->layout;
     float *weight = network->gradient + layout->tensors[layout->classifier_weight].offset;
     float *bias = network->gradient + layout->tensors[layout->classifier_weight + 1].offset;
@@ -51,8 +53,8 @@ void mdm_classifier_backward(mdm_network *network, int rows, const float *embedd
 }
 
 /* Batch norm of the projection head: gradient of its input into heads.linear_gradient. */
-static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, int rows, const float *gradient,
-                                     int accumulate) {
+static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, int rows,
+                                     const float *gradient, int accumulate) {
     const mdm_layout *layout = executor->layout;
     head_buffers *h = &executor->heads;
     int columns = layout->spec.projection;
@@ -92,25 +94,30 @@ static void clear_gradient(mdm_executor *executor, mdm_network *network, int ten
 }
 
 /* heads.embedding_gradient = all that reaches the embedding. */
-static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, int rows, const float *embedding_gradient,
-                                 const float *projection_gradient, const float *logits_gradient, int accumulate) {
+static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, int rows,
+                                 const float *embedding_gradient, const float *projection_gradient,
+                                 const float *logits_gradient, int accumulate) {
     const mdm_layout *layout = executor->layout;
     head_buffers *h = &executor->heads;
     size_t bytes = (size_t)rows * (size_t)layout->embedding * sizeof(float);
-    if (embedding_gradient) memcpy(h->embedding_gradient, embedding_gradient, bytes);
-    else memset(h->embedding_gradient, 0, bytes);
+    if (embedding_gradient)
+        memcpy(h->embedding_gradient, embedding_gradient, bytes);
+    else
+        memset(h->embedding_gradient, 0, bytes);
     if (logits_gradient) {
         linear_backward(network, gradient_of(executor, network, layout->classifier_weight),
-                        gradient_of(executor, network, layout->classifier_weight + 1), layout->classifier_weight, rows,
-                        h->embedding, logits_gradient, h->embedding_gradient, 1.0f, accumulate);
+                        gradient_of(executor, network, layout->classifier_weight + 1),
+                        layout->classifier_weight, rows, h->embedding, logits_gradient, h->embedding_gradient,
+                        1.0f, accumulate);
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->classifier_weight + i);
     }
     if (projection_gradient) {
         MDM_TRY(head_norm_backward(executor, network, rows, projection_gradient, accumulate));
         linear_backward(network, gradient_of(executor, network, layout->projection_weight),
-                        gradient_of(executor, network, layout->projection_weight + 1), layout->projection_weight, rows,
-                        h->embedding, h->linear_gradient, h->embedding_gradient, 1.0f, accumulate);
+                        gradient_of(executor, network, layout->projection_weight + 1),
+                        layout->projection_weight, rows, h->embedding, h->linear_gradient,
+                        h->embedding_gradient, 1.0f, accumulate);
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_weight + i);
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_gamma + i);
@@ -118,7 +125,8 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
     return MDM_OK;
 }
 
-static mdm_status norm_backward(mdm_executor *executor, mdm_network *network, int number, int rows, int accumulate) {
+static mdm_status norm_backward(mdm_executor *executor, mdm_network *network, int number, int rows,
+                                int accumulate) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = &layout->layers[number];
     norm_state *s = &executor->norms[number];
@@ -170,7 +178,8 @@ static mdm_status convolution_backward(mdm_executor *executor, mdm_network *netw
 
 /* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
 static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
-    int64_t share = executor->layout->weight_count / MOST_BUCKETS, size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
+    int64_t share = executor->layout->weight_count / MOST_BUCKETS,
+            size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
     if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
     MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + first, *end - first));
     *end = first;
@@ -194,8 +203,10 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
                               slot(executor, l->gradient));
             continue;
         }
-        if (l->kind == MDM_LAYER_NORM_RELU) MDM_TRY(norm_backward(executor, network, i, rows, accumulate));
-        else MDM_TRY(convolution_backward(executor, network, i, rows, images, accumulate));
+        if (l->kind == MDM_LAYER_NORM_RELU)
+            MDM_TRY(norm_backward(executor, network, i, rows, accumulate));
+        else
+            MDM_TRY(convolution_backward(executor, network, i, rows, images, accumulate));
         if (reduce) MDM_TRY(reduce_bucket(executor, network, layout->tensors[l->weight].offset, &end));
     }
     return MDM_OK;

@@ -34,8 +34,8 @@ static mdm_status allocate_norms(mdm_executor *executor) {
     return MDM_ALLOCATE(executor->head_inverse, layout->spec.projection, "batch norm state");
 }
 
-mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout, mdm_precision precision,
-                               mdm_batchnorm batchnorm, mdm_executor **out) {
+mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout,
+                               mdm_precision precision, mdm_batchnorm batchnorm, mdm_executor **out) {
     mdm_executor *executor;
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(executor, 1, "the executor"));
@@ -108,8 +108,8 @@ plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only)
 
 static size_t tensor_bytes(const mdm_executor *executor, int buffer, int rows) {
     const mdm_buffer_info *info = &executor->layout->buffers[buffer];
-    size_t bytes =
-        mdm_tensor_bytes(executor->device, rows, info->channels, info->height, info->width, executor->precision);
+    size_t bytes = mdm_tensor_bytes(executor->device, rows, info->channels, info->height, info->width,
+                                    executor->precision);
     return (bytes + 63) / 64 * 64;
 }
 
@@ -157,9 +157,9 @@ static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
     for (int i = 0; i < layout->layer_count; i++) {
         const mdm_layer *l = &layout->layers[i];
         if (l->kind == MDM_LAYER_CONVOLUTION) {
-            mdm_convolution_shape shape = {p->rows,   l->in_channels, l->out_channels, l->height,
-                                           l->width,  l->kernel,      l->stride,       executor->precision,
-                                           l->input < 0, l->add_to_output, p->forward_only};
+            mdm_convolution_shape shape = {
+                p->rows,   l->in_channels,      l->out_channels, l->height,        l->width,       l->kernel,
+                l->stride, executor->precision, l->input < 0,    l->add_to_output, p->forward_only};
             MDM_TRY(mdm_convolution_create(executor->device, &shape, &p->convolutions[i]));
         } else {
             mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision};
@@ -218,8 +218,8 @@ mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int
 mdm_status mdm_executor_agree_statistics(mdm_executor *executor, mdm_network *network) {
     int ranks = mdm_comm_size(executor->comm);
     if (executor->batchnorm != MDM_BATCHNORM_LOCAL || ranks == 1) return MDM_OK;
-    MDM_TRY(mdm_comm_all_reduce(executor->comm, network->statistics, executor->layout->statistic_count, MDM_FLOAT,
-                                MDM_SUM));
+    MDM_TRY(mdm_comm_all_reduce(executor->comm, network->statistics, executor->layout->statistic_count,
+                                MDM_FLOAT, MDM_SUM));
     for (int64_t i = 0; i < executor->layout->statistic_count; i++) network->statistics[i] /= (float)ranks;
     mdm_network_touch(network);
     return MDM_OK;

@@ -21,7 +21,7 @@ typedef struct plan {
 
 /* Small float matrices of the heads, [rows, ...]; grown with the largest plan. */
 typedef struct head_buffers {
-    float *embedding, *embedding_gradient;                    /* [rows, D] */
+    float *embedding, *embedding_gradient;                     /* [rows, D] */
     float *linear, *normalised, *projection, *linear_gradient; /* [rows, projection] */
     float *logits;                                             /* [rows, C] */
     int rows;
@@ -39,17 +39,19 @@ struct mdm_executor {
     size_t arena_bytes;
     norm_state *norms; /* [layer_count] */
     float *norm_memory;
-    float *mean_gradient, *mean_product;               /* [widest] */
-    double *sums;                                      /* [2 * widest + 1] */
-    float *head_mean, *head_inverse;                   /* [projection] */
+    float *mean_gradient, *mean_product; /* [widest] */
+    double *sums;                        /* [2 * widest + 1] */
+    float *head_mean, *head_inverse;     /* [projection] */
     head_buffers heads;
-    plan *current;    /* of the latest forward pass */
+    plan *current; /* of the latest forward pass */
     int current_uses_batch_statistics;
     int64_t current_total; /* rows over all ranks of the latest pass */
 };
 
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only);
-/* Collective when `reduced`. Sums `count` doubles and the row count over ranks; returns the rows over all ranks. */
-MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int rows, int64_t *total);
+/* Collective when `reduced`. Sums `count` doubles and the row count over ranks; returns the rows over all
+ * ranks. */
+MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int rows,
+                                           int64_t *total);
 
 #endif

@@ -14,9 +14,10 @@ typedef struct norm_mode {
     int batch, track, keep;
 } norm_mode;
 
-/* Mean and variance from sums over `count` values, and the running ones moved by them (variance unbiased, as PyTorch). */
-static void statistics_from_sums(const double *sums, int channels, int stride, double count, int track, float *mean,
-                                 float *inverse, float *running_mean, float *running_variance) {
+/* Mean and variance from sums over `count` values, and the running ones moved by them (variance unbiased, as
+ * PyTorch). */
+static void statistics_from_sums(const double *sums, int channels, int stride, double count, int track,
+                                 float *mean, float *inverse, float *running_mean, float *running_variance) {
     for (int c = 0; c < channels; c++) {
         double m = sums[c] / count, v = sums[stride + c] / count - m * m;
         if (v < 0) v = 0;
@@ -29,15 +30,16 @@ static void statistics_from_sums(const double *sums, int channels, int stride, d
     }
 }
 
-static void statistics_from_running(int channels, const float *running_mean, const float *running_variance, float *mean,
-                                    float *inverse) {
+static void statistics_from_running(int channels, const float *running_mean, const float *running_variance,
+                                    float *mean, float *inverse) {
     for (int c = 0; c < channels; c++) {
         mean[c] = running_mean[c];
         inverse[c] = (float)(1.0 / sqrt((double)running_variance[c] + norm_epsilon));
     }
 }
 
-static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int number, int rows, norm_mode mode) {
+static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int number, int rows,
+                               norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = &layout->layers[number];
     norm_state *state = &executor->norms[number];
@@ -58,11 +60,13 @@ static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int
         int64_t total;
         MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * padded, rows, &total));
         if (total > 0)
-            statistics_from_sums(executor->sums, l->in_channels, padded, (double)total * shape.pixels, mode.track,
-                                 state->mean, state->inverse_deviation, running_mean, running_variance);
+            statistics_from_sums(executor->sums, l->in_channels, padded, (double)total * shape.pixels,
+                                 mode.track, state->mean, state->inverse_deviation, running_mean,
+                                 running_variance);
         executor->current_total = total;
     } else {
-        statistics_from_running(l->in_channels, running_mean, running_variance, state->mean, state->inverse_deviation);
+        statistics_from_running(l->in_channels, running_mean, running_variance, state->mean,
+                                state->inverse_deviation);
     }
     for (int c = 0; c < l->in_channels; c++) {
         state->scale[c] = gamma[c] * state->inverse_deviation[c];
@@ -87,7 +91,8 @@ void mdm_classifier_forward(const mdm_network *network, int rows, const float *e
              network->weights + layout->tensors[layout->classifier_weight + 1].offset);
 }
 
-/* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma * normalised + beta. */
+/* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma *
+ * normalised + beta. */
 static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     int columns = layout->spec.projection;
@@ -107,10 +112,11 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
             }
         MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * columns, rows, &total));
         if (total > 0)
-            statistics_from_sums(executor->sums, columns, columns, (double)total, mode.track, executor->head_mean,
-                                 executor->head_inverse, running_mean, running_variance);
+            statistics_from_sums(executor->sums, columns, columns, (double)total, mode.track,
+                                 executor->head_mean, executor->head_inverse, running_mean, running_variance);
     } else {
-        statistics_from_running(columns, running_mean, running_variance, executor->head_mean, executor->head_inverse);
+        statistics_from_running(columns, running_mean, running_variance, executor->head_mean,
+                                executor->head_inverse);
     }
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
@@ -141,8 +147,8 @@ static mdm_status prepare_weights(mdm_executor *executor, const mdm_network *net
     if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
     for (int i = 0; i < layout->layer_count; i++)
         if (p->convolutions[i])
-            MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
-                                                network->weights + layout->tensors[layout->layers[i].weight].offset));
+            MDM_TRY(mdm_convolution_set_weights(
+                p->convolutions[i], network->weights + layout->tensors[layout->layers[i].weight].offset));
     p->prepared = network->version;
     return MDM_OK;
 }
@@ -169,11 +175,13 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
             MDM_TRY(norm_forward(executor, network, i, rows, mode));
         } else if (l->kind == MDM_LAYER_CONVOLUTION && rows > 0) {
             const void *input = l->input < 0 ? (const void *)images : buffer(executor, l->input);
-            MDM_TRY(mdm_convolution_forward(executor->current->convolutions[i], input, buffer(executor, l->output)));
+            MDM_TRY(mdm_convolution_forward(executor->current->convolutions[i], input,
+                                            buffer(executor, l->output)));
         } else if (l->kind == MDM_LAYER_POOL) {
             mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
             mdm_pool_forward(executor->device, &shape, buffer(executor, l->input),
-                             l->residual >= 0 ? buffer(executor, l->residual) : NULL, executor->heads.embedding);
+                             l->residual >= 0 ? buffer(executor, l->residual) : NULL,
+                             executor->heads.embedding);
         }
     }
     MDM_TRY(heads_forward(executor, network, rows, mode));

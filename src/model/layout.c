@@ -1,7 +1,8 @@
 /* From an architecture's name and width to the table of layers and tensors that the executor walks.
  *
- * Pre-activation residual blocks (He et al. 2016, arXiv 1603.05027) as in DivideMix and the reference: BN-ReLU-conv
- * repeated, a 1x1 convolution on the pre-activated input where the shape changes, no norm after the last block.
+ * Pre-activation residual blocks (He et al. 2016, arXiv 1603.05027) as in DivideMix and the reference:
+ * BN-ReLU-conv repeated, a 1x1 convolution on the pre-activated input where the shape changes, no norm after
+ * the last block.
  */
 #include "mdm/model/layout.h"
 #include <stdio.h>
@@ -15,8 +16,9 @@ typedef struct architecture {
 } architecture;
 
 static const architecture architectures[] = {
-    {"preact_resnet10", {1, 1, 1, 1}, 0}, {"preact_resnet18", {2, 2, 2, 2}, 0},  {"preact_resnet34", {3, 4, 6, 3}, 0},
-    {"preact_resnet50", {3, 4, 6, 3}, 1}, {"preact_resnet101", {3, 4, 23, 3}, 1},
+    {"preact_resnet10", {1, 1, 1, 1}, 0},   {"preact_resnet18", {2, 2, 2, 2}, 0},
+    {"preact_resnet34", {3, 4, 6, 3}, 0},   {"preact_resnet50", {3, 4, 6, 3}, 1},
+    {"preact_resnet101", {3, 4, 23, 3}, 1},
 };
 
 enum { BOTTLENECK_EXPANSION = 4 };
@@ -82,9 +84,20 @@ static mdm_layer *add_layer(builder *b, mdm_layer_kind kind) {
         return &nowhere;
     }
     mdm_layer *layer = &l->layers[l->layer_count++];
-    *layer = (mdm_layer){.kind = kind, .input = b->buffer, .output = -1, .residual = -1, .gradient = -1, .other = -1,
-                         .input_gradient = -1, .in_channels = b->channels, .out_channels = b->channels,
-                         .height = b->height, .width = b->width, .kernel = 1, .stride = 1, .weight = -1,
+    *layer = (mdm_layer){.kind = kind,
+                         .input = b->buffer,
+                         .output = -1,
+                         .residual = -1,
+                         .gradient = -1,
+                         .other = -1,
+                         .input_gradient = -1,
+                         .in_channels = b->channels,
+                         .out_channels = b->channels,
+                         .height = b->height,
+                         .width = b->width,
+                         .kernel = 1,
+                         .stride = 1,
+                         .weight = -1,
                          .running = -1};
     return layer;
 }
@@ -105,7 +118,8 @@ static void add_norm(builder *b, const char *prefix, int gradient, int other) {
     b->residual = -1;
 }
 
-/* A convolution from the present activation into `output` (-1: a new buffer). Does not move the builder on. */
+/* A convolution from the present activation into `output` (-1: a new buffer). Does not move the builder on.
+ */
 static int add_convolution(builder *b, const char *name, int out_channels, int kernel, int stride, int output,
                            int gradient, int input_gradient) {
     int64_t dims[4] = {out_channels, b->channels, kernel, kernel};
@@ -131,15 +145,18 @@ static void move_to(builder *b, int buffer) {
     b->width = info.width;
 }
 
-/* One block. Gradient slots: `out` holds the gradient of the block's output; the first norm leaves that of its input in the
- * slot it returns in b->slot. Walking backwards: last convolution, ..., first convolution, shortcut, first norm. */
+/* One block. Gradient slots: `out` holds the gradient of the block's output; the first norm leaves that of
+ * its input in the slot it returns in b->slot. Walking backwards: last convolution, ..., first convolution,
+ * shortcut, first norm. */
 static void add_block(builder *b, const char *prefix, int channels, int stride, int bottleneck) {
     int stages = bottleneck ? 3 : 2, out_channels = channels * (bottleneck ? BOTTLENECK_EXPANSION : 1);
-    int kernels[3] = {bottleneck ? 1 : 3, 3, 1}, widths[3] = {channels, bottleneck ? channels : out_channels, out_channels};
+    int kernels[3] = {bottleneck ? 1 : 3, 3, 1},
+        widths[3] = {channels, bottleneck ? channels : out_channels, out_channels};
     int strides[3] = {bottleneck ? 1 : stride, bottleneck ? stride : 1, 1};
     int has_shortcut = stride != 1 || b->channels != out_channels;
     char name[48];
-    /* b->slot: slot of the gradient of the block's input, to be left there by the first norm. The three slots rotate. */
+    /* b->slot: slot of the gradient of the block's input, to be left there by the first norm. The three slots
+     * rotate. */
     int first = b->slot, second = (first + 1) % 3, out = (first + 2) % 3;
     snprintf(name, sizeof name, "%s.bn1", prefix);
     add_norm(b, name, first, has_shortcut ? second : out);
@@ -148,7 +165,8 @@ static void add_block(builder *b, const char *prefix, int channels, int stride, 
         snprintf(name, sizeof name, "%s.shortcut.0", prefix);
         output = add_convolution(b, name, out_channels, 1, stride, -1, out, second);
     }
-    int chain[4] = {first, second, bottleneck ? first : out, out}; /* slots of the gradients between the convolutions */
+    int chain[4] = {first, second, bottleneck ? first : out,
+                    out}; /* slots of the gradients between the convolutions */
     for (int s = 0; s < stages; s++) {
         int last = s == stages - 1;
         if (s > 0) {
@@ -183,7 +201,8 @@ static void add_heads(builder *b) {
     add_named(b, MDM_TENSOR_STATISTIC, 1, head, "bnl", "running_var");
 }
 
-/* Gives every tensor its place: weights in table order, so that backward completes them from the end; statistics apart. */
+/* Gives every tensor its place: weights in table order, so that backward completes them from the end;
+ * statistics apart. */
 static void place_tensors(mdm_layout *l) {
     for (int i = 0; i < l->tensor_count; i++) {
         mdm_tensor_info *t = &l->tensors[i];
@@ -199,16 +218,19 @@ static mdm_status check_spec(const mdm_network_spec *s, const architecture **fou
     for (size_t i = 0; i < sizeof architectures / sizeof *architectures; i++)
         if (strcmp(architectures[i].name, s->arch) == 0) *found = &architectures[i];
     if (!*found)
-        return mdm_fail(MDM_USAGE, "model.arch=%s is not known; there are preact_resnet10, 18, 34, 50 and 101", s->arch);
+        return mdm_fail(MDM_USAGE,
+                        "model.arch=%s is not known; there are preact_resnet10, 18, 34, 50 and 101", s->arch);
     if (s->base_width < 1 || s->base_width > 1024)
         return mdm_fail(MDM_USAGE, "model.width=%d: must be between 1 and 1024", s->base_width);
     if (s->projection < 1 || s->classes < 2 || s->channels < 1)
-        return mdm_fail(MDM_USAGE, "a network needs at least 1 projection output, 2 classes and 1 image channel "
-                                   "(model.projection=%d, %d classes, %d channels)",
+        return mdm_fail(MDM_USAGE,
+                        "a network needs at least 1 projection output, 2 classes and 1 image channel "
+                        "(model.projection=%d, %d classes, %d channels)",
                         s->projection, s->classes, s->channels);
     if (s->height < 8 || s->width < 8)
-        return mdm_fail(MDM_USAGE, "pictures of %dx%d are too small for three halvings; at least 8x8 is needed", s->width,
-                        s->height);
+        return mdm_fail(MDM_USAGE,
+                        "pictures of %dx%d are too small for three halvings; at least 8x8 is needed",
+                        s->width, s->height);
     return MDM_OK;
 }
 

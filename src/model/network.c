@@ -8,7 +8,8 @@
 
 static const double pi = 3.14159265358979323846;
 
-/* Versions are unique over all networks of the process, so a prepared copy is never mistaken for another's. */
+/* Versions are unique over all networks of the process, so a prepared copy is never mistaken for another's.
+ */
 static atomic_ullong next_version = 1;
 
 void mdm_network_touch(mdm_network *network) {
@@ -64,7 +65,8 @@ mdm_status mdm_network_create(const mdm_layout *layout, uint64_t seed, int numbe
     MDM_TRY_OR(status, MDM_ALLOCATE(network->weights, layout->weight_count, "weights"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(network->gradient, layout->weight_count, "gradients"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(network->velocity, layout->weight_count, "momentum"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(network->statistics, layout->statistic_count, "running statistics"), failed);
+    MDM_TRY_OR(status, MDM_ALLOCATE(network->statistics, layout->statistic_count, "running statistics"),
+               failed);
     draw_weights(network, seed, number);
     mdm_network_touch(network);
     *out = network;
@@ -89,10 +91,11 @@ void mdm_network_copy(mdm_network *to, const mdm_network *from) {
     mdm_network_touch(to);
 }
 
-void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder, float rate_heads,
-                      float momentum, float weight_decay) {
+void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
+                      float rate_heads, float momentum, float weight_decay) {
     const mdm_layout *layout = network->layout;
-    int64_t classifier = layout->encoder_count, projection = layout->tensors[layout->projection_weight].offset;
+    int64_t classifier = layout->encoder_count,
+            projection = layout->tensors[layout->projection_weight].offset;
     struct {
         int role;
         int64_t first, end;
@@ -103,8 +106,8 @@ void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float
     for (int i = 0; i < 3; i++)
         if (roles & parts[i].role)
             mdm_sgd_step(device, network->weights + parts[i].first, network->gradient + parts[i].first,
-                         network->velocity + parts[i].first, parts[i].end - parts[i].first, parts[i].rate, momentum,
-                         weight_decay);
+                         network->velocity + parts[i].first, parts[i].end - parts[i].first, parts[i].rate,
+                         momentum, weight_decay);
     mdm_network_touch(network);
 }
 
@@ -123,7 +126,8 @@ int mdm_network_not_finite(const mdm_network *network, const char **tensor) {
     const mdm_layout *layout = network->layout;
     for (int i = 0; i < layout->tensor_count; i++) {
         const mdm_tensor_info *t = &layout->tensors[i];
-        const float *values = (t->role == MDM_TENSOR_STATISTIC ? network->statistics : network->weights) + t->offset;
+        const float *values =
+            (t->role == MDM_TENSOR_STATISTIC ? network->statistics : network->weights) + t->offset;
         for (int64_t j = 0; j < t->count; j++)
             if (!isfinite(values[j])) {
                 *tensor = t->name;

@@ -1,5 +1,5 @@
-/* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal); loading spreads it to
- * all ranks. The random numbers have no state: they follow from the place. */
+/* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal);
+ * loading spreads it to all ranks. The random numbers have no state: they follow from the place. */
 #include "mdm/base/log.h"
 #include "mdm/report/checkpoint_file.h"
 #include "trainer.h"
@@ -21,7 +21,8 @@ typedef struct entry {
 
 enum { MOST_ENTRIES = 64 };
 
-static void add(entry *entries, int *count, const char *name, mdm_checkpoint_type type, int64_t elements, void *data) {
+static void add(entry *entries, int *count, const char *name, mdm_checkpoint_type type, int64_t elements,
+                void *data) {
     static const mdm_type wires[] = {MDM_FLOAT, MDM_DOUBLE, MDM_INT32, MDM_INT64, MDM_BYTE};
     entry *e = &entries[(*count)++];
     snprintf(e->name, sizeof e->name, "%s", name);
@@ -73,21 +74,36 @@ typedef struct scalars {
 
 static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
     int64_t divided = t->divided;
-    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step, &t->removed, &divided, &t->best_epoch};
-    double *numbers[] = {&t->place.rows,       &t->place.seconds, &t->latest.top1,     &t->latest.top5,
-                         &t->before_semi.top1, &t->before_semi.top5, &t->baseline_score[0].top1,
-                         &t->baseline_score[0].top5, &t->baseline_score[1].top1, &t->baseline_score[1].top5,
-                         &t->best_top1, &t->images};
+    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step,
+                           &t->removed,        &divided,          &t->best_epoch};
+    double *numbers[] = {&t->place.rows,
+                         &t->place.seconds,
+                         &t->latest.top1,
+                         &t->latest.top5,
+                         &t->before_semi.top1,
+                         &t->before_semi.top5,
+                         &t->baseline_score[0].top1,
+                         &t->baseline_score[0].top5,
+                         &t->baseline_score[1].top1,
+                         &t->baseline_score[1].top5,
+                         &t->best_top1,
+                         &t->images};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
-        if (restore) *integers[i] = s->integers[i];
-        else s->integers[i] = *integers[i];
+        if (restore)
+            *integers[i] = s->integers[i];
+        else
+            s->integers[i] = *integers[i];
     size_t n = sizeof numbers / sizeof *numbers;
     for (size_t i = 0; i < n; i++)
-        if (restore) *numbers[i] = s->numbers[i];
-        else s->numbers[i] = *numbers[i];
+        if (restore)
+            *numbers[i] = s->numbers[i];
+        else
+            s->numbers[i] = *numbers[i];
     for (int i = 0; i < MDM_PART_COUNT + 2; i++)
-        if (restore) t->place.sums[i] = s->numbers[n + (size_t)i];
-        else s->numbers[n + (size_t)i] = t->place.sums[i];
+        if (restore)
+            t->place.sums[i] = s->numbers[n + (size_t)i];
+        else
+            s->numbers[n + (size_t)i] = t->place.sums[i];
     t->divided = (int)divided;
 }
 
@@ -104,9 +120,10 @@ static int list_state(mdm_trainer *t, entry *entries, scalars *s) {
     }
     if (t->baseline) add_network(entries, &count, "baseline", t->baseline);
     add(entries, &count, "keep", MDM_CHECKPOINT_UINT8, samples, t->keep);
-    add(entries, &count, "integers", MDM_CHECKPOINT_INT64, (int64_t)(sizeof s->integers / sizeof *s->integers),
-        s->integers);
-    add(entries, &count, "numbers", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof s->numbers / sizeof *s->numbers), s->numbers);
+    add(entries, &count, "integers", MDM_CHECKPOINT_INT64,
+        (int64_t)(sizeof s->integers / sizeof *s->integers), s->integers);
+    add(entries, &count, "numbers", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof s->numbers / sizeof *s->numbers),
+        s->numbers);
     add(entries, &count, "seconds", MDM_CHECKPOINT_DOUBLE, 6, t->seconds);
     return count;
 }
@@ -142,10 +159,12 @@ static mdm_status save_on_rank_0(mdm_trainer *t) {
     mdm_status status = mdm_checkpoint_begin(&writer);
     if (status == MDM_OK) {
         status = put_state(t, writer);
-        if (status != MDM_OK) mdm_checkpoint_abandon(writer);
+        if (status != MDM_OK)
+            mdm_checkpoint_abandon(writer);
         else
             status = mdm_checkpoint_commit(writer, folder, t->place.position,
-                                           inside ? t->place.network * 1000000 + t->place.step : MDM_CHECKPOINT_EPOCH_END,
+                                           inside ? t->place.network * 1000000 + t->place.step
+                                                  : MDM_CHECKPOINT_EPOCH_END,
                                            t->config.checkpoint.keep);
     }
     free(folder);
@@ -156,7 +175,8 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     if (t->options.dry_run) return MDM_OK;
     int32_t failed = 0;
     if (mdm_comm_rank(t->comm) == 0) {
-        /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries again */
+        /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries
+         * again */
         mdm_status status = save_on_rank_0(t);
         failed = status != MDM_OK;
         if (failed) mdm_warn("the checkpoint could not be saved: %s", mdm_last_message());
@@ -164,33 +184,38 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     t->last_save = mdm_seconds();
     MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
     if (failed && mdm_signals_stop())
-        return mdm_fail(MDM_RESOURCE, "stopped by a signal, but the checkpoint could not be saved; the one before stands");
+        return mdm_fail(MDM_RESOURCE,
+                        "stopped by a signal, but the checkpoint could not be saved; the one before stands");
     return MDM_OK;
 }
 
-static mdm_status check_fingerprint(const mdm_checkpoint *file, const char *name, uint64_t expected, const char *what) {
+static mdm_status check_fingerprint(const mdm_checkpoint *file, const char *name, uint64_t expected,
+                                    const char *what) {
     char *text, wanted[32];
     snprintf(wanted, sizeof wanted, "%016" PRIx64, expected);
     MDM_TRY(mdm_checkpoint_get_text(file, name, &text));
     int same = strcmp(text, wanted) == 0;
     free(text);
     if (same) return MDM_OK;
-    return mdm_fail(MDM_USAGE,
-                    "%s was made with other %s; start again with them, choose another folder (run=...), or begin afresh "
-                    "with --force",
-                    mdm_checkpoint_path(file), what);
+    return mdm_fail(
+        MDM_USAGE,
+        "%s was made with other %s; start again with them, choose another folder (run=...), or begin afresh "
+        "with --force",
+        mdm_checkpoint_path(file), what);
 }
 
 static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
     int64_t format;
     MDM_TRY(mdm_checkpoint_get_integer(file, "format", FORMAT, FORMAT, &format));
-    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), "settings (config.yaml in the run folder has them)"));
+    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config),
+                              "settings (config.yaml in the run folder has them)"));
     MDM_TRY(check_fingerprint(file, "data_fingerprint", t->data->fingerprint, "data"));
     for (int i = 0; i < count; i++) {
         if (entries[i].type == MDM_CHECKPOINT_FLOAT && strncmp(entries[i].name, "division", 8) != 0)
             MDM_TRY(mdm_checkpoint_get_finite(file, entries[i].name, entries[i].count, entries[i].data));
         else
-            MDM_TRY(mdm_checkpoint_get(file, entries[i].name, entries[i].type, entries[i].count, entries[i].data));
+            MDM_TRY(mdm_checkpoint_get(file, entries[i].name, entries[i].type, entries[i].count,
+                                       entries[i].data));
     }
     return MDM_OK;
 }

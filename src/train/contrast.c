@@ -1,5 +1,5 @@
-/* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the gradients of
- * all rows are summed back to their owners. */
+/* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the
+ * gradients of all rows are summed back to their owners. */
 #include "mdm/train/contrast.h"
 #include "mdm/model/losses.h"
 #include <stdlib.h>
@@ -9,7 +9,7 @@ struct mdm_contrast {
     mdm_comm *comm;
     int64_t pairs;
     int width;
-    int64_t *counts; /* [P] */
+    int64_t *counts;                     /* [P] */
     float *unit, *norm, *unit_gradient;  /* this rank's rows */
     float *unit_all, *unit_gradient_all; /* [2 * pairs, width] */
     float *scratch;
@@ -30,7 +30,8 @@ mdm_status mdm_contrast_create(mdm_comm *comm, int64_t pairs, int width, mdm_con
     MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_gradient, 2 * mine * width, "contrast"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_all, 2 * pairs * width, "contrast"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_gradient_all, 2 * pairs * width, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->scratch, mdm_nt_xent_scratch_floats(pairs, mine, width), "contrast"), failed);
+    MDM_TRY_OR(status, MDM_ALLOCATE(c->scratch, mdm_nt_xent_scratch_floats(pairs, mine, width), "contrast"),
+               failed);
     *out = c;
     return MDM_OK;
 failed:
@@ -58,7 +59,9 @@ mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, int64_t first, int6
                              float lambda, const float *projection, float *gradient, double *loss) {
     int64_t width = c->width;
     int ranks = mdm_comm_size(c->comm);
-    if (pairs > c->pairs) return mdm_fail(MDM_LOST, "contrast of %lld pairs in memory for %lld", (long long)pairs, (long long)c->pairs);
+    if (pairs > c->pairs)
+        return mdm_fail(MDM_LOST, "contrast of %lld pairs in memory for %lld", (long long)pairs,
+                        (long long)c->pairs);
     for (int r = 0; r < ranks; r++) {
         int64_t start;
         mdm_comm_slice(pairs, r, ranks, &start, &c->counts[r]);

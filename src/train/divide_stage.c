@@ -1,6 +1,8 @@
-/* Divide: joint evaluation, exact KNN scores and a mixture fitted over all samples, then the split; for every network.
+/* Divide: joint evaluation, exact KNN scores and a mixture fitted over all samples, then the split; for every
+ * network.
  *
- * store -> evaluate (my slice) -> losses and embeddings -> KNN ring + GMM -> gathered -> split, the same on every rank.
+ * store -> evaluate (my slice) -> losses and embeddings -> KNN ring + GMM -> gathered -> split, the same on
+ * every rank.
  */
 #include "mdm/base/log.h"
 #include "mdm/divide/knn.h"
@@ -71,19 +73,24 @@ mdm_status mdm_remove_first(mdm_trainer *t) {
     double auc;
     t->removed = (int64_t)ceil(t->config.divide.remove_first * (double)samples);
     mdm_status status = allocate_slice(t, &s);
-    if (status == MDM_OK) status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
     if (status == MDM_OK)
-        status = mdm_knn_scores(t->comm, s.embedding, samples, t->layout->embedding, t->config.divide.k, s.score, NULL,
-                                NULL);
+        status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
+    if (status == MDM_OK)
+        status = mdm_knn_scores(t->comm, s.embedding, samples, t->layout->embedding, t->config.divide.k,
+                                s.score, NULL, NULL);
     if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
     free_slice(&s);
     MDM_TRY(status);
     for (int64_t i = 0; i < samples; i++) o->clean_probability[i] = 1.0f;
-    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, t->removed, 0.5, o->split, &counts));
+    MDM_TRY(
+        mdm_split_samples(o->ood_score, o->clean_probability, samples, t->removed, 0.5, o->split, &counts));
     for (int64_t i = 0; i < samples; i++) t->keep[i] = o->split[i] != MDM_REMOVED;
     MDM_TRY(true_auc(t, o->ood_score, 0, &auc));
-    if (isfinite(auc)) mdm_info("first removal: %lld of %lld samples; AUC of the OOD score %.3f", (long long)t->removed, (long long)samples, auc);
-    else mdm_info("first removal: %lld of %lld samples", (long long)t->removed, (long long)samples);
+    if (isfinite(auc))
+        mdm_info("first removal: %lld of %lld samples; AUC of the OOD score %.3f", (long long)t->removed,
+                 (long long)samples, auc);
+    else
+        mdm_info("first removal: %lld of %lld samples", (long long)t->removed, (long long)samples);
     mdm_metrics_begin(t->metrics, "divide");
     mdm_metrics_integer(t->metrics, "epoch", 0);
     mdm_metrics_text(t->metrics, "stage", "first_removal");
@@ -99,8 +106,8 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
     const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
     int classes = t->layout->spec.classes, missing = 0, first = -1;
     if (o->gmm.degenerate)
-        mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch, 'a' + network,
-                 o->gmm.degenerate_reason);
+        mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch,
+                 'a' + network, o->gmm.degenerate_reason);
     for (int c = 0; c < classes; c++) {
         int64_t found = 0;
         for (int64_t i = 0; i < t->data->train_count && !found; i++)
@@ -109,11 +116,14 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
         if (!missing++) first = c;
     }
     if (missing && o->counts.labelled > 0)
-        mdm_warn("epoch %lld, network %c: %d class%s without labelled samples (first: %d); guesses alone can keep %s",
-                 (long long)epoch, 'a' + network, missing, missing > 1 ? "es" : "", first, missing > 1 ? "them" : "it");
+        mdm_warn("epoch %lld, network %c: %d class%s without labelled samples (first: %d); guesses alone can "
+                 "keep %s",
+                 (long long)epoch, 'a' + network, missing, missing > 1 ? "es" : "", first,
+                 missing > 1 ? "them" : "it");
 }
 
-static void report_division(mdm_trainer *t, int64_t epoch, int network, double knn_seconds, double gmm_seconds) {
+static void report_division(mdm_trainer *t, int64_t epoch, int network, double knn_seconds,
+                            double gmm_seconds) {
     const mdm_opinion *o = &t->opinions[network];
     char name[2] = {(char)('a' + network), 0}, aucs[64] = "";
     mdm_metrics_begin(t->metrics, "divide");
@@ -133,11 +143,13 @@ static void report_division(mdm_trainer *t, int64_t epoch, int network, double k
     mdm_metrics_end(t->metrics);
     if (isfinite(o->auc_noise))
         snprintf(aucs, sizeof aucs, "; AUC of noise %.3f, of OOD %.3f", o->auc_noise, o->auc_ood);
-    mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s", (long long)epoch, name,
-             (long long)o->counts.labelled, (long long)o->counts.unlabelled, (long long)o->counts.removed, aucs);
+    mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s",
+             (long long)epoch, name, (long long)o->counts.labelled, (long long)o->counts.unlabelled,
+             (long long)o->counts.removed, aucs);
 }
 
-/* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows. */
+/* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows.
+ */
 static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, float *embedding_all,
                                float *logits_all) {
     mdm_opinion *o = &t->opinions[network];
@@ -146,8 +158,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
                                t->config.divide.gmm_floor};
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
     double start = mdm_seconds();
-    MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score, NULL,
-                           NULL));
+    MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score,
+                           NULL, NULL));
     double middle = mdm_seconds();
     MDM_TRY(mdm_gmm_fit(t->comm, s->loss, s->count, &options, &o->gmm, s->clean));
     double end = mdm_seconds();
@@ -157,8 +169,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
     if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
     int64_t remove = t->removed < samples / 2 ? t->removed : samples / 2;
-    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, remove, t->config.divide.threshold, o->split,
-                              &o->counts));
+    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, remove, t->config.divide.threshold,
+                              o->split, &o->counts));
     MDM_TRY(true_auc(t, o->ood_score, 0, &o->auc_ood));
     float *suspicion;
     MDM_TRY(MDM_ALLOCATE(suspicion, samples, "noise scores"));
@@ -180,12 +192,15 @@ mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
     t->removed += (int64_t)ceil(t->config.divide.remove_step * (double)samples);
     mdm_status status = allocate_slice(t, &s);
     if (status == MDM_OK && save_all)
-        status = MDM_ALLOCATE(embedding, samples * t->layout->embedding * t->network_count, "divide.save=all");
+        status =
+            MDM_ALLOCATE(embedding, samples * t->layout->embedding * t->network_count, "divide.save=all");
     if (status == MDM_OK && save_all)
-        status = MDM_ALLOCATE(logits, samples * t->layout->spec.classes * t->network_count, "divide.save=all");
+        status =
+            MDM_ALLOCATE(logits, samples * t->layout->spec.classes * t->network_count, "divide.save=all");
     for (int n = 0; status == MDM_OK && n < t->network_count; n++)
-        status = form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
-                              logits ? logits + n * samples * t->layout->spec.classes : NULL);
+        status =
+            form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
+                         logits ? logits + n * samples * t->layout->spec.classes : NULL);
     free_slice(&s);
     t->divided = status == MDM_OK;
     if (status == MDM_OK) status = mdm_write_division(t, epoch, embedding, logits);

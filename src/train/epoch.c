@@ -1,4 +1,5 @@
-/* One epoch of one stage: steps of every network, with progress, agreed signals, saves and the epoch's metrics. */
+/* One epoch of one stage: steps of every network, with progress, agreed signals, saves and the epoch's
+ * metrics. */
 #include "mdm/base/log.h"
 #include "trainer.h"
 #include <math.h>
@@ -23,15 +24,18 @@ static void add_report(mdm_place *place, const mdm_step_report *report) {
     place->rows += rows;
 }
 
-static void show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds, int final) {
+static void show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds,
+                          int final) {
     char text[256];
     int64_t epochs = stage == MDM_STAGE_PRETRAIN ? t->config.pretrain.epochs : t->config.train.epochs;
     const mdm_place *p = &t->place;
-    double done = (double)p->step / (double)(t->steps > 0 ? t->steps : 1), left = done > 0 ? seconds / done - seconds : 0;
-    snprintf(text, sizeof text, "%s epoch %lld/%lld, network %c: step %lld/%lld, loss %.4f, %.0f images/s, %.0f s left",
-             mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, 'a' + (int)p->network, (long long)p->step,
-             (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0, seconds > 0 ? images / seconds : 0.0,
-             left > 0 ? left : 0.0);
+    double done = (double)p->step / (double)(t->steps > 0 ? t->steps : 1),
+           left = done > 0 ? seconds / done - seconds : 0;
+    snprintf(text, sizeof text,
+             "%s epoch %lld/%lld, network %c: step %lld/%lld, loss %.4f, %.0f images/s, %.0f s left",
+             mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, 'a' + (int)p->network,
+             (long long)p->step, (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0,
+             seconds > 0 ? images / seconds : 0.0, left > 0 ? left : 0.0);
     mdm_progress(text, final);
 }
 
@@ -50,13 +54,15 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
         if (stage == MDM_STAGE_SEMI || (pretrain && i == MDM_PART_CONTRAST) || (!pretrain && i == MDM_PART_X))
             mdm_metrics_number(t->metrics, part_names[i], p->rows > 0 ? p->sums[1 + i] / p->rows : NAN);
     if (stage == MDM_STAGE_SEMI)
-        mdm_metrics_number(t->metrics, "confident", p->rows > 0 ? p->sums[1 + MDM_PART_COUNT] / p->rows : NAN);
+        mdm_metrics_number(t->metrics, "confident",
+                           p->rows > 0 ? p->sums[1 + MDM_PART_COUNT] / p->rows : NAN);
     double epochs = t->config.train.epochs;
     mdm_metrics_number(t->metrics, "lr_backbone",
                        pretrain ? t->config.pretrain.lr
                                 : mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs));
     mdm_metrics_number(t->metrics, "lr_head",
-                       pretrain ? t->config.pretrain.lr : mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs));
+                       pretrain ? t->config.pretrain.lr
+                                : mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs));
     mdm_metrics_number(t->metrics, "images_per_s", p->seconds > 0 ? images / p->seconds : NAN);
     mdm_metrics_number(t->metrics, "seconds", p->seconds);
     mdm_metrics_end(t->metrics);
@@ -66,22 +72,26 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
 static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
     int32_t flags[2] = {mdm_signals_stop(), mdm_signals_take_save()};
     double minutes = t->config.checkpoint.minutes;
-    if (minutes > 0 && mdm_comm_rank(t->comm) == 0 && mdm_seconds() - t->last_save > 60.0 * minutes) flags[1] = 1;
+    if (minutes > 0 && mdm_comm_rank(t->comm) == 0 && mdm_seconds() - t->last_save > 60.0 * minutes)
+        flags[1] = 1;
     MDM_TRY(mdm_comm_all_reduce(t->comm, flags, 2, MDM_INT32, MDM_MAX));
     *stop = flags[0];
     *save = flags[1];
     return MDM_OK;
 }
 
-static mdm_status check_finite(mdm_trainer *t, mdm_stage stage, int64_t epoch, const mdm_step_report *report) {
+static mdm_status check_finite(mdm_trainer *t, mdm_stage stage, int64_t epoch,
+                               const mdm_step_report *report) {
     if (isfinite(report->loss)) return MDM_OK;
     const char *tensor = "none";
     mdm_network *network = stage >= MDM_STAGE_BASELINE_CE ? t->baseline : t->networks[t->place.network];
     mdm_network_not_finite(network, &tensor);
-    return mdm_fail(MDM_NUMERIC,
-                    "the loss is not finite in %s, epoch %lld, step %lld of network %c (first weights that are not: %s); "
-                    "lower train.lr_backbone, train.lr_head or pretrain.lr; the last checkpoint stands",
-                    mdm_stage_name(stage), (long long)epoch, (long long)t->place.step, 'a' + (int)t->place.network, tensor);
+    return mdm_fail(
+        MDM_NUMERIC,
+        "the loss is not finite in %s, epoch %lld, step %lld of network %c (first weights that are not: %s); "
+        "lower train.lr_backbone, train.lr_head or pretrain.lr; the last checkpoint stands",
+        mdm_stage_name(stage), (long long)epoch, (long long)t->place.step, 'a' + (int)t->place.network,
+        tensor);
 }
 
 static mdm_status after_step(mdm_trainer *t) {
@@ -103,7 +113,10 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     mdm_place *p = &t->place;
     int network = (int)p->network;
     double images = 0, start = mdm_seconds(), earlier = p->seconds;
-    int stage_clock = stage == MDM_STAGE_PRETRAIN ? 0 : stage == MDM_STAGE_WARMUP ? 1 : stage == MDM_STAGE_SEMI ? 2 : 5;
+    int stage_clock = stage == MDM_STAGE_PRETRAIN ? 0
+                      : stage == MDM_STAGE_WARMUP ? 1
+                      : stage == MDM_STAGE_SEMI   ? 2
+                                                  : 5;
     MDM_TRY(methods->prepare(t, network, epoch));
     while (p->step < t->steps) {
         mdm_step_report report;
@@ -121,8 +134,10 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     }
     t->seconds[stage_clock] += mdm_seconds() - start;
     if (stage_clock != 5) t->images += images;
-    if (stage < MDM_STAGE_BASELINE_CE) MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));
-    else MDM_TRY(mdm_executor_agree_statistics(t->executor, t->baseline));
+    if (stage < MDM_STAGE_BASELINE_CE)
+        MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));
+    else
+        MDM_TRY(mdm_executor_agree_statistics(t->executor, t->baseline));
     write_epoch_event(t, stage, epoch, images);
     return MDM_OK;
 }

@@ -25,7 +25,8 @@ static mdm_status load_rows(mdm_trainer *t, mdm_split split, int64_t first, int6
     return MDM_OK;
 }
 
-mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding, float *logits) {
+mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding,
+                                 float *logits) {
     int64_t first, count, d = t->layout->embedding, c = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
     mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
@@ -34,7 +35,8 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, MDM_TRAIN, first + done, rows));
-        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE, &out));
+        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
+                                     &out));
         if (loss) mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c, loss + done);
         if (embedding) memcpy(embedding + done * d, out.embedding, sizeof(float) * (size_t)(rows * d));
         if (logits) memcpy(logits + done * c, out.logits, sizeof(float) * (size_t)(rows * c));
@@ -42,7 +44,8 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
     return MDM_OK;
 }
 
-/* Counts right answers among the first one and five of a row; ties count for the lower class, so constant outputs earn nothing. */
+/* Counts right answers among the first one and five of a row; ties count for the lower class, so constant
+ * outputs earn nothing. */
 static void count_hits(const float *probability, int classes, int label, int64_t *hits) {
     int better = 0;
     for (int c = 0; c < classes; c++)
@@ -52,14 +55,15 @@ static void count_hits(const float *probability, int classes, int label, int64_t
 }
 
 /* Adds a network's softmax of test samples [first, first + count) to sum [count, C]. */
-static mdm_status add_predictions(mdm_trainer *t, mdm_network *network, int64_t first, int64_t count, float *sum,
-                                  float *one) {
+static mdm_status add_predictions(mdm_trainer *t, mdm_network *network, int64_t first, int64_t count,
+                                  float *sum, float *one) {
     int classes = t->layout->spec.classes;
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, MDM_TEST, first + done, rows));
-        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE, &out));
+        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
+                                     &out));
         mdm_softmax(out.logits, rows, classes, one);
         for (int64_t i = 0; i < rows * classes; i++) sum[done * classes + i] += one[i];
     }
@@ -78,7 +82,8 @@ mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count, 
     MDM_TRY(MDM_ALLOCATE(sum, (mine + EVALUATION_ROWS) * (long long)classes, "test predictions"));
     one = sum + (size_t)mine * (size_t)classes;
     mdm_status status = MDM_OK;
-    for (int n = 0; status == MDM_OK && n < count; n++) /* networks outside: their weights are laid out once */
+    for (int n = 0; status == MDM_OK && n < count;
+         n++) /* networks outside: their weights are laid out once */
         status = add_predictions(t, networks[n], first, mine, sum, one);
     for (int64_t i = 0; status == MDM_OK && i < mine; i++)
         count_hits(sum + i * classes, classes, labels[first + i], hits);

@@ -43,7 +43,8 @@ static void describe_place(const mdm_trainer *t, place_text *place) {
     if (sched_getaffinity(0, sizeof cores, &cores) != 0) return;
     for (int i = 0; i < CPU_SETSIZE && used + 8 < sizeof place->binding; i++)
         if (CPU_ISSET(i, &cores))
-            used += (size_t)snprintf(place->binding + used, sizeof place->binding - used, used ? ",%d" : "%d", i);
+            used +=
+                (size_t)snprintf(place->binding + used, sizeof place->binding - used, used ? ",%d" : "%d", i);
 }
 
 static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
@@ -88,7 +89,8 @@ static void announce(const mdm_trainer *t, int resumed) {
     mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes, %s", t->config.data.train,
              (long long)t->data->train_count, (long long)t->data->test_count, t->data->height, t->data->width,
              t->data->channels, t->data->classes, t->data->resident ? "in memory" : "streamed");
-    mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name, t->precision == MDM_BF16 ? "bf16" : "fp32");
+    mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name,
+             t->precision == MDM_BF16 ? "bf16" : "fp32");
     mdm_info("%d network%s %s, width %d: %.2f M weights each; results in %s", t->network_count,
              t->network_count > 1 ? "s" : "", t->layout->spec.arch, t->layout->spec.base_width,
              (double)t->layout->weight_count / 1e6, t->folder->path);
@@ -174,15 +176,18 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
         out->removed = o->counts.removed;
     }
     char *path = mdm_run_folder_division(t->folder->path, epoch);
-    mdm_status status = path ? mdm_division_write(path, &division) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status =
+        path ? mdm_division_write(path, &division) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
     free(path);
     if (status == MDM_OK && embedding) status = write_division_weights(t, epoch);
     /* a division file is for people; a full disk does not end the training */
-    if (status != MDM_OK) mdm_warn("the division of epoch %lld could not be saved: %s", (long long)epoch, mdm_last_message());
+    if (status != MDM_OK)
+        mdm_warn("the division of epoch %lld could not be saved: %s", (long long)epoch, mdm_last_message());
     return MDM_OK;
 }
 
-/* Sum of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all get it). */
+/* Sum of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
+ * get it). */
 static mdm_status predict_training(mdm_trainer *t, float *all) {
     int64_t first, count, classes = t->layout->spec.classes, samples = t->data->train_count;
     int ranks = mdm_comm_size(t->comm);
@@ -211,16 +216,19 @@ static mdm_status predict_training(mdm_trainer *t, float *all) {
     return status;
 }
 
-/* Out of distribution: removed by every network's latest division. Otherwise clean when the mean clean probability is above the
- * threshold or the prediction agrees with the given label. */
+/* Out of distribution: removed by every network's latest division. Otherwise clean when the mean clean
+ * probability is above the threshold or the prediction agrees with the given label. */
 static void judge(const mdm_trainer *t, const float *clean, const int32_t *suggested, uint8_t *verdict) {
     const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
     for (int64_t i = 0; i < t->data->train_count; i++) {
         int removed = 0;
         for (int n = 0; n < t->network_count; n++) removed += t->opinions[n].split[i] == MDM_REMOVED;
-        if (removed == t->network_count) verdict[i] = MDM_OUT_OF_DISTRIBUTION;
-        else if (suggested[i] == given[i] || clean[i] > 0.5f) verdict[i] = MDM_CLEAN;
-        else verdict[i] = MDM_MISLABELLED;
+        if (removed == t->network_count)
+            verdict[i] = MDM_OUT_OF_DISTRIBUTION;
+        else if (suggested[i] == given[i] || clean[i] > 0.5f)
+            verdict[i] = MDM_CLEAN;
+        else
+            verdict[i] = MDM_MISLABELLED;
     }
 }
 
@@ -242,9 +250,11 @@ static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
         mdm_labels_mean(a->ood_score, b ? b->ood_score : NULL, samples, score);
         judge(t, clean, suggested, verdict);
         for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
-        mdm_label_table table = {samples, ids, mdm_store_labels(t->store, MDM_TRAIN), suggested, clean, score, verdict};
+        mdm_label_table table = {samples, ids,    mdm_store_labels(t->store, MDM_TRAIN), suggested, clean,
+                                 score,   verdict};
         char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_LABELS);
-        status = path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
+        status =
+            path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
         free(path);
     }
     free(clean);
@@ -286,7 +296,8 @@ static mdm_status write_summary(mdm_trainer *t) {
                      .device = mdm_device_get_info(t->device)->name,
                      .precision = t->precision == MDM_BF16 ? "bf16" : "fp32"};
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_SUMMARY);
-    mdm_status status = path ? mdm_summary_write(path, &s) : mdm_fail(MDM_RESOURCE, "out of memory for summary.json");
+    mdm_status status =
+        path ? mdm_summary_write(path, &s) : mdm_fail(MDM_RESOURCE, "out of memory for summary.json");
     free(path);
     return status;
 }
@@ -300,7 +311,8 @@ static void tell_end(mdm_trainer *t) {
         mdm_info("test accuracy of the %s: %.4f (%.4f before the semi-supervised phase)",
                  t->network_count > 1 ? "ensemble" : "network", t->latest.top1, t->before_semi.top1);
     if (t->baseline_score[0].top1 >= 0) mdm_info("cross entropy alone: %.4f", t->baseline_score[0].top1);
-    if (t->baseline_score[1].top1 >= 0) mdm_info("symmetric cross entropy alone: %.4f", t->baseline_score[1].top1);
+    if (t->baseline_score[1].top1 >= 0)
+        mdm_info("symmetric cross entropy alone: %.4f", t->baseline_score[1].top1);
     mdm_info("done in %.0f s; results in %s", mdm_seconds() - t->started, t->folder->path);
 }
 

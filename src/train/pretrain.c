@@ -1,12 +1,13 @@
-/* Self-supervised start: SimCLR on two strong views of every sample, labels unused (Chen et al. 2020). Both views go through the
- * network in one pass. */
+/* Self-supervised start: SimCLR on two strong views of every sample, labels unused (Chen et al. 2020). Both
+ * views go through the network in one pass. */
 #include "trainer.h"
 
 static mdm_status list_step(mdm_trainer *t, int64_t step, int64_t *n, int64_t *first, int64_t *count) {
     int64_t start;
     mdm_step_range(t->data->train_count, t->steps, step, &start, n);
     mdm_comm_my_slice(t->comm, *n, first, count);
-    for (int64_t i = 0; i < *count; i++) t->sample_list[i] = t->sample_list[*count + i] = t->order[start + *first + i];
+    for (int64_t i = 0; i < *count; i++)
+        t->sample_list[i] = t->sample_list[*count + i] = t->order[start + *first + i];
     return MDM_OK;
 }
 
@@ -42,12 +43,14 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     for (int64_t i = 0; i < 2 * count; i++)
         t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);
     MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, 2 * count));
-    mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list, t->images_buffer[0]);
-    MDM_TRY(mdm_executor_forward(t->executor, net, (int)(2 * count), t->images_buffer[0], MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(t->contrast, n, first, count, (float)t->config.pretrain.temperature, 1.0f, out.projection,
-                              t->gradient, &loss));
-    MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient, NULL, 0,
-                                  1));
+    mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
+                   t->images_buffer[0]);
+    MDM_TRY(
+        mdm_executor_forward(t->executor, net, (int)(2 * count), t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    MDM_TRY(mdm_contrast_loss(t->contrast, n, first, count, (float)t->config.pretrain.temperature, 1.0f,
+                              out.projection, t->gradient, &loss));
+    MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
+                                  NULL, 0, 1));
     MDM_TRY(mdm_comm_reduce_wait(t->comm));
     mdm_network_step(t->device, net, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, rate, rate,
                      (float)t->config.pretrain.momentum, (float)t->config.pretrain.weight_decay);

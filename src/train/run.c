@@ -1,8 +1,8 @@
 /* The run, told top to bottom.
  *
- * Pretraining (labels unused), first removal of out-of-distribution samples, robust warm-up; then, every few epochs, the
- * division into clean, noisy and removed samples, and MixEMatch training on it; after each epoch the ensemble is tested and the state
- * saved. Baselines, where asked for, come last.
+ * Pretraining (labels unused), first removal of out-of-distribution samples, robust warm-up; then, every few
+ * epochs, the division into clean, noisy and removed samples, and MixEMatch training on it; after each epoch
+ * the ensemble is tested and the state saved. Baselines, where asked for, come last.
  */
 #include "mdm/base/log.h"
 #include "trainer.h"
@@ -69,7 +69,8 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     return MDM_OK;
 }
 
-/* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to begin. */
+/* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to
+ * begin. */
 static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     if (stage != MDM_STAGE_PRETRAIN) MDM_TRY(test_ensemble(t, stage, epoch));
     t->place.position++;
@@ -77,7 +78,8 @@ static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     int32_t stop = mdm_signals_stop();
     MDM_TRY(mdm_comm_all_reduce(t->comm, &stop, 1, MDM_INT32, MDM_MAX));
     if (last || stop || t->place.position % t->config.checkpoint.every == 0) MDM_TRY(mdm_save_checkpoint(t));
-    if (stop && !last) return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
+    if (stop && !last)
+        return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
     return MDM_OK;
 }
 

@@ -1,5 +1,5 @@
-/* MixEMatch epochs: each network trains on the other's split (co-divide, DivideMix). An epoch has one step per batch of labelled
- * samples; unlabelled ones are drawn from an endless run of permutations. */
+/* MixEMatch epochs: each network trains on the other's split (co-divide, DivideMix). An epoch has one step
+ * per batch of labelled samples; unlabelled ones are drawn from an endless run of permutations. */
 #include "mdm/base/log.h"
 #include "trainer.h"
 #include <string.h>
@@ -13,13 +13,17 @@ static mdm_random order_stream(const mdm_trainer *t, int network, int64_t epoch,
                              mdm_view_number(MDM_STAGE_SEMI, network, list));
 }
 
-/* The epoch's labelled samples in order, and the unlabelled ones repeated until every step has as many of them. */
-static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *labelled, int64_t *unlabelled) {
+/* The epoch's labelled samples in order, and the unlabelled ones repeated until every step has as many of
+ * them. */
+static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *labelled,
+                          int64_t *unlabelled) {
     const uint8_t *split = t->opinions[guide_of(t, network)].split;
     *labelled = *unlabelled = 0;
     for (int64_t i = 0; i < t->data->train_count; i++) {
-        if (split[i] == MDM_LABELLED) t->order[(*labelled)++] = i;
-        else if (split[i] == MDM_UNLABELLED) t->unlabelled[(*unlabelled)++] = i;
+        if (split[i] == MDM_LABELLED)
+            t->order[(*labelled)++] = i;
+        else if (split[i] == MDM_UNLABELLED)
+            t->unlabelled[(*unlabelled)++] = i;
     }
     mdm_random random = order_stream(t, network, epoch, 1, 0);
     mdm_random_shuffle(&random, t->order, *labelled);
@@ -46,8 +50,8 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
         return MDM_OK;
     }
     if (unlabelled == 0)
-        mdm_warn("epoch %lld, network %c: no unlabelled samples; steps use labelled views only", (long long)epoch,
-                 'a' + network);
+        mdm_warn("epoch %lld, network %c: no unlabelled samples; steps use labelled views only",
+                 (long long)epoch, 'a' + network);
     t->steps = mdm_step_count(labelled, t->config.train.batch);
     most = labelled / t->steps + (labelled % t->steps != 0);
     share = most / mdm_comm_size(t->comm) + 1;
@@ -75,9 +79,10 @@ static int64_t sample_of_row(const mdm_trainer *t, int64_t start, int64_t n, int
     return group < 2 ? t->order[start + i] : t->pool[start + i];
 }
 
-/* Fills the image buffers: weak views, strong views, and the partners' strong views, which are made again here whoever
- * owns them. */
-static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, int64_t start, const mdm_semi_batch *b) {
+/* Fills the image buffers: weak views, strong views, and the partners' strong views, which are made again
+ * here whoever owns them. */
+static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, int64_t start,
+                              const mdm_semi_batch *b) {
     mdm_view mixed = t->config.semi.views == MDM_CONFIG_VIEWS_STRONG ? MDM_VIEW_STRONG : MDM_VIEW_WEAK;
     int64_t rows = b->groups * b->count;
     for (int64_t i = 0; i < rows; i++) {
@@ -103,7 +108,8 @@ static mdm_semi_options step_options(const mdm_trainer *t) {
                           .lambda_xe = (float)t->config.semi.lambda_xe,
                           .lambda_ue = (float)t->config.semi.lambda_ue,
                           .lambda_contrast = (float)t->config.semi.lambda_c};
-    o.rce_weight = t->config.semi.supervised == MDM_CONFIG_SUPERVISED_SCE ? (float)t->config.semi.rce_weight : 0.0f;
+    o.rce_weight =
+        t->config.semi.supervised == MDM_CONFIG_SUPERVISED_SCE ? (float)t->config.semi.rce_weight : 0.0f;
     return o;
 }
 
@@ -117,8 +123,8 @@ static float ramp_at(const mdm_trainer *t, double epoch) {
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
     const mdm_opinion *guide = &t->opinions[guide_of(t, network)];
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
-    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_MIXUP, (uint32_t)epoch, (uint64_t)number,
-                                          (uint32_t)network);
+    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_MIXUP, (uint32_t)epoch,
+                                          (uint64_t)number, (uint32_t)network);
     mdm_semi_batch b = {.groups = t->groups};
     mdm_semi_result result;
     int64_t start;

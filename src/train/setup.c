@@ -10,14 +10,18 @@
 static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     (void)ranks;
     if (c->device == MDM_CONFIG_DEVICE_CUDA)
-        return mdm_fail(MDM_RESOURCE, "device=cuda: this build computes on CPUs only; use device=cpu or auto");
+        return mdm_fail(MDM_RESOURCE,
+                        "device=cuda: this build computes on CPUs only; use device=cpu or auto");
     if (c->model.init[0])
-        return mdm_fail(MDM_USAGE, "model.init=%s: starting from a weights file is not in this version yet", c->model.init);
+        return mdm_fail(MDM_USAGE, "model.init=%s: starting from a weights file is not in this version yet",
+                        c->model.init);
     if (c->data.validation[0])
-        return mdm_fail(MDM_USAGE, "data.validation=%s: validation is not in this version yet", c->data.validation);
+        return mdm_fail(MDM_USAGE, "data.validation=%s: validation is not in this version yet",
+                        c->data.validation);
     if (c->train.micro_batch > 0 && c->train.micro_batch < c->train.batch)
-        return mdm_fail(MDM_USAGE, "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
-                                   "smaller train.batch, or more ranks",
+        return mdm_fail(MDM_USAGE,
+                        "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
+                        "smaller train.batch, or more ranks",
                         c->train.micro_batch);
     if (c->report || c->tensorboard)
         return mdm_fail(MDM_USAGE, "%s=true: not in this version yet; metrics.jsonl has the numbers",
@@ -32,17 +36,20 @@ static mdm_status open_data(mdm_trainer *t) {
     const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
     MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
     t->data = mdm_store_get_info(t->store);
-    MDM_TRY(mdm_config_check_data(&t->config, t->data->train_count, t->data->classes, t->data->height, t->data->width));
+    MDM_TRY(mdm_config_check_data(&t->config, t->data->train_count, t->data->classes, t->data->height,
+                                  t->data->width));
     return mdm_config_check_ranks(&t->config, mdm_comm_size(t->comm));
 }
 
 static mdm_status choose_device(mdm_trainer *t) {
-    MDM_TRY(mdm_choose_threads(t->comm, t->config.run.threads, &t->threads, t->thread_text, sizeof t->thread_text));
+    MDM_TRY(mdm_choose_threads(t->comm, t->config.run.threads, &t->threads, t->thread_text,
+                               sizeof t->thread_text));
     MDM_TRY(mdm_device_create_cpu(t->threads, 1, &t->device));
     const mdm_device_info *info = mdm_device_get_info(t->device);
     t->precision = t->config.train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
     if (t->precision == MDM_BF16 && !info->has_bf16)
-        return mdm_fail(MDM_RESOURCE, "train.precision=bf16: this processor (%s) has no bfloat16 arithmetic; use fp32",
+        return mdm_fail(MDM_RESOURCE,
+                        "train.precision=bf16: this processor (%s) has no bfloat16 arithmetic; use fp32",
                         info->name);
     return MDM_OK;
 }
@@ -84,12 +91,14 @@ static mdm_status allocate_state(mdm_trainer *t) {
         MDM_TRY(MDM_ALLOCATE(o->split, samples, "the samples' state"));
         o->auc_noise = o->auc_ood = NAN;
     }
-    return mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads, &t->views);
+    return mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
+                            &t->views);
 }
 
 mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
     int64_t image = (int64_t)t->data->channels * t->data->height * t->data->width;
-    int64_t width = t->layout->spec.classes > t->layout->spec.projection ? t->layout->spec.classes : t->layout->spec.projection;
+    int64_t width = t->layout->spec.classes > t->layout->spec.projection ? t->layout->spec.classes
+                                                                         : t->layout->spec.projection;
     if (rows > t->image_rows) {
         for (int i = 0; i < 3; i++) {
             free(t->images_buffer[i]);
@@ -130,7 +139,9 @@ static mdm_status open_folder(mdm_trainer *t) {
     MDM_TRY(mdm_run_folder_open(t->config.run.folder, &t->folder));
     if (t->folder->is_new || t->options.force) return MDM_OK;
     if (strcmp(t->config.resume, "never") == 0)
-        return mdm_fail(MDM_USAGE, "%s holds a run and resume=never; choose another folder (run=...), resume=auto to go on, or --force to begin afresh",
+        return mdm_fail(MDM_USAGE,
+                        "%s holds a run and resume=never; choose another folder (run=...), resume=auto to go "
+                        "on, or --force to begin afresh",
                         t->folder->path);
     return MDM_OK;
 }
@@ -189,7 +200,7 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_device_destroy(t->device);
     mdm_views_destroy(t->views);
     mdm_store_close(t->store);
-    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled, t->pool,      t->sample_list,
+    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled, t->pool,     t->sample_list,
                       t->view_list, t->weights, t->row_loss, t->row_label,  t->gradient, t->permutation};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(t);

@@ -20,7 +20,8 @@ static void print_mask(const cpu_set_t *cores, char *text, size_t size) {
         if (!CPU_ISSET(i, cores)) continue;
         int end = i;
         while (end + 1 < CPU_SETSIZE && CPU_ISSET(end + 1, cores)) end++;
-        used += (size_t)snprintf(text + used, size - used, end > i ? "%s%d-%d" : "%s%d", used ? "," : "", i, end);
+        used +=
+            (size_t)snprintf(text + used, size - used, end > i ? "%s%d-%d" : "%s%d", used ? "," : "", i, end);
         i = end;
     }
 }
@@ -47,13 +48,15 @@ mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int *threads, char
     int available = CPU_COUNT(&mine.cores);
     print_mask(&mine.cores, cores, sizeof cores);
     *threads = configured > 0 ? configured : available / sharing > 0 ? available / sharing : 1;
-    snprintf(text, (size_t)size, "%d rank%s, %d thread%s each (rank 0 on %s: cores %s, shared by %d rank%s)%s", ranks,
-             ranks > 1 ? "s" : "", *threads, *threads > 1 ? "s" : "", mine.host, cores, sharing, sharing > 1 ? "s" : "",
-             configured > 0 ? ", as run.threads says" : "");
+    snprintf(text, (size_t)size,
+             "%d rank%s, %d thread%s each (rank 0 on %s: cores %s, shared by %d rank%s)%s", ranks,
+             ranks > 1 ? "s" : "", *threads, *threads > 1 ? "s" : "", mine.host, cores, sharing,
+             sharing > 1 ? "s" : "", configured > 0 ? ", as run.threads says" : "");
     if (configured <= 0 && available == 1 && online > 1 && (long)mdm_comm_node_size(comm) < online)
-        mdm_warn("each rank is bound to one core though the node has %ld; start with mpirun --bind-to none, or "
-                 "--map-by slot:PE=n for n cores a rank",
-                 online);
+        mdm_warn(
+            "each rank is bound to one core though the node has %ld; start with mpirun --bind-to none, or "
+            "--map-by slot:PE=n for n cores a rank",
+            online);
     if (sharing > available)
         mdm_warn("%d ranks share %d core%s on %s; fewer ranks would be as fast", sharing, available,
                  available > 1 ? "s" : "", mine.host);

@@ -2,7 +2,6 @@
 #ifndef MDM_TRAIN_TRAINER_H
 #define MDM_TRAIN_TRAINER_H
 
-#include "mdm/train/contrast.h"
 #include "mdm/base/config.h"
 #include "mdm/data/store.h"
 #include "mdm/divide/gmm.h"
@@ -10,6 +9,7 @@
 #include "mdm/model/executor.h"
 #include "mdm/report/metrics.h"
 #include "mdm/report/run_folder.h"
+#include "mdm/train/contrast.h"
 #include "mdm/train/run.h"
 #include "mdm/train/semi_step.h"
 #include "views.h"
@@ -25,8 +25,8 @@ typedef enum mdm_stage {
     MDM_STAGE_DONE
 } mdm_stage;
 
-/* Where a run stands: `position` counts the epochs of all stages, `network` and `step` the place inside one. The sums of the epoch
- * begun travel along, so that its metrics survive a stop. */
+/* Where a run stands: `position` counts the epochs of all stages, `network` and `step` the place inside one.
+ * The sums of the epoch begun travel along, so that its metrics survive a stop. */
 typedef struct mdm_place {
     int64_t position, network, step;
     double sums[MDM_PART_COUNT + 2]; /* loss, parts, confident share; each times the step's rows */
@@ -82,7 +82,7 @@ typedef struct mdm_trainer {
     mdm_semi_workspace *workspace;
     int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
     int groups;                             /* of a MixEMatch step */
-    float *gradient, *weights; /* rows: logits gradient; sample weights */
+    float *gradient, *weights;              /* rows: logits gradient; sample weights */
     float *row_loss;
     int32_t *row_label;
     int64_t *permutation;
@@ -95,8 +95,8 @@ typedef struct mdm_trainer {
 } mdm_trainer;
 
 /* setup.c: opens everything; collective. */
-MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options,
-                                           mdm_trainer **trainer);
+MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config,
+                                           const mdm_run_options *options, mdm_trainer **trainer);
 void mdm_trainer_close(mdm_trainer *trainer);
 /* Room for steps of `rows` image rows and `samples` listed samples; not inside a step. */
 MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples);
@@ -105,12 +105,13 @@ MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int6
 mdm_stage mdm_stage_of(const mdm_trainer *t, int64_t position, int64_t *epoch);
 int64_t mdm_position_count(const mdm_trainer *t);
 const char *mdm_stage_name(mdm_stage stage);
-/* Steps of n samples in batches of at least `batch` (fewer when n is smaller), sizes differing by one: step s has
- * items [*first, *first + *count). The reference's array_split. */
+/* Steps of n samples in batches of at least `batch` (fewer when n is smaller), sizes differing by one: step s
+ * has items [*first, *first + *count). The reference's array_split. */
 int64_t mdm_step_count(int64_t n, int64_t batch);
 void mdm_step_range(int64_t n, int64_t steps, int64_t step, int64_t *first, int64_t *count);
 
-/* One epoch of one network in each stage: `prepare` plans it (collective, may allocate), `step` does one step. */
+/* One epoch of one network in each stage: `prepare` plans it (collective, may allocate), `step` does one
+ * step. */
 typedef struct mdm_step_report {
     double loss, parts[MDM_PART_COUNT], confident;
     int64_t rows, images; /* global rows that the loss is a mean of; images trained on */
@@ -119,7 +120,8 @@ typedef struct mdm_stage_methods {
     mdm_status (*prepare)(mdm_trainer *t, int network, int64_t epoch);
     mdm_status (*step)(mdm_trainer *t, int network, int64_t epoch, int64_t step, mdm_step_report *report);
 } mdm_stage_methods;
-extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_semi_methods, mdm_baseline_methods;
+extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_semi_methods,
+    mdm_baseline_methods;
 
 /* epoch.c: runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
 MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch);
@@ -130,12 +132,13 @@ MDM_MUST_CHECK mdm_status mdm_divide(mdm_trainer *t, int64_t epoch);
 
 /* evaluate.c. The network that predictions are made with: the average where model.ema is on. */
 mdm_network *mdm_predicting_network(mdm_trainer *t, int number);
-/* Collective. This rank's slice of all training samples without augmentation: loss [n] of the given labels, embedding [n,D] and
- * logits [n,C]; each may be NULL. */
-MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding,
-                                                float *logits);
+/* Collective. This rank's slice of all training samples without augmentation: loss [n] of the given labels,
+ * embedding [n,D] and logits [n,C]; each may be NULL. */
+MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss,
+                                                float *embedding, float *logits);
 /* Collective. Test accuracy of the sum of the networks' softmax. */
-MDM_MUST_CHECK mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count, mdm_score *score);
+MDM_MUST_CHECK mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count,
+                                            mdm_score *score);
 
 /* checkpoint.c */
 MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
@@ -143,7 +146,8 @@ MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
 
 /* outputs.c */
-MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding, const float *logits);
+MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,
+                                             const float *logits);
 MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);
 MDM_MUST_CHECK mdm_status mdm_write_results(mdm_trainer *t);

@@ -1,4 +1,5 @@
-/* From stored pictures to the rows of a step: augmentation by the sample's own random stream, then normalisation. */
+/* From stored pictures to the rows of a step: augmentation by the sample's own random stream, then
+ * normalisation. */
 #include "views.h"
 #include "mdm/base/random.h"
 #include <omp.h>
@@ -28,7 +29,8 @@ mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int th
     views->width = info->width;
     views->channels = info->channels;
     for (int c = 0; c < info->channels; c++)
-        for (int v = 0; v < 256; v++) views->normal[c][v] = ((float)v / 255.0f - info->mean[c]) / info->std[c];
+        for (int v = 0; v < 256; v++)
+            views->normal[c][v] = ((float)v / 255.0f - info->mean[c]) / info->std[c];
     long long image = (long long)info->height * info->width * info->channels;
     mdm_status status = MDM_ALLOCATE(views->scratch, 3 * image * threads, "views");
     if (status != MDM_OK) {
@@ -61,7 +63,8 @@ mdm_status mdm_views_reserve(mdm_views *views, int64_t count) {
 }
 
 mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samples, int64_t count) {
-    if (count > views->capacity) return mdm_fail(MDM_LOST, "no room was made for %lld samples", (long long)count);
+    if (count > views->capacity)
+        return mdm_fail(MDM_LOST, "no room was made for %lld samples", (long long)count);
     for (int64_t i = 0; i < count; i++) views->samples[i] = samples[i];
     views->count = count;
     return mdm_store_fetch(views->store, split, samples, count, views->pictures);
@@ -75,18 +78,19 @@ static void normalise(const mdm_views *views, const uint8_t *picture, float *ima
             image[(size_t)c * (size_t)pixels + (size_t)p] = views->normal[c][picture[p * channels + c]];
 }
 
-void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch, uint32_t number,
-                    const uint32_t *numbers, float *images) {
+void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                    uint32_t number, const uint32_t *numbers, float *images) {
     size_t size = (size_t)views->height * (size_t)views->width * (size_t)views->channels;
 #pragma omp parallel for schedule(static) num_threads(views->threads)
     for (int64_t i = 0; i < count; i++) {
         uint8_t *mine = views->scratch + 3 * size * (size_t)omp_get_thread_num();
         const uint8_t *picture = views->pictures[first + i];
         if (kind != MDM_VIEW_NONE) {
-            mdm_random random = mdm_random_stream(views->seed, MDM_RANDOM_AUGMENT, epoch,
-                                                  (uint64_t)views->samples[first + i], numbers ? numbers[i] : number);
-            mdm_augment_view(kind, &random, picture, views->height, views->width, views->channels, views->padding, mine,
-                             mine + size);
+            mdm_random random =
+                mdm_random_stream(views->seed, MDM_RANDOM_AUGMENT, epoch, (uint64_t)views->samples[first + i],
+                                  numbers ? numbers[i] : number);
+            mdm_augment_view(kind, &random, picture, views->height, views->width, views->channels,
+                             views->padding, mine, mine + size);
             picture = mine;
         }
         normalise(views, picture, images + size * (size_t)i);

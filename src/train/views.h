@@ -1,4 +1,5 @@
-/* Views: augmented, normalised images of listed samples, as a pure function of (seed, stage, network, epoch, sample, view). */
+/* Views: augmented, normalised images of listed samples, as a pure function of (seed, stage, network, epoch,
+ * sample, view). */
 #ifndef MDM_TRAIN_VIEWS_H
 #define MDM_TRAIN_VIEWS_H
 
@@ -8,22 +9,25 @@
 typedef struct mdm_views mdm_views;
 
 /* `threads` scratch buffers are made; `padding` is that of the random crop. */
-MDM_MUST_CHECK mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int threads, mdm_views **views);
+MDM_MUST_CHECK mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int threads,
+                                           mdm_views **views);
 void mdm_views_destroy(mdm_views *views);
 /* Room for `count` listed samples. */
 MDM_MUST_CHECK mdm_status mdm_views_reserve(mdm_views *views, int64_t count);
 
-/* Loads the pictures of a step's samples; they stay until the next load. mdm_store_prefetch beforehand hides the reading. */
-MDM_MUST_CHECK mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samples, int64_t count);
+/* Loads the pictures of a step's samples; they stay until the next load. mdm_store_prefetch beforehand hides
+ * the reading. */
+MDM_MUST_CHECK mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samples,
+                                         int64_t count);
 
 /* Number of one view: the stage, the network and which of the sample's views. */
 static inline uint32_t mdm_view_number(int stage, int network, int view) {
     return ((uint32_t)stage << 16) | ((uint32_t)network << 8) | (uint32_t)view;
 }
 
-/* Makes `count` images [channels,H,W], float, normalised, of the loaded pictures first .. first + count - 1 of the list. `numbers`
- * [count] are view numbers, or NULL: then all have `number`. */
-void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch, uint32_t number,
-                    const uint32_t *numbers, float *images);
+/* Makes `count` images [channels,H,W], float, normalised, of the loaded pictures first .. first + count - 1
+ * of the list. `numbers` [count] are view numbers, or NULL: then all have `number`. */
+void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                    uint32_t number, const uint32_t *numbers, float *images);
 
 #endif

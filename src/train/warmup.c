@@ -1,5 +1,5 @@
-/* Robust warm-up on the given labels: symmetric cross entropy per sample on weak views; removed samples weigh nothing. The
- * baselines are the same loop over all samples with one loss alone. */
+/* Robust warm-up on the given labels: symmetric cross entropy per sample on weak views; removed samples weigh
+ * nothing. The baselines are the same loop over all samples with one loss alone. */
 #include "mdm/model/losses.h"
 #include "trainer.h"
 #include <string.h>
@@ -24,8 +24,9 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
 }
 
 /* The supervised step that warm-up and baselines share. `keep` [N] weighs samples, NULL: all alike. */
-static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network, int64_t epoch,
-                                  int64_t number, const uint8_t *keep, float rce_weight, mdm_step_report *report) {
+static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network,
+                                  int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
+                                  mdm_step_report *report) {
     int64_t start, n, first, count;
     int classes = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
@@ -39,15 +40,16 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
         t->weights[i] = keep ? (float)keep[sample] : 1.0f;
     }
     MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count));
-    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch, mdm_view_number((int)stage, network, 0), NULL,
-                   t->images_buffer[0]);
+    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
+                   mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]);
     MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     mdm_sce_hard_forward(out.logits, t->row_label, count, classes, 1.0f, rce_weight, t->row_loss);
     double loss = mdm_weighted_sum(t->row_loss, t->weights, count) / (double)n;
     memset(t->gradient, 0, sizeof(float) * (size_t)(count * classes));
-    mdm_sce_hard_backward(out.logits, t->row_label, t->weights, count, classes, 1.0f, rce_weight, 1.0f / (float)n,
-                          t->gradient);
-    MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient, 0, 1));
+    mdm_sce_hard_backward(out.logits, t->row_label, t->weights, count, classes, 1.0f, rce_weight,
+                          1.0f / (float)n, t->gradient);
+    MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
+                                  0, 1));
     MDM_TRY(mdm_comm_reduce_wait(t->comm));
     double epochs = t->config.train.epochs;
     mdm_network_step(t->device, net, MDM_STEP_ALL,
@@ -62,11 +64,14 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     return MDM_OK;
 }
 
-static mdm_status warmup_step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
-    return supervised_step(t, t->networks[network], MDM_STAGE_WARMUP, network, epoch, number, t->keep, 1.0f, report);
+static mdm_status warmup_step(mdm_trainer *t, int network, int64_t epoch, int64_t number,
+                              mdm_step_report *report) {
+    return supervised_step(t, t->networks[network], MDM_STAGE_WARMUP, network, epoch, number, t->keep, 1.0f,
+                           report);
 }
 
-static mdm_status baseline_step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+static mdm_status baseline_step(mdm_trainer *t, int network, int64_t epoch, int64_t number,
+                                mdm_step_report *report) {
     int64_t unused;
     mdm_stage stage = mdm_stage_of(t, t->place.position, &unused);
     return supervised_step(t, t->baseline, stage, network, epoch, number, NULL,

@@ -1,5 +1,5 @@
-/* Networks against the golden numbers: forward, every gradient, running statistics and three optimizer steps, the
- * same on any number of ranks; and finite differences through the whole network. */
+/* Networks against the golden numbers: forward, every gradient, running statistics and three optimizer steps,
+ * the same on any number of ranks; and finite differences through the whole network. */
 #include "golden.h"
 #include "mdm/base/random.h"
 #include "mdm/comm/comm.h"
@@ -71,7 +71,8 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     assert_int_equal(mdm_device_create_cpu(1, 0, &b->device), MDM_OK);
     assert_int_equal(mdm_layout_create(s, &b->layout), MDM_OK);
     assert_int_equal(mdm_network_create(b->layout, 1, 0, &b->network), MDM_OK);
-    assert_int_equal(mdm_executor_create(b->device, comm, b->layout, precision, batchnorm, &b->executor), MDM_OK);
+    assert_int_equal(mdm_executor_create(b->device, comm, b->layout, precision, batchnorm, &b->executor),
+                     MDM_OK);
     load_values(b, "initial", b->network->weights, b->network->statistics);
     mdm_network_touch(b->network);
     mdm_comm_my_slice(comm, b->golden->rows, &b->first, &b->count);
@@ -108,7 +109,8 @@ static float *gather_rows(bench *b, const float *mine, int width) {
     return all;
 }
 
-/* mean sce_hard + 0.1 nt_xent(first half, second half, 0.5), over all ranks' rows; gradients of this rank's rows. */
+/* mean sce_hard + 0.1 nt_xent(first half, second half, 0.5), over all ranks' rows; gradients of this rank's
+ * rows. */
 static double golden_loss(bench *b, float *logits_gradient, float *projection_gradient) {
     const mdm_network_spec *s = &b->golden->spec;
     int rows = b->golden->rows, pairs = rows / 2, p = s->projection;
@@ -119,11 +121,12 @@ static double golden_loss(bench *b, float *logits_gradient, float *projection_gr
     mdm_sce_hard_forward(logits, b->label, rows, s->classes, 1, 1, loss);
     double value = mdm_weighted_sum(loss, NULL, rows) / rows;
     mdm_normalize_forward(z, rows, p, z, norm);
-    value += 0.1 * mdm_nt_xent(z, pairs, 0, pairs, p, 0.5f, 0.1f / (float)rows, unit_gradient, scratch) / rows;
+    value +=
+        0.1 * mdm_nt_xent(z, pairs, 0, pairs, p, 0.5f, 0.1f / (float)rows, unit_gradient, scratch) / rows;
     mdm_normalize_backward(z, norm, unit_gradient, rows, p, unit_gradient);
     memset(logits_gradient, 0, sizeof(float) * (size_t)(b->count * s->classes));
-    mdm_sce_hard_backward(b->out.logits, b->label + b->first, NULL, b->count, s->classes, 1, 1, 1.0f / (float)rows,
-                          logits_gradient);
+    mdm_sce_hard_backward(b->out.logits, b->label + b->first, NULL, b->count, s->classes, 1, 1,
+                          1.0f / (float)rows, logits_gradient);
     memcpy(projection_gradient, unit_gradient + b->first * p, sizeof(float) * (size_t)(b->count * p));
     free(logits);
     free(loss);
@@ -139,10 +142,11 @@ static double forward_and_backward(bench *b) {
     float *dlogits = calloc((size_t)(b->count * s->classes) + 1, sizeof(float));
     float *dprojection = calloc((size_t)(b->count * s->projection) + 1, sizeof(float));
     assert_int_equal(
-        mdm_executor_forward(b->executor, b->network, (int)b->count, b->images, MDM_PASS_TRAIN, &b->out), MDM_OK);
+        mdm_executor_forward(b->executor, b->network, (int)b->count, b->images, MDM_PASS_TRAIN, &b->out),
+        MDM_OK);
     double loss = golden_loss(b, dlogits, dprojection);
-    assert_int_equal(mdm_executor_backward(b->executor, b->network, (int)b->count, b->images, NULL, dprojection, dlogits,
-                                           0, 1),
+    assert_int_equal(mdm_executor_backward(b->executor, b->network, (int)b->count, b->images, NULL,
+                                           dprojection, dlogits, 0, 1),
                      MDM_OK);
     assert_int_equal(mdm_comm_reduce_wait(comm), MDM_OK);
     free(dlogits);
@@ -159,15 +163,15 @@ static void assert_rows(bench *b, const float *mine, int width, const char *name
     free(expected);
 }
 
-static void assert_tensors(bench *b, const float *actual, const float *expected, int statistics, double absolute,
-                           double relative) {
+static void assert_tensors(bench *b, const float *actual, const float *expected, int statistics,
+                           double absolute, double relative) {
     for (int i = 0; i < b->layout->tensor_count; i++) {
         const mdm_tensor_info *t = &b->layout->tensors[i];
         if ((t->role == MDM_TENSOR_STATISTIC) != statistics) continue;
         double largest = 0; /* tolerances are relative to the tensor's size, not to each element's */
         for (int64_t j = 0; j < t->count; j++) largest = fmax(largest, fabs(expected[t->offset + j]));
-        assert_close(actual + t->offset, expected + t->offset, t->count, absolute + relative * largest, relative,
-                     t->name);
+        assert_close(actual + t->offset, expected + t->offset, t->count, absolute + relative * largest,
+                     relative, t->name);
     }
 }
 
@@ -227,7 +231,8 @@ static void three_optimizer_steps_and_the_evaluation_after_them_are_golden(void 
         assert_tensors(&b, b.network->weights, expected, 0, 1e-4, 5e-3);
         free(expected);
         assert_int_equal(
-            mdm_executor_forward(b.executor, b.network, (int)b.count, b.images, MDM_PASS_EVALUATE, &b.out), MDM_OK);
+            mdm_executor_forward(b.executor, b.network, (int)b.count, b.images, MDM_PASS_EVALUATE, &b.out),
+            MDM_OK);
         assert_rows(&b, b.out.logits, b.golden->spec.classes, "eval_logits", 2e-2);
         bench_close(&b);
     }

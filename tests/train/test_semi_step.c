@@ -1,6 +1,6 @@
 /* One MixEMatch step of two networks against the golden numbers, on any number of ranks. */
-#include "mdm/train/semi_step.h"
 #include "golden.h"
+#include "mdm/train/semi_step.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -71,15 +71,22 @@ static void open_setting(setting *s) {
     assert_int_equal(mdm_network_create(s->layout, 1, 1, &s->b), MDM_OK);
     load_network(s->layout, s->a, "/step/semi/net_a");
     load_network(s->layout, s->b, "/step/semi/net_b");
-    assert_int_equal(mdm_executor_create(s->device, comm, s->layout, MDM_FP32, MDM_BATCHNORM_SYNC, &s->executor), MDM_OK);
+    assert_int_equal(
+        mdm_executor_create(s->device, comm, s->layout, MDM_FP32, MDM_BATCHNORM_SYNC, &s->executor), MDM_OK);
     assert_int_equal(mdm_semi_workspace_create(comm, s->layout, N, &s->workspace), MDM_OK);
     s->views = golden_floats("/step/semi/views", NULL);
     s->label = golden_ints("/step/semi/label", NULL);
     s->clean = golden_floats("/step/semi/clean_probability", NULL);
     s->permutation = golden_longs("/step/semi/permutation", NULL);
-    s->options = (mdm_semi_options){.temperature = 0.5f, .confidence = 0.3f, .contrast_temperature = 0.05f,
-                                    .lambda_x = 1, .lambda_u = 100, .lambda_xe = 1, .lambda_ue = 100,
-                                    .lambda_contrast = 1, .rce_weight = 1};
+    s->options = (mdm_semi_options){.temperature = 0.5f,
+                                    .confidence = 0.3f,
+                                    .contrast_temperature = 0.05f,
+                                    .lambda_x = 1,
+                                    .lambda_u = 100,
+                                    .lambda_xe = 1,
+                                    .lambda_ue = 100,
+                                    .lambda_contrast = 1,
+                                    .rce_weight = 1};
     s->batch = (mdm_semi_batch){.n = N, .groups = 4, .lambda = 0.7f, .ramp = 0.25f};
     mdm_comm_my_slice(comm, N, &s->batch.first, &s->batch.count);
     fill_batch(s);
@@ -114,8 +121,8 @@ static void one_whole_mixematch_step_is_golden(void **state) {
     setting s;
     mdm_semi_result result;
     open_setting(&s);
-    assert_int_equal(
-        mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result), MDM_OK);
+    assert_int_equal(mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result),
+                     MDM_OK);
     assert_golden_number(result.parts[MDM_PART_X], "/step/semi/lx", 1e-4);
     assert_golden_number(result.parts[MDM_PART_U], "/step/semi/lu", 1e-3);
     assert_golden_number(result.parts[MDM_PART_XE], "/step/semi/lxe", 1e-4);
@@ -145,8 +152,8 @@ static void the_guesser_is_only_read(void **state) {
     open_setting(&s);
     float *before = malloc(sizeof(float) * (size_t)s.layout->statistic_count);
     memcpy(before, s.b->statistics, sizeof(float) * (size_t)s.layout->statistic_count);
-    assert_int_equal(
-        mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result), MDM_OK);
+    assert_int_equal(mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result),
+                     MDM_OK);
     assert_memory_equal(before, s.b->statistics, sizeof(float) * (size_t)s.layout->statistic_count);
     free(before);
     close_setting(&s);
@@ -161,8 +168,8 @@ static void a_step_without_unlabelled_samples_has_no_consistency_part(void **sta
     s.batch.groups = 2;
     assert_int_equal(mdm_executor_plan(s.executor, (int)(2 * s.batch.count), 0), MDM_OK);
     for (int64_t i = 0; i < 2 * N; i++) s.permutation[i] = (i + 3) % (2 * N);
-    assert_int_equal(
-        mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result), MDM_OK);
+    assert_int_equal(mdm_semi_step(comm, s.executor, s.a, s.b, &s.options, &s.batch, s.workspace, &result),
+                     MDM_OK);
     assert_true(result.parts[MDM_PART_U] == 0 && result.parts[MDM_PART_UE] == 0);
     assert_true(result.parts[MDM_PART_X] > 0 && isfinite(result.loss));
     close_setting(&s);

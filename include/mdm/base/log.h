@@ -15,8 +15,8 @@ void mdm_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mdm_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mdm_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The progress line of a stage: rewritten in place on a terminal, otherwise printed at most every 30 s (and when
- * `final`). Text without newline. Only rank 0 prints. */
+/* The progress line of a stage: rewritten in place on a terminal, otherwise printed at most every 30 s (and
+ * when `final`). Text without newline. Only rank 0 prints. */
 void mdm_progress(const char *text, int final);
 
 /* Seconds of a monotonic clock. */

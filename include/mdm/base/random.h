@@ -1,8 +1,9 @@
 /* Counter-based random numbers: Philox 4x32-10 (Salmon et al., SC 2011).
  *
- * Every draw of the program is a pure function of (seed, purpose, epoch, item, view, draw), so it depends neither on the
- * number of ranks nor on the order of the work, and a restart needs no generator state. `item` is a sample index, a step
- * or a parameter, as the purpose says. Header only: the same text is compiled for the CPU and for CUDA.
+ * Every draw of the program is a pure function of (seed, purpose, epoch, item, view, draw), so it depends
+ * neither on the number of ranks nor on the order of the work, and a restart needs no generator state. `item`
+ * is a sample index, a step or a parameter, as the purpose says. Header only: the same text is compiled for
+ * the CPU and for CUDA.
  */
 #ifndef MDM_BASE_RANDOM_H
 #define MDM_BASE_RANDOM_H
@@ -17,11 +18,11 @@
 #endif
 
 typedef enum mdm_purpose {
-    MDM_RANDOM_WEIGHTS = 1,   /* item: tensor number; view: network */
-    MDM_RANDOM_AUGMENT = 2,   /* item: sample; view: stage, network and view number packed by the caller */
-    MDM_RANDOM_ORDER = 3,     /* permutation of an epoch's samples; view: network and list */
-    MDM_RANDOM_MIXUP = 4,     /* item: step; view: network */
-    MDM_RANDOM_NOISE = 5,     /* label noise injection */
+    MDM_RANDOM_WEIGHTS = 1,    /* item: tensor number; view: network */
+    MDM_RANDOM_AUGMENT = 2,    /* item: sample; view: stage, network and view number packed by the caller */
+    MDM_RANDOM_ORDER = 3,      /* permutation of an epoch's samples; view: network and list */
+    MDM_RANDOM_MIXUP = 4,      /* item: step; view: network */
+    MDM_RANDOM_NOISE = 5,      /* label noise injection */
     MDM_RANDOM_VALIDATION = 6, /* choice of the validation samples */
     MDM_RANDOM_TEST = 7
 } mdm_purpose;
@@ -34,7 +35,8 @@ typedef struct mdm_random {
 } mdm_random;
 
 MDM_INLINE void mdm_philox(const uint32_t key_in[2], const uint32_t counter[4], uint32_t out[4]) {
-    uint32_t k0 = key_in[0], k1 = key_in[1], c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+    uint32_t k0 = key_in[0], k1 = key_in[1], c0 = counter[0], c1 = counter[1], c2 = counter[2],
+             c3 = counter[3];
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
         uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
@@ -52,7 +54,8 @@ MDM_INLINE void mdm_philox(const uint32_t key_in[2], const uint32_t counter[4], 
 }
 
 /* A stream of draws for one (seed, purpose, epoch, item, view). */
-MDM_INLINE mdm_random mdm_random_stream(uint64_t seed, mdm_purpose purpose, uint32_t epoch, uint64_t item, uint32_t view) {
+MDM_INLINE mdm_random mdm_random_stream(uint64_t seed, mdm_purpose purpose, uint32_t epoch, uint64_t item,
+                                        uint32_t view) {
     mdm_random r;
     r.key[0] = (uint32_t)seed;
     r.key[1] = (uint32_t)(seed >> 32) ^ ((uint32_t)purpose * 0x85EBCA6Bu);
@@ -79,7 +82,8 @@ MDM_INLINE float mdm_random_uniform(mdm_random *r) {
     return (float)(mdm_random_bits(r) >> 8) * (1.0f / 16777216.0f);
 }
 
-/* Uniform in (0, 1) with 52 bits, for logarithms. (With 53, adding a half would round the largest one up to 1.) */
+/* Uniform in (0, 1) with 52 bits, for logarithms. (With 53, adding a half would round the largest one up
+ * to 1.) */
 MDM_INLINE double mdm_random_open(mdm_random *r) {
     uint64_t high = mdm_random_bits(r), low = mdm_random_bits(r);
     return ((double)(((high << 32) | low) >> 12) + 0.5) * (1.0 / 4503599627370496.0);

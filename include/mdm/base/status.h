@@ -1,9 +1,9 @@
 /* Status codes and the message that goes with them.
  *
  * Every function that can fail returns an mdm_status. The value is the exit code the program ends with
- * (CONTRACT: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 a rank or link was
- * lost, 75 stopped by a signal). The text, which names the file, key or rank and says what to do, is set by
- * mdm_fail() where it is known best and kept per thread until the next failure.
+ * (CONTRACT: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 a rank or link
+ * was lost, 75 stopped by a signal). The text, which names the file, key or rank and says what to do, is set
+ * by mdm_fail() where it is known best and kept per thread until the next failure.
  */
 #ifndef MDM_BASE_STATUS_H
 #define MDM_BASE_STATUS_H
@@ -27,22 +27,23 @@ mdm_status mdm_fail(mdm_status code, const char *format, ...) __attribute__((for
 const char *mdm_last_message(void);
 
 /* Returns the status of `call` from the enclosing function unless it is MDM_OK. */
-#define MDM_TRY(call)                                                                                                  \
-    do {                                                                                                               \
-        mdm_status mdm_try_status_ = (call);                                                                           \
-        if (mdm_try_status_ != MDM_OK) return mdm_try_status_;                                                         \
+#define MDM_TRY(call)                                                                                        \
+    do {                                                                                                     \
+        mdm_status mdm_try_status_ = (call);                                                                 \
+        if (mdm_try_status_ != MDM_OK) return mdm_try_status_;                                               \
     } while (0)
 
 /* Like MDM_TRY, for functions with something to release: stores into `status` and jumps to `label`. */
-#define MDM_TRY_OR(status, call, label)                                                                                \
-    do {                                                                                                               \
-        (status) = (call);                                                                                             \
-        if ((status) != MDM_OK) goto label;                                                                            \
+#define MDM_TRY_OR(status, call, label)                                                                      \
+    do {                                                                                                     \
+        (status) = (call);                                                                                   \
+        if ((status) != MDM_OK) goto label;                                                                  \
     } while (0)
 
-/* Zeroed memory of count * size bytes, or MDM_RESOURCE naming `what`. The caller frees with free(). 64-byte aligned. */
+/* Zeroed memory of count * size bytes, or MDM_RESOURCE naming `what`. The caller frees with free(). 64-byte
+ * aligned. */
 MDM_MUST_CHECK mdm_status mdm_allocate(void **memory, long long count, long long size, const char *what);
-#define MDM_ALLOCATE(pointer, count, what)                                                                             \
+#define MDM_ALLOCATE(pointer, count, what)                                                                   \
     mdm_allocate((void **)&(pointer), (long long)(count), (long long)sizeof(*(pointer)), (what))
 
 #endif

@@ -12,21 +12,24 @@ int mdm_edit_distance(const char *a, const char *b);
 /* The nearest of `count` names to `name`, or NULL when none is near enough to be a plausible typing error. */
 const char *mdm_nearest_name(const char *name, const char *const *names, int count);
 
-/* Copies `text` into `out` with control characters written as \xNN, cut to `size` bytes: for quoting untrusted text. */
+/* Copies `text` into `out` with control characters written as \xNN, cut to `size` bytes: for quoting
+ * untrusted text. */
 const char *mdm_printable(const char *text, char *out, size_t size);
 
 /* Creates `path` and its missing parents. MDM_RESOURCE with the reason otherwise. */
 MDM_MUST_CHECK mdm_status mdm_make_folders(const char *path);
 
-/* Writes the whole content to `path` so that a reader sees the old file or the new one, never a torn one: temporary file
- * beside it, fsync, rename, fsync of the folder. On failure the old file stays and the temporary one is removed. */
+/* Writes the whole content to `path` so that a reader sees the old file or the new one, never a torn one:
+ * temporary file beside it, fsync, rename, fsync of the folder. On failure the old file stays and the
+ * temporary one is removed. */
 MDM_MUST_CHECK mdm_status mdm_write_file(const char *path, const void *content, size_t bytes);
 
-/* Reads a whole file, at most `limit` bytes (MDM_INPUT beyond), into a new zero-terminated buffer that the caller frees. */
+/* Reads a whole file, at most `limit` bytes (MDM_INPUT beyond), into a new zero-terminated buffer that the
+ * caller frees. */
 MDM_MUST_CHECK mdm_status mdm_read_file(const char *path, size_t limit, char **content, size_t *bytes);
 
-/* A growing text buffer (for JSON, CSV, HTML). Starts zeroed; the owner frees `data`. After a failed allocation `failed`
- * is set and further calls do nothing, so one check at the end is enough. */
+/* A growing text buffer (for JSON, CSV, HTML). Starts zeroed; the owner frees `data`. After a failed
+ * allocation `failed` is set and further calls do nothing, so one check at the end is enough. */
 typedef struct mdm_text {
     char *data;
     size_t length, capacity;

@@ -1,6 +1,8 @@
-/* Data set files in memory: reading, checking and writing /train, /test, names and statistics (CONTRACT section 3).
+/* Data set files in memory: reading, checking and writing /train, /test, names and statistics (CONTRACT
+ * section 3).
  *
- * For importers, noise injection and inspection, which handle a data set as a whole. Training uses mdm/data/store.h.
+ * For importers, noise injection and inspection, which handle a data set as a whole. Training uses
+ * mdm/data/store.h.
  */
 #ifndef MDM_DATA_DATASET_FILE_H
 #define MDM_DATA_DATASET_FILE_H
@@ -18,34 +20,38 @@ typedef struct mdm_dataset {
     int64_t train_count, test_count; /* test_count 0: no test set */
     int height, width, channels, classes;
     uint8_t *train_images, *test_images; /* [N,H,W,C] */
-    int32_t *train_labels, *true_labels, *test_labels; /* true_labels NULL when unknown; -1: no class of this set */
-    char **ids;         /* [train_count] or NULL */
-    char **class_names; /* [classes] or NULL */
+    int32_t *train_labels, *true_labels,
+        *test_labels;      /* true_labels NULL when unknown; -1: no class of this set */
+    char **ids;            /* [train_count] or NULL */
+    char **class_names;    /* [classes] or NULL */
     float mean[3], std[3]; /* per channel, of pixel / 255 */
     mdm_dataset_note notes[MDM_MOST_NOTES];
     int note_count;
 } mdm_dataset;
 
-/* Allocates images and labels for the given sizes (true labels with `with_truth`); everything else is empty. The caller owns it. */
-MDM_MUST_CHECK mdm_status mdm_dataset_create(int64_t train_count, int64_t test_count, int height, int width, int channels,
-                                             int classes, int with_truth, mdm_dataset **dataset);
+/* Allocates images and labels for the given sizes (true labels with `with_truth`); everything else is empty.
+ * The caller owns it. */
+MDM_MUST_CHECK mdm_status mdm_dataset_create(int64_t train_count, int64_t test_count, int height, int width,
+                                             int channels, int classes, int with_truth,
+                                             mdm_dataset **dataset);
 void mdm_dataset_destroy(mdm_dataset *dataset);
 /* Copies. */
 MDM_MUST_CHECK mdm_status mdm_dataset_add_note(mdm_dataset *dataset, const char *key, const char *value);
-MDM_MUST_CHECK mdm_status mdm_dataset_set_class_names(mdm_dataset *dataset, const char *const *names, int count);
+MDM_MUST_CHECK mdm_status mdm_dataset_set_class_names(mdm_dataset *dataset, const char *const *names,
+                                                      int count);
 /* Mean and standard deviation of the training images per channel; a constant channel gets deviation 1. */
 void mdm_dataset_statistics(mdm_dataset *dataset);
 
 /* Reads and checks a whole file. MDM_INPUT, one line, for everything that is wrong with it. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read(const char *path, mdm_dataset **dataset);
-/* The same without pictures (the image pointers stay NULL); *offset tells where contiguous pictures begin in the file, -1 when they are
- * chunked, for train and test. */
+/* The same without pictures (the image pointers stay NULL); *offset tells where contiguous pictures begin in
+ * the file, -1 when they are chunked, for train and test. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset, int64_t offset[2]);
 /* Reads pictures [first, first + count) of a split (0 train, 1 test) into `images`. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
                                                   uint8_t *images);
-/* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with `force`, else
- * MDM_USAGE. The same data set gives the same bytes. */
+/* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with
+ * `force`, else MDM_USAGE. The same data set gives the same bytes. */
 MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);
 
 #endif

@@ -1,12 +1,13 @@
 /* The store: a data set file opened by all ranks, its labels, and its pictures by index.
  *
- * File format: CONTRACT section 3. Pictures that fit live in memory once per node (a shared window filled by all ranks of
- * the node); otherwise they are read from the file, and mdm_store_prefetch lets a thread read the next step's
- * pictures while the present step computes.
+ * File format: CONTRACT section 3. Pictures that fit live in memory once per node (a shared window filled by
+ * all ranks of the node); otherwise they are read from the file, and mdm_store_prefetch lets a thread read
+ * the next step's pictures while the present step computes.
  *
- * MDM_RESIDENT_AUTO keeps pictures in memory when they take less than half of what every node has left (MemAvailable and the
- * control group's limit) and the shared window can be had; otherwise it streams. Chunked or compressed pictures have no
- * fixed place in the file: streamed, they are read by mdm_store_fetch itself, and prefetching does nothing.
+ * MDM_RESIDENT_AUTO keeps pictures in memory when they take less than half of what every node has left
+ * (MemAvailable and the control group's limit) and the shared window can be had; otherwise it streams.
+ * Chunked or compressed pictures have no fixed place in the file: streamed, they are read by mdm_store_fetch
+ * itself, and prefetching does nothing.
  */
 #ifndef MDM_DATA_STORE_H
 #define MDM_DATA_STORE_H
@@ -25,20 +26,24 @@ typedef struct mdm_store_info {
     int classes;                     /* from class_names where present, else 1 + the largest label */
     float mean[3], std[3];           /* per channel, of pixel / 255 */
     int resident;                    /* 1: pictures in memory, 0: streamed */
-    uint64_t fingerprint;            /* XXH3 of shapes, labels and a sample of the pictures: tells one data set from another */
+    uint64_t fingerprint; /* XXH3 of shapes, labels and a sample of the pictures: tells one data set from
+                             another */
     const char *path;
 } mdm_store_info;
 
-/* Collective. Opens and checks the file: everything wrong with it is found here, on rank 0, and all ranks return the same
- * MDM_INPUT. The store is owned by the caller; mdm_store_close is collective. */
-MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident resident, mdm_store **store);
-/* The same with the test set of another file: its /test group, or its /train group when it has no /test. NULL: as above. */
+/* Collective. Opens and checks the file: everything wrong with it is found here, on rank 0, and all ranks
+ * return the same MDM_INPUT. The store is owned by the caller; mdm_store_close is collective. */
+MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident resident,
+                                         mdm_store **store);
+/* The same with the test set of another file: its /test group, or its /train group when it has no /test.
+ * NULL: as above. */
 MDM_MUST_CHECK mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
                                                    mdm_resident resident, mdm_store **store);
 void mdm_store_close(mdm_store *store);
 const mdm_store_info *mdm_store_get_info(const mdm_store *store);
 
-/* Given labels [count] of a split; the true ones [train_count], or NULL when the file has none (-1: no class of this set). */
+/* Given labels [count] of a split; the true ones [train_count], or NULL when the file has none (-1: no class
+ * of this set). */
 const int32_t *mdm_store_labels(const mdm_store *store, mdm_split split);
 const int32_t *mdm_store_true_labels(const mdm_store *store);
 /* The sample's id from /train/ids, or NULL when the file has none. */
@@ -46,12 +51,13 @@ const char *mdm_store_id(const mdm_store *store, int64_t index);
 /* The class's name from /class_names, or NULL. */
 const char *mdm_store_class_name(const mdm_store *store, int label);
 
-/* Announces which pictures the next call of mdm_store_fetch will ask for; reading starts in the background (streamed stores; nothing to
- * do for resident ones). The indices are copied. */
-MDM_MUST_CHECK mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count);
-/* Points pictures[i] at the uint8 [H,W,C] picture of index[i]. Valid until the next fetch. Not collective. Indices may
- * repeat. Allocates only when `count` exceeds every earlier call's (streamed stores). */
-MDM_MUST_CHECK mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count,
-                                          const uint8_t **pictures);
+/* Announces which pictures the next call of mdm_store_fetch will ask for; reading starts in the background
+ * (streamed stores; nothing to do for resident ones). The indices are copied. */
+MDM_MUST_CHECK mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index,
+                                             int64_t count);
+/* Points pictures[i] at the uint8 [H,W,C] picture of index[i]. Valid until the next fetch. Not collective.
+ * Indices may repeat. Allocates only when `count` exceeds every earlier call's (streamed stores). */
+MDM_MUST_CHECK mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *index,
+                                          int64_t count, const uint8_t **pictures);
 
 #endif

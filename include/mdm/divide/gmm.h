@@ -1,7 +1,8 @@
 /* Two-component Gaussian mixture over all samples' losses: which labels are clean.
  *
- * Losses are scaled to [0, 1] by their minimum and maximum over all samples; the posterior of the component with the lower
- * mean is the clean probability (DivideMix, Li et al. 2020, section 3.1; formulas as scikit-learn's GaussianMixture).
+ * Losses are scaled to [0, 1] by their minimum and maximum over all samples; the posterior of the component
+ * with the lower mean is the clean probability (DivideMix, Li et al. 2020, section 3.1; formulas as
+ * scikit-learn's GaussianMixture).
  */
 #ifndef MDM_DIVIDE_GMM_H
 #define MDM_DIVIDE_GMM_H
@@ -21,13 +22,15 @@ typedef struct mdm_gmm {
     double log_likelihood;                  /* mean over samples, at the final parameters */
     double minimum, maximum;                /* of the losses before scaling, over all ranks */
     int iterations, converged;
-    int degenerate; /* 1: fewer than two samples, constant losses or an empty component: no split exists, everything counts as clean */
+    int degenerate; /* 1: fewer than two samples, constant losses or an empty component: no split exists,
+                       everything counts as clean */
     const char *degenerate_reason; /* static text, NULL when sound */
 } mdm_gmm;
 
-/* Collective. Fits `loss` [n] of this rank and all others' jointly; writes clean_probability [n]. The result is the same for any number of
- * ranks up to the rounding of double sums. Deterministic starts, best likelihood. Non-finite losses are MDM_NUMERIC. */
-MDM_MUST_CHECK mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n, const mdm_gmm_options *options,
-                                      mdm_gmm *gmm, float *clean_probability);
+/* Collective. Fits `loss` [n] of this rank and all others' jointly; writes clean_probability [n]. The result
+ * is the same for any number of ranks up to the rounding of double sums. Deterministic starts, best
+ * likelihood. Non-finite losses are MDM_NUMERIC. */
+MDM_MUST_CHECK mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n,
+                                      const mdm_gmm_options *options, mdm_gmm *gmm, float *clean_probability);
 
 #endif

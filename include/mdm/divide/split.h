@@ -11,14 +11,15 @@ typedef struct mdm_split_counts {
     int64_t removed, labelled, unlabelled;
 } mdm_split_counts;
 
-/* Not collective: every rank passes all N scores and gets the same answer. Marks in split [N] the `remove` samples of largest
- * ood_score (ties: lower index first) as MDM_REMOVED, the rest as MDM_LABELLED where clean_probability > threshold, else
- * MDM_UNLABELLED. */
+/* Not collective: every rank passes all N scores and gets the same answer. Marks in split [N] the `remove`
+ * samples of largest ood_score (ties: lower index first) as MDM_REMOVED, the rest as MDM_LABELLED where
+ * clean_probability > threshold, else MDM_UNLABELLED. */
 MDM_MUST_CHECK mdm_status mdm_split_samples(const float *ood_score, const float *clean_probability, int64_t n,
-                                            int64_t remove, double threshold, uint8_t *split, mdm_split_counts *counts);
+                                            int64_t remove, double threshold, uint8_t *split,
+                                            mdm_split_counts *counts);
 
-/* Area under the ROC curve of `score` for telling positive (positive[i] != 0) from the rest; ties count half. NaN when one
- * class is empty. MDM_RESOURCE when out of memory. */
+/* Area under the ROC curve of `score` for telling positive (positive[i] != 0) from the rest; ties count half.
+ * NaN when one class is empty. MDM_RESOURCE when out of memory. */
 MDM_MUST_CHECK mdm_status mdm_auc(const float *score, const uint8_t *positive, int64_t n, double *auc);
 
 #endif

@@ -1,8 +1,8 @@
 /* The executor: runs networks of one layout over planned buffers, forward and backward.
  *
- * A plan holds the convolutions for one number of rows; all plans share one arena of activations, and both networks share the
- * plans, because they run one after another. Batch norm statistics are summed over ranks (sync), kept to this rank (local) or taken
- * from the running ones (frozen).
+ * A plan holds the convolutions for one number of rows; all plans share one arena of activations, and both
+ * networks share the plans, because they run one after another. Batch norm statistics are summed over ranks
+ * (sync), kept to this rank (local) or taken from the running ones (frozen).
  */
 #ifndef MDM_MODEL_EXECUTOR_H
 #define MDM_MODEL_EXECUTOR_H
@@ -23,43 +23,48 @@ typedef enum mdm_pass {
 
 /* Where a forward pass left its results; valid until the next pass of the executor. Rows are this rank's. */
 typedef struct mdm_outputs {
-    const float *embedding;  /* [rows, D] */
-    const float *projection; /* [rows, projection], behind the head's batch norm, not normalised to unit length */
-    const float *logits;     /* [rows, C] */
+    const float *embedding; /* [rows, D] */
+    const float
+        *projection;     /* [rows, projection], behind the head's batch norm, not normalised to unit length */
+    const float *logits; /* [rows, C] */
 } mdm_outputs;
 
 MDM_MUST_CHECK mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout,
-                                              mdm_precision precision, mdm_batchnorm batchnorm, mdm_executor **executor);
+                                              mdm_precision precision, mdm_batchnorm batchnorm,
+                                              mdm_executor **executor);
 void mdm_executor_destroy(mdm_executor *executor);
 
-/* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less. To be called before
- * a stage's first step. Not collective. */
+/* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less.
+ * To be called before a stage's first step. Not collective. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only);
 /* Bytes of activations such a plan uses. */
 size_t mdm_executor_bytes(const mdm_executor *executor, int rows);
-/* Forgets all plans when there are more than `most` (new divisions bring new sizes). Not between forward and backward. */
+/* Forgets all plans when there are more than `most` (new divisions bring new sizes). Not between forward and
+ * backward. */
 void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 
 /* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows,
                                                const float *images, mdm_pass pass, mdm_outputs *outputs);
 
-/* Collective. Backward of the latest TRAIN or MIXED pass. Gradients with respect to its outputs, each [rows, ...] or
- * NULL; they are not modified. The weights' gradient is written to, or with `accumulate` added to, network->gradient, as
- * a sum over this rank's rows. With `reduce` buckets of it are handed to mdm_comm_reduce_start as soon as they are complete; the caller then
- * calls mdm_comm_reduce_wait. */
+/* Collective. Backward of the latest TRAIN or MIXED pass. Gradients with respect to its outputs, each [rows,
+ * ...] or NULL; they are not modified. The weights' gradient is written to, or with `accumulate` added to,
+ * network->gradient, as a sum over this rank's rows. With `reduce` buckets of it are handed to
+ * mdm_comm_reduce_start as soon as they are complete; the caller then calls mdm_comm_reduce_wait. */
 MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, int rows,
                                                 const float *images, const float *embedding_gradient,
-                                                const float *projection_gradient, const float *logits_gradient,
-                                                int accumulate, int reduce);
+                                                const float *projection_gradient,
+                                                const float *logits_gradient, int accumulate, int reduce);
 
 /* The classifier alone, for mixed embeddings: logits [rows, C] = embedding * W^T + b. */
 void mdm_classifier_forward(const mdm_network *network, int rows, const float *embedding, float *logits);
-/* Its backward: embedding_gradient [rows, D] is written (may be NULL); the weights' gradient is written or added to. */
-void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding, const float *logits_gradient,
-                             float *embedding_gradient, int accumulate);
+/* Its backward: embedding_gradient [rows, D] is written (may be NULL); the weights' gradient is written or
+ * added to. */
+void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding,
+                             const float *logits_gradient, float *embedding_gradient, int accumulate);
 
-/* Collective. Averages the running statistics over ranks (needed under local batch norm before evaluating or saving). */
+/* Collective. Averages the running statistics over ranks (needed under local batch norm before evaluating or
+ * saving). */
 MDM_MUST_CHECK mdm_status mdm_executor_agree_statistics(mdm_executor *executor, mdm_network *network);
 
 #endif

@@ -1,8 +1,9 @@
 /* A network as data: a flat table of layers in execution order, and the table of its tensors.
  *
- * PreActResNet with the CIFAR stem (conv3x3, batch norm, ReLU), four stages, global average pooling, a linear classifier (fc) and a projection
- * head (linear, batch norm) for contrast; names and shapes are those of the PyTorch modules in the reference, so
- * that weights travel both ways. Adding an architecture is adding a row to the table of stages in layout.c.
+ * PreActResNet with the CIFAR stem (conv3x3, batch norm, ReLU), four stages, global average pooling, a linear
+ * classifier (fc) and a projection head (linear, batch norm) for contrast; names and shapes are those of the
+ * PyTorch modules in the reference, so that weights travel both ways. Adding an architecture is adding a row
+ * to the table of stages in layout.c.
  */
 #ifndef MDM_MODEL_LAYOUT_H
 #define MDM_MODEL_LAYOUT_H
@@ -11,9 +12,9 @@
 #include <stdint.h>
 
 typedef struct mdm_network_spec {
-    char arch[32]; /* preact_resnet10, 18, 34 (basic blocks), 50, 101 (bottlenecks) */
-    int base_width; /* channels of the first stage; 64 in the publications */
-    int projection; /* outputs of the projection head */
+    char arch[32];               /* preact_resnet10, 18, 34 (basic blocks), 50, 101 (bottlenecks) */
+    int base_width;              /* channels of the first stage; 64 in the publications */
+    int projection;              /* outputs of the projection head */
     int channels, height, width; /* of the images */
     int classes;
 } mdm_network_spec;
@@ -23,19 +24,24 @@ typedef enum mdm_layer_kind { MDM_LAYER_CONVOLUTION, MDM_LAYER_NORM_RELU, MDM_LA
 /* One row of the execution table. Buffers hold activations, slots gradients; -1 means none. */
 typedef struct mdm_layer {
     mdm_layer_kind kind;
-    int input, output;    /* activation buffers; input -1 is the image, the pool's output is the embedding */
-    int residual;         /* norm and pool: buffer added to the input first */
-    int add_to_output;    /* convolution: adds to what the output holds */
-    int gradient;         /* slot of the gradient of the output (norm: replaced by that of the input) */
-    int other;            /* norm: second part of the output's gradient */
-    int input_gradient;   /* convolution: slot written */
+    int input, output;  /* activation buffers; input -1 is the image, the pool's output is the embedding */
+    int residual;       /* norm and pool: buffer added to the input first */
+    int add_to_output;  /* convolution: adds to what the output holds */
+    int gradient;       /* slot of the gradient of the output (norm: replaced by that of the input) */
+    int other;          /* norm: second part of the output's gradient */
+    int input_gradient; /* convolution: slot written */
     int in_channels, out_channels, height, width; /* of the input */
     int kernel, stride;
-    int weight;           /* convolution: tensor; norm: gamma, and weight + 1 is beta */
-    int running;          /* norm: buffer tensor of the running mean, running + 1 the variance */
+    int weight;  /* convolution: tensor; norm: gamma, and weight + 1 is beta */
+    int running; /* norm: buffer tensor of the running mean, running + 1 the variance */
 } mdm_layer;
 
-typedef enum mdm_tensor_role { MDM_TENSOR_ENCODER, MDM_TENSOR_CLASSIFIER, MDM_TENSOR_PROJECTION, MDM_TENSOR_STATISTIC } mdm_tensor_role;
+typedef enum mdm_tensor_role {
+    MDM_TENSOR_ENCODER,
+    MDM_TENSOR_CLASSIFIER,
+    MDM_TENSOR_PROJECTION,
+    MDM_TENSOR_STATISTIC
+} mdm_tensor_role;
 
 typedef struct mdm_tensor_info {
     char name[64];
@@ -56,14 +62,17 @@ typedef struct mdm_layout {
     int layer_count;
     mdm_buffer_info *buffers; /* activations */
     int buffer_count, slot_count;
-    mdm_tensor_info *tensors; /* weights in backward-ready order (encoder, classifier, projection), then statistics */
+    mdm_tensor_info
+        *tensors; /* weights in backward-ready order (encoder, classifier, projection), then statistics */
     int tensor_count, weight_count_tensors;
     int64_t weight_count, encoder_count, statistic_count; /* floats */
-    int classifier_weight, projection_weight, projection_gamma, projection_running; /* tensor numbers; bias or beta is the next */
+    int classifier_weight, projection_weight, projection_gamma,
+        projection_running; /* tensor numbers; bias or beta is the next */
     int layer_capacity, buffer_capacity, tensor_capacity;
 } mdm_layout;
 
-/* MDM_USAGE for an unknown architecture or impossible sizes, naming the config key. The caller owns the layout. */
+/* MDM_USAGE for an unknown architecture or impossible sizes, naming the config key. The caller owns the
+ * layout. */
 MDM_MUST_CHECK mdm_status mdm_layout_create(const mdm_network_spec *spec, mdm_layout **layout);
 void mdm_layout_destroy(mdm_layout *layout);
 /* Tensor number by name, or -1. */

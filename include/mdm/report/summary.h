@@ -12,9 +12,10 @@ typedef struct mdm_summary {
     int64_t epochs;                           /* done */
     double final_top1, final_top5, best_top1; /* of the ensemble on the test set, 0 to 1 */
     int64_t best_epoch;                       /* -1: none */
-    double before_semi_top1; /* of the ensemble at the end of warm-up: what the semi-supervised phase began with */
+    double before_semi_top1; /* of the ensemble at the end of warm-up: what the semi-supervised phase began
+                                with */
     double baseline_ce_top1, baseline_sce_top1; /* of one network trained with that loss alone */
-    double auc_noise[2], auc_ood[2]; /* networks a and b, of the last division */
+    double auc_noise[2], auc_ood[2];            /* networks a and b, of the last division */
     double seconds, seconds_pretrain, seconds_warmup, seconds_semi, seconds_divide, seconds_evaluate,
         seconds_baseline;
     double images_per_s; /* global, over the training stages */

@@ -1,4 +1,5 @@
-/* The run: pretraining, first removal, warm-up, divide, co-divided MixEMatch training, evaluation; with checkpoints. */
+/* The run: pretraining, first removal, warm-up, divide, co-divided MixEMatch training, evaluation; with
+ * checkpoints. */
 #ifndef MDM_TRAIN_RUN_H
 #define MDM_TRAIN_RUN_H
 
@@ -13,12 +14,13 @@ typedef struct mdm_run_options {
     char **arguments; /* the command line, for environment.json */
 } mdm_run_options;
 
-/* Collective. Trains as `config` says (all ranks pass the same) and writes the run folder. MDM_STOPPED after a signal, state
- * saved. All ranks return the same status. */
+/* Collective. Trains as `config` says (all ranks pass the same) and writes the run folder. MDM_STOPPED after
+ * a signal, state saved. All ranks return the same status. */
 MDM_MUST_CHECK mdm_status mdm_run(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options);
 
-/* Threads per rank by the affinity mask and the ranks that share it; `configured` > 0 overrides. Collective. Tells in `text` what
- * was chosen and why. Warns when one core would be shared. */
-MDM_MUST_CHECK mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int *threads, char *text, int size);
+/* Threads per rank by the affinity mask and the ranks that share it; `configured` > 0 overrides. Collective.
+ * Tells in `text` what was chosen and why. Warns when one core would be shared. */
+MDM_MUST_CHECK mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int *threads, char *text,
+                                             int size);
 
 #endif

@@ -1,7 +1,8 @@
 /* One MixEMatch step on given views and a given mix: the loss and its gradient (reference: semi_loss).
  *
- * Global rows are ordered [labelled view 1, labelled view 2, unlabelled view 1, unlabelled view 2], n each; this rank holds
- * samples [first, first + count) of each group. Without unlabelled samples there are two groups.
+ * Global rows are ordered [labelled view 1, labelled view 2, unlabelled view 1, unlabelled view 2], n each;
+ * this rank holds samples [first, first + count) of each group. Without unlabelled samples there are two
+ * groups.
  */
 #ifndef MDM_TRAIN_SEMI_STEP_H
 #define MDM_TRAIN_SEMI_STEP_H
@@ -9,27 +10,35 @@
 #include "mdm/model/executor.h"
 
 typedef struct mdm_semi_options {
-    float temperature;          /* of sharpening */
-    float confidence;           /* guesses below it do not count */
+    float temperature; /* of sharpening */
+    float confidence;  /* guesses below it do not count */
     float contrast_temperature;
     float lambda_x, lambda_u, lambda_xe, lambda_ue, lambda_contrast;
-    float rce_weight;           /* of the reverse cross entropy of the labelled part; 0 is plain cross entropy */
+    float rce_weight; /* of the reverse cross entropy of the labelled part; 0 is plain cross entropy */
 } mdm_semi_options;
 
 typedef struct mdm_semi_batch {
     int64_t n, first, count;
-    int groups; /* 4, or 2 without unlabelled samples */
-    const float *weak;            /* [groups * count, channels, H, W] */
-    const float *strong;          /* the same shape: the views that are mixed */
-    const float *partner;         /* the same shape: the strong view that row i is mixed with */
-    const int32_t *label;         /* [count] given labels of the labelled samples */
+    int groups;                     /* 4, or 2 without unlabelled samples */
+    const float *weak;              /* [groups * count, channels, H, W] */
+    const float *strong;            /* the same shape: the views that are mixed */
+    const float *partner;           /* the same shape: the strong view that row i is mixed with */
+    const int32_t *label;           /* [count] given labels of the labelled samples */
     const float *clean_probability; /* [count] */
-    const int64_t *permutation;   /* [groups * n] global rows */
-    float lambda;                 /* share of the row itself in the mix, >= 1/2 */
-    float ramp;                   /* 0..1, scales lambda_u and lambda_ue */
+    const int64_t *permutation;     /* [groups * n] global rows */
+    float lambda;                   /* share of the row itself in the mix, >= 1/2 */
+    float ramp;                     /* 0..1, scales lambda_u and lambda_ue */
 } mdm_semi_batch;
 
-enum { MDM_PART_X, MDM_PART_U, MDM_PART_XE, MDM_PART_UE, MDM_PART_CONTRAST, MDM_PART_BALANCE, MDM_PART_COUNT };
+enum {
+    MDM_PART_X,
+    MDM_PART_U,
+    MDM_PART_XE,
+    MDM_PART_UE,
+    MDM_PART_CONTRAST,
+    MDM_PART_BALANCE,
+    MDM_PART_COUNT
+};
 
 typedef struct mdm_semi_result {
     double loss, parts[MDM_PART_COUNT]; /* of the global batch; parts without their lambdas */
@@ -42,9 +51,9 @@ MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_la
                                                     mdm_semi_workspace **workspace);
 void mdm_semi_workspace_destroy(mdm_semi_workspace *workspace);
 
-/* Collective. Runs the three passes; leaves the gradient of the global loss, reduced over ranks, in network->gradient. `guesser`
- * (may be NULL) is the other network, only read. Plans for groups * count rows (with backward) and for 2 * count rows
- * (forward only) must exist. */
+/* Collective. Runs the three passes; leaves the gradient of the global loss, reduced over ranks, in
+ * network->gradient. `guesser` (may be NULL) is the other network, only read. Plans for groups * count rows
+ * (with backward) and for 2 * count rows (forward only) must exist. */
 MDM_MUST_CHECK mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
                                         mdm_network *guesser, const mdm_semi_options *options,
                                         const mdm_semi_batch *batch, mdm_semi_workspace *workspace,

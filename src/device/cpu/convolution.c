@@ -1,8 +1,8 @@
 /* Convolutions by oneDNN 2.x: the only file that knows its C API (3.x has another one).
  *
- * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the layout
- * each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is one buffer shared by
- * all primitives.
+ * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the
+ * layout each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is
+ * one buffer shared by all primitives.
  */
 #include "device.h"
 #include <stdio.h>
@@ -13,10 +13,10 @@
 #error "oneDNN 2.x is needed (libdnnl-dev of Debian 12 or Ubuntu 22.04)"
 #endif
 
-#define TRY_DNNL(call, what)                                                                                           \
-    do {                                                                                                               \
-        dnnl_status_t dnnl_code_ = (call);                                                                             \
-        if (dnnl_code_ != dnnl_success) return dnnl_failure(dnnl_code_, what);                                         \
+#define TRY_DNNL(call, what)                                                                                 \
+    do {                                                                                                     \
+        dnnl_status_t dnnl_code_ = (call);                                                                   \
+        if (dnnl_code_ != dnnl_success) return dnnl_failure(dnnl_code_, what);                               \
     } while (0)
 
 static mdm_status dnnl_failure(dnnl_status_t code, const char *what) {
@@ -28,7 +28,8 @@ static mdm_status dnnl_failure(dnnl_status_t code, const char *what) {
 /* One primitive with its arguments, ready to be executed. */
 typedef struct operation {
     dnnl_primitive_t primitive;
-    dnnl_memory_t source, weights, destination, scratch; /* destination: what is written, or the gradient read */
+    dnnl_memory_t source, weights, destination,
+        scratch; /* destination: what is written, or the gradient read */
 } operation;
 
 struct mdm_convolution {
@@ -39,17 +40,17 @@ struct mdm_convolution {
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
     dnnl_primitive_t image_reorder;
-    int in, out;                                       /* channels as oneDNN sees them: whole blocks */
-    float *padded;                                     /* weights with whole blocks, where the channels need it */
-    dnnl_memory_t plain_weights;                       /* float [out,in,k,k], handle set per call */
-    dnnl_primitive_t to_forward, to_backward;          /* weight reorders */
+    int in, out;                              /* channels as oneDNN sees them: whole blocks */
+    float *padded;                            /* weights with whole blocks, where the channels need it */
+    dnnl_memory_t plain_weights;              /* float [out,in,k,k], handle set per call */
+    dnnl_primitive_t to_forward, to_backward; /* weight reorders */
     dnnl_primitive_t from_gradient, from_gradient_add; /* weight gradient to the plain layout */
 };
 
 mdm_status mdm_onednn_start(mdm_device *device) {
     const dnnl_version_t *version = dnnl_version();
-    snprintf(device->info.library, sizeof device->info.library, "oneDNN %d.%d.%d", version->major, version->minor,
-             version->patch);
+    snprintf(device->info.library, sizeof device->info.library, "oneDNN %d.%d.%d", version->major,
+             version->minor, version->patch);
     TRY_DNNL(dnnl_engine_create(&device->engine, dnnl_cpu, 0), "engine");
     TRY_DNNL(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), "stream");
     return MDM_OK;
@@ -85,25 +86,28 @@ static mdm_status describe(dnnl_memory_desc_t *desc, int n, int c, int h, int w,
     return MDM_OK;
 }
 
-static mdm_status make_memory(mdm_device *device, const dnnl_memory_desc_t *desc, void *handle, dnnl_memory_t *memory) {
+static mdm_status make_memory(mdm_device *device, const dnnl_memory_desc_t *desc, void *handle,
+                              dnnl_memory_t *memory) {
     TRY_DNNL(dnnl_memory_create(memory, desc, device->engine, handle), "a memory object");
     return MDM_OK;
 }
 
-static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *from, const dnnl_memory_desc_t *to,
-                               int accumulate, dnnl_primitive_t *reorder) {
+static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *from,
+                               const dnnl_memory_desc_t *to, int accumulate, dnnl_primitive_t *reorder) {
     dnnl_primitive_desc_t description;
     dnnl_primitive_attr_t attributes;
     dnnl_post_ops_t post;
     TRY_DNNL(dnnl_primitive_attr_create(&attributes), "reorder attributes");
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library), "scratchpad mode");
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library),
+             "scratchpad mode");
     if (accumulate) {
         TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
         TRY_DNNL(dnnl_post_ops_append_sum(post, 1.0f), "sum post operation");
         TRY_DNNL(dnnl_primitive_attr_set_post_ops(attributes, post), "post operations");
         dnnl_post_ops_destroy(post);
     }
-    TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, from, device->engine, to, device->engine, attributes),
+    TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, from, device->engine, to, device->engine,
+                                                attributes),
              "a reorder description");
     dnnl_primitive_attr_destroy(attributes);
     TRY_DNNL(dnnl_primitive_create(reorder, description), "a reorder");
@@ -111,14 +115,15 @@ static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *fro
     return MDM_OK;
 }
 
-static mdm_status run_reorder(mdm_device *device, dnnl_primitive_t reorder, dnnl_memory_t from, dnnl_memory_t to) {
+static mdm_status run_reorder(mdm_device *device, dnnl_primitive_t reorder, dnnl_memory_t from,
+                              dnnl_memory_t to) {
     dnnl_exec_arg_t arguments[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
     TRY_DNNL(dnnl_primitive_execute(reorder, device->stream, 2, arguments), "a reorder");
     return MDM_OK;
 }
 
-static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, void *source, const dnnl_memory_desc_t *to,
-                          void *destination) {
+static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, void *source,
+                          const dnnl_memory_desc_t *to, void *destination) {
     dnnl_primitive_t reorder;
     dnnl_memory_t a, b;
     MDM_TRY(make_memory(device, from, source, &a));
@@ -131,16 +136,16 @@ static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, vo
     return status;
 }
 
-mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height, int width,
-                             mdm_precision precision, void *tensor) {
+mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
+                             int width, mdm_precision precision, void *tensor) {
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
     MDM_TRY(describe(&to, n, channels, height, width, data_type(precision), blocked(device)));
     return convert(device, &from, (void *)plain, &to, tensor);
 }
 
-mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int channels, int height, int width,
-                             mdm_precision precision, float *plain) {
+mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int channels, int height,
+                             int width, mdm_precision precision, float *plain) {
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, data_type(precision), blocked(device)));
     MDM_TRY(describe(&to, n, channels, height, width, dnnl_f32, dnnl_nchw));
@@ -150,7 +155,8 @@ mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int 
 /* Attributes of every convolution: scratch memory from us, and the residual sum where asked. */
 static mdm_status make_attributes(int add_to_output, dnnl_primitive_attr_t *attributes) {
     TRY_DNNL(dnnl_primitive_attr_create(attributes), "attributes");
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user), "scratchpad mode");
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user),
+             "scratchpad mode");
     if (add_to_output) {
         dnnl_post_ops_t post;
         TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
@@ -172,7 +178,8 @@ static mdm_status finish_operation(mdm_device *device, dnnl_primitive_desc_t des
     names->source = *dnnl_primitive_desc_query_md(description, source_query, 0);
     names->weights = *dnnl_primitive_desc_query_md(description, (dnnl_query_t)weights_query, 0);
     names->destination = *dnnl_primitive_desc_query_md(description, destination_query, 0);
-    const dnnl_memory_desc_t *scratch = dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
     MDM_TRY(reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
     TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a convolution");
     MDM_TRY(make_memory(device, &names->source, DNNL_MEMORY_NONE, &out->source));
@@ -214,21 +221,24 @@ static mdm_status describe_forward(mdm_convolution *c, const planning *plan, dnn
                                    dnnl_primitive_desc_t *description) {
     dnnl_convolution_desc_t desc;
     TRY_DNNL(dnnl_convolution_forward_desc_init(
-                 &desc, c->shape.forward_only ? dnnl_forward_inference : dnnl_forward_training, algorithm, &plan->x,
-                 &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
+                 &desc, c->shape.forward_only ? dnnl_forward_inference : dnnl_forward_training, algorithm,
+                 &plan->x, &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
              "a forward convolution");
-    if (dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL) != dnnl_success)
-        return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d", c->shape.in_channels,
-                        c->shape.out_channels, c->shape.height, c->shape.width);
+    if (dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL) !=
+        dnnl_success)
+        return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d",
+                        c->shape.in_channels, c->shape.out_channels, c->shape.height, c->shape.width);
     return MDM_OK;
 }
 
-/* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the reference loops. */
+/* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the
+ * reference loops. */
 static dnnl_alg_kind_t choose_algorithm(const mdm_convolution *c) {
     return c->device->winograd && !c->shape.from_image ? dnnl_convolution_auto : dnnl_convolution_direct;
 }
 
-static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint, layouts *names) {
+static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
+                               layouts *names) {
     dnnl_alg_kind_t algorithm = choose_algorithm(c);
     MDM_TRY(describe_forward(c, plan, algorithm, hint));
     if (algorithm != dnnl_convolution_direct && is_reference(*hint)) {
@@ -244,13 +254,13 @@ static mdm_status plan_backward_data(mdm_convolution *c, const planning *plan, d
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
     dnnl_alg_kind_t algorithm = choose_algorithm(c);
-    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, algorithm, &plan->x, &plan->w, &plan->y, plan->strides,
-                                                      plan->padding, plan->padding),
+    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, algorithm, &plan->x, &plan->w, &plan->y,
+                                                      plan->strides, plan->padding, plan->padding),
              "a backward convolution");
     TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
              "a backward convolution");
-    mdm_status status = finish_operation(c->device, description, dnnl_query_weights_md, &c->backward_data, names,
-                                         dnnl_query_diff_src_md, dnnl_query_diff_dst_md);
+    mdm_status status = finish_operation(c->device, description, dnnl_query_weights_md, &c->backward_data,
+                                         names, dnnl_query_diff_src_md, dnnl_query_diff_dst_md);
     dnnl_primitive_desc_destroy(description);
     return status;
 }
@@ -260,18 +270,21 @@ static mdm_status plan_backward_weights(mdm_convolution *c, const planning *plan
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
     dnnl_alg_kind_t algorithm = choose_algorithm(c);
-    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, algorithm, source, &plan->w_gradient, NULL, &plan->y,
-                                                         plan->strides, plan->padding, plan->padding),
+    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, algorithm, source, &plan->w_gradient, NULL,
+                                                         &plan->y, plan->strides, plan->padding,
+                                                         plan->padding),
              "a weight gradient");
     TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
              "a weight gradient");
-    mdm_status status = finish_operation(c->device, description, dnnl_query_diff_weights_md, &c->backward_weights,
-                                         names, dnnl_query_src_md, dnnl_query_diff_dst_md);
+    mdm_status status =
+        finish_operation(c->device, description, dnnl_query_diff_weights_md, &c->backward_weights, names,
+                         dnnl_query_src_md, dnnl_query_diff_dst_md);
     dnnl_primitive_desc_destroy(description);
     return status;
 }
 
-/* An image arrives as plain float [N,C,H,W]; where the convolution wants something else, it is reordered first. */
+/* An image arrives as plain float [N,C,H,W]; where the convolution wants something else, it is reordered
+ * first. */
 static mdm_status plan_image(mdm_convolution *c, const dnnl_memory_desc_t *wanted) {
     dnnl_memory_desc_t plain;
     const mdm_convolution_shape *s = &c->shape;
@@ -292,7 +305,8 @@ static mdm_status plan_weights(mdm_convolution *c, const layouts *forward, const
         MDM_TRY(MDM_ALLOCATE(c->padded, (int64_t)c->out * c->in * s->kernel * s->kernel, "padded weights"));
     MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_weights));
     MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
-    if (c->backward_data.primitive) MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
+    if (c->backward_data.primitive)
+        MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
     if (c->backward_weights.primitive) {
         MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 0, &c->from_gradient));
         MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 1, &c->from_gradient_add));
@@ -320,13 +334,15 @@ static mdm_status plan_all(mdm_convolution *c) {
     return plan_weights(c, &forward, &backward, &gradient);
 }
 
-mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shape *shape, mdm_convolution **out) {
+mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                  mdm_convolution **out) {
     mdm_convolution *c;
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
     c->device = device;
     c->shape = *shape;
-    /* Whole blocks of channels: with partial ones oneDNN falls back to its reference loops. The lanes beyond are zero. */
+    /* Whole blocks of channels: with partial ones oneDNN falls back to its reference loops. The lanes beyond
+     * are zero. */
     c->in = shape->from_image ? shape->in_channels : mdm_padded_channels(device, shape->in_channels);
     c->out = mdm_padded_channels(device, shape->out_channels);
     mdm_status status = plan_all(c);
@@ -364,14 +380,17 @@ void mdm_convolution_destroy(mdm_convolution *c) {
 
 /* Copies between the caller's weights and the padded ones, whose other lanes stay zero. */
 static void pad_weights(mdm_convolution *c, const float *weights) {
-    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel, row = (size_t)c->shape.in_channels * taps;
-    memset(c->padded, 0, sizeof(float) * (size_t)c->out * (size_t)c->in * taps); /* a gradient may have been there */
+    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel,
+           row = (size_t)c->shape.in_channels * taps;
+    memset(c->padded, 0,
+           sizeof(float) * (size_t)c->out * (size_t)c->in * taps); /* a gradient may have been there */
     for (int o = 0; o < c->shape.out_channels; o++)
         memcpy(c->padded + (size_t)o * (size_t)c->in * taps, weights + (size_t)o * row, sizeof(float) * row);
 }
 
 static void unpad_gradient(const mdm_convolution *c, float *gradient, int accumulate) {
-    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel, row = (size_t)c->shape.in_channels * taps;
+    size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel,
+           row = (size_t)c->shape.in_channels * taps;
     for (int o = 0; o < c->shape.out_channels; o++) {
         const float *from = c->padded + (size_t)o * (size_t)c->in * taps;
         float *to = gradient + (size_t)o * row;
@@ -381,9 +400,11 @@ static void unpad_gradient(const mdm_convolution *c, float *gradient, int accumu
 
 mdm_status mdm_convolution_set_weights(mdm_convolution *c, const float *weights) {
     if (c->padded) pad_weights(c, weights);
-    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? (void *)c->padded : (void *)weights), "weights");
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? (void *)c->padded : (void *)weights),
+             "weights");
     MDM_TRY(run_reorder(c->device, c->to_forward, c->plain_weights, c->forward.weights));
-    if (c->to_backward) MDM_TRY(run_reorder(c->device, c->to_backward, c->plain_weights, c->backward_data.weights));
+    if (c->to_backward)
+        MDM_TRY(run_reorder(c->device, c->to_backward, c->plain_weights, c->backward_data.weights));
     return MDM_OK;
 }
 
@@ -415,17 +436,19 @@ mdm_status mdm_convolution_forward(mdm_convolution *c, const void *input, void *
     return execute(c, &c->forward, DNNL_ARG_SRC, input, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, output);
 }
 
-mdm_status mdm_convolution_backward_data(mdm_convolution *c, const void *output_gradient, void *input_gradient) {
-    return execute(c, &c->backward_data, DNNL_ARG_DIFF_SRC, input_gradient, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_DST,
-                   output_gradient);
+mdm_status mdm_convolution_backward_data(mdm_convolution *c, const void *output_gradient,
+                                         void *input_gradient) {
+    return execute(c, &c->backward_data, DNNL_ARG_DIFF_SRC, input_gradient, DNNL_ARG_WEIGHTS,
+                   DNNL_ARG_DIFF_DST, output_gradient);
 }
 
-mdm_status mdm_convolution_backward_weights(mdm_convolution *c, const void *input, const void *output_gradient,
-                                            float *gradient, int accumulate) {
+mdm_status mdm_convolution_backward_weights(mdm_convolution *c, const void *input,
+                                            const void *output_gradient, float *gradient, int accumulate) {
     MDM_TRY(lay_image(c, input, &input));
     MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
                     output_gradient));
-    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? c->padded : gradient), "a weight gradient");
+    TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? c->padded : gradient),
+             "a weight gradient");
     MDM_TRY(run_reorder(c->device, accumulate && !c->padded ? c->from_gradient_add : c->from_gradient,
                         c->backward_weights.weights, c->plain_weights));
     if (c->padded) unpad_gradient(c, gradient, accumulate);

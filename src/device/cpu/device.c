@@ -1,4 +1,5 @@
-/* The CPU device: what the processor can do, which kernels fit it, and the wrappers that make public operations of them. */
+/* The CPU device: what the processor can do, which kernels fit it, and the wrappers that make public
+ * operations of them. */
 #include "device.h"
 #include "kernels.h"
 #include <cblas.h>
@@ -46,7 +47,8 @@ mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
     device->kernels = choose_kernels(&device->info.has_bf16);
     device->info.threads = threads;
     device->info.channel_block = device->kernels->block;
-    snprintf(device->info.instructions, sizeof device->info.instructions, "%s", device->kernels->instructions);
+    snprintf(device->info.instructions, sizeof device->info.instructions, "%s",
+             device->kernels->instructions);
     read_processor_name(device->info.name, sizeof device->info.name);
     mdm_status status = mdm_onednn_start(device);
     if (status != MDM_OK) {
@@ -74,9 +76,11 @@ int mdm_padded_channels(const mdm_device *device, int channels) {
     return (channels + block - 1) / block * block;
 }
 
-size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width, mdm_precision precision) {
+size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
+                        mdm_precision precision) {
     size_t element = precision == MDM_BF16 ? 2 : 4;
-    return (size_t)n * (size_t)mdm_padded_channels(device, channels) * (size_t)height * (size_t)width * element;
+    return (size_t)n * (size_t)mdm_padded_channels(device, channels) * (size_t)height * (size_t)width *
+           element;
 }
 
 mdm_status mdm_device_reserve_partial(mdm_device *device, size_t doubles) {
@@ -90,8 +94,8 @@ mdm_status mdm_device_reserve_partial(mdm_device *device, size_t doubles) {
 }
 
 mdm_status mdm_device_reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
-    return mdm_device_reserve_partial(device,
-                                      (size_t)shape->n * (size_t)mdm_padded_channels(device, shape->channels) * 2);
+    return mdm_device_reserve_partial(device, (size_t)shape->n *
+                                                  (size_t)mdm_padded_channels(device, shape->channels) * 2);
 }
 
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
@@ -101,30 +105,31 @@ static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_sh
     return kernel;
 }
 
-void mdm_norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual, double *sum,
-                         double *square_sum) {
+void mdm_norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                         double *sum, double *square_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->statistics(&kernel, x, residual, device->partial, sum, square_sum);
 }
 
-void mdm_norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,
-                           const float *scale, const float *shift, void *y) {
+void mdm_norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
+                           const void *residual, const float *scale, const float *shift, void *y) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->relu_forward(&kernel, x, residual, scale, shift, y);
 }
 
-void mdm_norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient, const void *other,
-                                 const void *x, const float *scale, const float *shift, const float *mean,
-                                 const float *inverse_deviation, double *sum, double *product_sum) {
+void mdm_norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                 const void *other, const void *x, const float *scale, const float *shift,
+                                 const float *mean, const float *inverse_deviation, double *sum,
+                                 double *product_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->relu_backward_sums(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
                                         device->partial, sum, product_sum);
 }
 
-void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient, const void *other,
-                                  const void *x, const float *scale, const float *shift, const float *mean,
-                                  const float *inverse_deviation, const float *mean_gradient,
-                                  const float *mean_product) {
+void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
+                                  const void *other, const void *x, const float *scale, const float *shift,
+                                  const float *mean, const float *inverse_deviation,
+                                  const float *mean_gradient, const float *mean_product) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->relu_backward_input(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
                                          mean_gradient, mean_product);
@@ -136,13 +141,14 @@ void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const voi
     device->kernels->pool_forward(&kernel, x, residual, shape->channels, embedding);
 }
 
-void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient, void *gradient) {
+void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
+                       void *gradient) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->pool_backward(&kernel, embedding_gradient, shape->channels, gradient);
 }
 
-void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count, float rate,
-                  float momentum, float weight_decay) {
+void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
+                  float rate, float momentum, float weight_decay) {
     device->kernels->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 

@@ -1,8 +1,8 @@
 /* Batch norm with ReLU, pooling and the optimizer step on blocked tensors, each one pass over memory.
  *
- * The file is compiled once per instruction set with MDM_KERNEL_NAME, MDM_KERNEL_BLOCK (lanes of a channel block, one vector
- * register) and MDM_KERNEL_INSTRUCTIONS. Sums are made per picture and channel block, then over pictures in order, so they do not
- * depend on the number of threads.
+ * The file is compiled once per instruction set with MDM_KERNEL_NAME, MDM_KERNEL_BLOCK (lanes of a channel
+ * block, one vector register) and MDM_KERNEL_INSTRUCTIONS. Sums are made per picture and channel block, then
+ * over pictures in order, so they do not depend on the number of threads.
  */
 #include "kernels.h"
 #include <math.h>
@@ -15,10 +15,12 @@ typedef uint32_t vector_bits __attribute__((vector_size(B * 4)));
 typedef uint16_t vector_half __attribute__((vector_size(B * 2)));
 typedef double vector_double __attribute__((vector_size(B * 8)));
 
-/* Sums run in single precision over so many pixels, then go on in double: means of large pictures must not drift. */
+/* Sums run in single precision over so many pixels, then go on in double: means of large pictures must not
+ * drift. */
 enum { RUN = 64 };
 
-/* Element `i` counts vectors of B lanes. bfloat16 is the upper half of a float; stores round to nearest even. */
+/* Element `i` counts vectors of B lanes. bfloat16 is the upper half of a float; stores round to nearest even.
+ */
 static inline vector load(const void *tensor, size_t i, int bf16) {
     vector value;
     if (bf16) {
@@ -68,7 +70,8 @@ static inline int run_end(int start, int pixels) {
 }
 
 /* Adds the planes' partial sums over pictures, in order. */
-static void sum_partials(const mdm_kernel_shape *shape, const double *partial, double *first, double *second) {
+static void sum_partials(const mdm_kernel_shape *shape, const double *partial, double *first,
+                         double *second) {
     int blocks = shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (int block = 0; block < blocks; block++) {
@@ -82,8 +85,8 @@ static void sum_partials(const mdm_kernel_shape *shape, const double *partial, d
     }
 }
 
-static inline void plane_statistics(void *x, const void *residual, size_t base, int pixels, int bf16, double *partial,
-                                    size_t plane) {
+static inline void plane_statistics(void *x, const void *residual, size_t base, int pixels, int bf16,
+                                    double *partial, size_t plane) {
     vector_double sum = {0}, deviation = {0};
     for (int start = 0; start < pixels; start += RUN) {
         vector part = {0};
@@ -113,20 +116,22 @@ static inline void plane_statistics(void *x, const void *residual, size_t base, 
     memcpy(partial + (plane * 2 + 1) * B, &square, sizeof square);
 }
 
-static void statistics(const mdm_kernel_shape *shape, void *x, const void *residual, double *partial, double *sum,
-                       double *square_sum) {
+static void statistics(const mdm_kernel_shape *shape, void *x, const void *residual, double *partial,
+                       double *sum, double *square_sum) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
         size_t base = plane * shape->pixels;
-        if (shape->bf16) plane_statistics(x, residual, base, shape->pixels, 1, partial, plane);
-        else plane_statistics(x, residual, base, shape->pixels, 0, partial, plane);
+        if (shape->bf16)
+            plane_statistics(x, residual, base, shape->pixels, 1, partial, plane);
+        else
+            plane_statistics(x, residual, base, shape->pixels, 0, partial, plane);
     }
     sum_partials(shape, partial, sum, square_sum);
 }
 
-static inline void plane_forward(const void *x, const void *residual, size_t base, int pixels, int bf16, vector scale,
-                                 vector shift, void *y) {
+static inline void plane_forward(const void *x, const void *residual, size_t base, int pixels, int bf16,
+                                 vector scale, vector shift, void *y) {
     for (int p = 0; p < pixels; p++) {
         vector v = load(x, base + p, bf16);
         if (residual) v += load(residual, base + p, bf16);
@@ -135,16 +140,18 @@ static inline void plane_forward(const void *x, const void *residual, size_t bas
     }
 }
 
-static void relu_forward(const mdm_kernel_shape *shape, const void *x, const void *residual, const float *scale,
-                         const float *shift, void *y) {
+static void relu_forward(const mdm_kernel_shape *shape, const void *x, const void *residual,
+                         const float *scale, const float *shift, void *y) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
         int block = (int)(plane % (size_t)shape->channel_blocks);
         vector a = load_channels(scale, block), b = load_channels(shift, block);
         size_t base = plane * shape->pixels;
-        if (shape->bf16) plane_forward(x, residual, base, shape->pixels, 1, a, b, y);
-        else plane_forward(x, residual, base, shape->pixels, 0, a, b, y);
+        if (shape->bf16)
+            plane_forward(x, residual, base, shape->pixels, 1, a, b, y);
+        else
+            plane_forward(x, residual, base, shape->pixels, 0, a, b, y);
     }
 }
 
@@ -154,9 +161,9 @@ static inline vector gradient_at(const void *gradient, const void *other, size_t
     return g;
 }
 
-static inline void plane_backward_sums(const void *gradient, const void *other, const void *x, size_t base, int pixels,
-                                       int bf16, vector scale, vector shift, vector mean, vector inverse,
-                                       double *partial, size_t plane) {
+static inline void plane_backward_sums(const void *gradient, const void *other, const void *x, size_t base,
+                                       int pixels, int bf16, vector scale, vector shift, vector mean,
+                                       vector inverse, double *partial, size_t plane) {
     vector_double sum = {0}, product = {0};
     for (int start = 0; start < pixels; start += RUN) {
         vector part = {0}, part_product = {0};
@@ -174,15 +181,16 @@ static inline void plane_backward_sums(const void *gradient, const void *other, 
     memcpy(partial + (plane * 2 + 1) * B, &product, sizeof product);
 }
 
-static void relu_backward_sums(const mdm_kernel_shape *shape, const void *gradient, const void *other, const void *x,
-                               const float *scale, const float *shift, const float *mean, const float *inverse_deviation,
-                               double *partial, double *sum, double *product_sum) {
+static void relu_backward_sums(const mdm_kernel_shape *shape, const void *gradient, const void *other,
+                               const void *x, const float *scale, const float *shift, const float *mean,
+                               const float *inverse_deviation, double *partial, double *sum,
+                               double *product_sum) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
         int block = (int)(plane % (size_t)shape->channel_blocks);
-        vector a = load_channels(scale, block), b = load_channels(shift, block), m = load_channels(mean, block),
-               i = load_channels(inverse_deviation, block);
+        vector a = load_channels(scale, block), b = load_channels(shift, block),
+               m = load_channels(mean, block), i = load_channels(inverse_deviation, block);
         size_t base = plane * shape->pixels;
         if (shape->bf16)
             plane_backward_sums(gradient, other, x, base, shape->pixels, 1, a, b, m, i, partial, plane);
@@ -192,9 +200,9 @@ static void relu_backward_sums(const mdm_kernel_shape *shape, const void *gradie
     sum_partials(shape, partial, sum, product_sum);
 }
 
-static inline void plane_backward_input(void *gradient, const void *other, const void *x, size_t base, int pixels,
-                                        int bf16, vector scale, vector shift, vector mean, vector constant,
-                                        vector slope) {
+static inline void plane_backward_input(void *gradient, const void *other, const void *x, size_t base,
+                                        int pixels, int bf16, vector scale, vector shift, vector mean,
+                                        vector constant, vector slope) {
     for (int p = 0; p < pixels; p++) {
         vector v = load(x, base + p, bf16);
         vector dz = positive_part(gradient_at(gradient, other, base + p, bf16), v * scale + shift);
@@ -202,19 +210,23 @@ static inline void plane_backward_input(void *gradient, const void *other, const
     }
 }
 
-static void relu_backward_input(const mdm_kernel_shape *shape, void *gradient, const void *other, const void *x,
-                                const float *scale, const float *shift, const float *mean, const float *inverse_deviation,
-                                const float *mean_gradient, const float *mean_product) {
+static void relu_backward_input(const mdm_kernel_shape *shape, void *gradient, const void *other,
+                                const void *x, const float *scale, const float *shift, const float *mean,
+                                const float *inverse_deviation, const float *mean_gradient,
+                                const float *mean_product) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
         int block = (int)(plane % (size_t)shape->channel_blocks);
-        vector a = load_channels(scale, block), b = load_channels(shift, block), m = load_channels(mean, block);
+        vector a = load_channels(scale, block), b = load_channels(shift, block),
+               m = load_channels(mean, block);
         vector constant = load_channels(mean_gradient, block);
         vector slope = load_channels(inverse_deviation, block) * load_channels(mean_product, block);
         size_t base = plane * shape->pixels;
-        if (shape->bf16) plane_backward_input(gradient, other, x, base, shape->pixels, 1, a, b, m, constant, slope);
-        else plane_backward_input(gradient, other, x, base, shape->pixels, 0, a, b, m, constant, slope);
+        if (shape->bf16)
+            plane_backward_input(gradient, other, x, base, shape->pixels, 1, a, b, m, constant, slope);
+        else
+            plane_backward_input(gradient, other, x, base, shape->pixels, 0, a, b, m, constant, slope);
     }
 }
 
@@ -223,7 +235,8 @@ static void pool_forward(const mdm_kernel_shape *shape, const void *x, const voi
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks), n = (int)(plane / (size_t)shape->channel_blocks);
+        int block = (int)(plane % (size_t)shape->channel_blocks),
+            n = (int)(plane / (size_t)shape->channel_blocks);
         size_t base = plane * shape->pixels;
         vector sum = {0};
         for (int p = 0; p < shape->pixels; p++) {
@@ -235,11 +248,13 @@ static void pool_forward(const mdm_kernel_shape *shape, const void *x, const voi
     }
 }
 
-static void pool_backward(const mdm_kernel_shape *shape, const float *embedding_gradient, int channels, void *gradient) {
+static void pool_backward(const mdm_kernel_shape *shape, const float *embedding_gradient, int channels,
+                          void *gradient) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
     for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks), n = (int)(plane / (size_t)shape->channel_blocks);
+        int block = (int)(plane % (size_t)shape->channel_blocks),
+            n = (int)(plane / (size_t)shape->channel_blocks);
         vector g = {0};
         for (int lane = 0; lane < B && block * B + lane < channels; lane++)
             g[lane] = embedding_gradient[(size_t)n * channels + block * B + lane] / (float)shape->pixels;
@@ -247,8 +262,8 @@ static void pool_backward(const mdm_kernel_shape *shape, const float *embedding_
     }
 }
 
-static void sgd(float *weights, const float *gradient, float *velocity, int64_t count, float rate, float momentum,
-                float weight_decay) {
+static void sgd(float *weights, const float *gradient, float *velocity, int64_t count, float rate,
+                float momentum, float weight_decay) {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) {
         float v = momentum * velocity[i] + (gradient[i] + weight_decay * weights[i]);
@@ -258,6 +273,13 @@ static void sgd(float *weights, const float *gradient, float *velocity, int64_t 
 }
 
 const mdm_kernels MDM_KERNEL_NAME = {
-    MDM_KERNEL_INSTRUCTIONS, B, statistics, relu_forward, relu_backward_sums, relu_backward_input,
-    pool_forward, pool_backward, sgd,
+    MDM_KERNEL_INSTRUCTIONS,
+    B,
+    statistics,
+    relu_forward,
+    relu_backward_sums,
+    relu_backward_input,
+    pool_forward,
+    pool_backward,
+    sgd,
 };

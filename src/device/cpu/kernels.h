@@ -12,21 +12,24 @@ typedef struct mdm_kernel_shape {
 typedef struct mdm_kernels {
     const char *instructions;
     int block;
-    void (*statistics)(const mdm_kernel_shape *shape, void *x, const void *residual, double *partial, double *sum,
-                       double *square_sum);
-    void (*relu_forward)(const mdm_kernel_shape *shape, const void *x, const void *residual, const float *scale,
-                         const float *shift, void *y);
-    void (*relu_backward_sums)(const mdm_kernel_shape *shape, const void *gradient, const void *other, const void *x,
-                               const float *scale, const float *shift, const float *mean, const float *inverse_deviation,
-                               double *partial, double *sum, double *product_sum);
-    void (*relu_backward_input)(const mdm_kernel_shape *shape, void *gradient, const void *other, const void *x,
-                                const float *scale, const float *shift, const float *mean, const float *inverse_deviation,
-                                const float *mean_gradient, const float *mean_product);
+    void (*statistics)(const mdm_kernel_shape *shape, void *x, const void *residual, double *partial,
+                       double *sum, double *square_sum);
+    void (*relu_forward)(const mdm_kernel_shape *shape, const void *x, const void *residual,
+                         const float *scale, const float *shift, void *y);
+    void (*relu_backward_sums)(const mdm_kernel_shape *shape, const void *gradient, const void *other,
+                               const void *x, const float *scale, const float *shift, const float *mean,
+                               const float *inverse_deviation, double *partial, double *sum,
+                               double *product_sum);
+    void (*relu_backward_input)(const mdm_kernel_shape *shape, void *gradient, const void *other,
+                                const void *x, const float *scale, const float *shift, const float *mean,
+                                const float *inverse_deviation, const float *mean_gradient,
+                                const float *mean_product);
     void (*pool_forward)(const mdm_kernel_shape *shape, const void *x, const void *residual, int channels,
                          float *embedding);
-    void (*pool_backward)(const mdm_kernel_shape *shape, const float *embedding_gradient, int channels, void *gradient);
-    void (*sgd)(float *weights, const float *gradient, float *velocity, int64_t count, float rate, float momentum,
-                float weight_decay);
+    void (*pool_backward)(const mdm_kernel_shape *shape, const float *embedding_gradient, int channels,
+                          void *gradient);
+    void (*sgd)(float *weights, const float *gradient, float *velocity, int64_t count, float rate,
+                float momentum, float weight_decay);
 } mdm_kernels;
 
 extern const mdm_kernels mdm_kernels_baseline;

@@ -39,9 +39,8 @@ static const mdm_config_key keys[] = {
     STRING("resume", resume, "auto", 0, NULL,
            "auto: go on where the run folder stopped; never: refuse a used folder; or a checkpoint's PATH"),
     WORD("baseline", baseline, HASHED,
-         "afterwards also train one network by cross entropy (ce), symmetric cross entropy (sce) or each "
-         "alone (both) on "
-         "all samples, for comparison in summary.json",
+         "train one more network by cross entropy (ce), symmetric (sce) or each (both) alone, to compare in "
+         "summary.json",
          "none", "none", "ce", "sce", "both"),
     BOOLEAN("report", report, "false", 0, "write report.html at the end"),
     BOOLEAN("tensorboard", tensorboard, "false", 0, "write TensorBoard events beside metrics.jsonl"),

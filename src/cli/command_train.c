@@ -96,7 +96,7 @@ static mdm_status print_config(const mdm_config *config) {
 /* The built-in quickstart makes its data set from Debian's Fashion-MNIST when it is not there: 8 classes, 20
  * % of the samples show one of the two others, the labels of 40 % are drawn anew (launch/quickstart.sh does
  * the same by commands). */
-static mdm_status make_quickstart_data(const char *path) {
+static mdm_status make_quickstart_data(const mdm_config *config) {
     static const int held_out[2] = {8, 9};
     static const char source[] = "/usr/share/datasets/fashion-mnist";
     mdm_noise_options options = {
@@ -104,7 +104,11 @@ static mdm_status make_quickstart_data(const char *path) {
     mdm_noise_counts counts;
     mdm_dataset *clean = NULL, *noisy = NULL;
     char folder[MDM_CONFIG_TEXT];
-    if (access(path, F_OK) == 0) return MDM_OK;
+    const char *path = config->data.train;
+    mdm_config built_in;
+    MDM_TRY(mdm_config_quickstart(&built_in));
+    /* a file of the user's own that is missing must stay missing, not become another data set */
+    if (strcmp(path, built_in.data.train) != 0 || access(path, F_OK) == 0) return MDM_OK;
     if (access(source, F_OK) != 0)
         return mdm_fail(MDM_INPUT,
                         "the quickstart needs %s (apt-get install dataset-fashion-mnist), or name a CONFIG",
@@ -132,7 +136,7 @@ static mdm_status run_under_mpi(mdm_comm *comm, int argc, char **argv, request *
     MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
     if (mdm_comm_rank(comm) == 0) status = read_config(argc, argv, r, config);
     if (mdm_comm_rank(comm) == 0 && status == MDM_OK && !r->config_file)
-        status = make_quickstart_data(config->data.train);
+        status = make_quickstart_data(config);
     status = mdm_comm_agree(comm, status);
     if (status == MDM_OK) status = mdm_comm_broadcast(comm, config, sizeof *config, MDM_BYTE, 0);
     if (status == MDM_OK) status = mdm_run(comm, config, &r->options);

@@ -79,6 +79,12 @@ def bad_data_files_are_refused_with_exit_code_3(work):
         refuse(work, 3, [name, *words], damaged(work, name, change))
 
 
+def a_missing_data_file_of_the_users_own_is_not_made_up(work):
+    missing = work.file("mine.h5")
+    done = run("train", f"data.train={missing}", f"run={work.file('mine')}")
+    assert done.returncode == 3 and "mine.h5" in done.stderr and not os.path.exists(missing), done.stderr
+
+
 def an_unwritable_run_folder_is_exit_code_4(work):
     with open(work.file("occupied"), "w") as f:
         f.write("a file in the way\n")
@@ -150,7 +156,8 @@ def degenerate_data_have_a_defined_end(work):
 
 
 main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_lacks_are_refused_not_ignored,
-      bad_data_files_are_refused_with_exit_code_3, an_unwritable_run_folder_is_exit_code_4,
+      bad_data_files_are_refused_with_exit_code_3,
+      a_missing_data_file_of_the_users_own_is_not_made_up, an_unwritable_run_folder_is_exit_code_4,
       a_full_disk_does_not_end_the_training_and_keeps_what_was_saved,
       a_damaged_checkpoint_is_passed_over_for_the_one_before, another_configuration_does_not_overwrite_a_run,
       a_loss_that_is_not_finite_ends_with_exit_code_5, unknown_commands_and_help_behave,

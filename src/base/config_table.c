@@ -88,6 +88,8 @@ static const mdm_config_key keys[] = {
     REAL("train.momentum", train.momentum, "0.9", 0, 1, HIGH | HASHED, "", "momentum of SGD"),
     REAL("train.weight_decay", train.weight_decay, "0.0005", 0, 1, HASHED, "",
          "weight decay on all parameters"),
+    REAL("train.rce_weight", train.rce_weight, "1", 0, 1000, HASHED, "",
+         "weight of the reverse cross entropy in warm-up; less of it serves short runs and hard classes"),
     WORD("train.schedule", train.schedule, HASHED, "course of the learning rates, to 0 at the last epoch",
          "cosine", "cosine"),
     WORD("train.precision", train.precision, HASHED,

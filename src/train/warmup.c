@@ -66,8 +66,8 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
 
 static mdm_status warmup_step(mdm_trainer *t, int network, int64_t epoch, int64_t number,
                               mdm_step_report *report) {
-    return supervised_step(t, t->networks[network], MDM_STAGE_WARMUP, network, epoch, number, t->keep, 1.0f,
-                           report);
+    return supervised_step(t, t->networks[network], MDM_STAGE_WARMUP, network, epoch, number, t->keep,
+                           (float)t->config.train.rce_weight, report);
 }
 
 static mdm_status baseline_step(mdm_trainer *t, int network, int64_t epoch, int64_t number,

@@ -1,0 +1,146 @@
+/* Convolutions against plain loops: directly and by Winograd's algorithm (which training uses), whole and
+ * partial channel blocks, strides, one and three image channels; forward, both gradients, the residual sum
+ * and accumulation. */
+#include "golden.h"
+#include "mdm/base/random.h"
+#include "mdm/device/device.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct setting {
+    mdm_convolution_shape shape;
+    int out_height, out_width;
+    int64_t x_count, y_count, w_count;
+    float *x, *w, *y, *dy, *dx,
+        *dw; /* plain layouts: given x, w, y (what forward adds to), dy; expected results */
+} setting;
+
+static float *draw(int64_t count, uint32_t item) {
+    float *values = malloc(sizeof(float) * (size_t)count);
+    assert_non_null(values);
+    mdm_random random = mdm_random_stream(9, MDM_RANDOM_TEST, 0, item, 0);
+    for (int64_t i = 0; i < count; i++) values[i] = (float)mdm_random_normal(&random);
+    return values;
+}
+
+/* The products of output row (image, o, i, j) with input channel c, as the definition of a convolution has
+ * them. */
+static void add_products(setting *s, int image, int o, int i, int j, int c) {
+    int k = s->shape.kernel, height = s->shape.height, width = s->shape.width;
+    int64_t y = (((int64_t)image * s->shape.out_channels + o) * s->out_height + i) * s->out_width + j;
+    int64_t plane = (int64_t)image * s->shape.in_channels + c, filter = (int64_t)o * s->shape.in_channels + c;
+    for (int a = 0; a < k; a++)
+        for (int b = 0; b < k; b++) {
+            int row = i * s->shape.stride + a - k / 2, column = j * s->shape.stride + b - k / 2;
+            if (row < 0 || column < 0 || row >= height || column >= width) continue;
+            int64_t x = (plane * height + row) * width + column, w = (filter * k + a) * k + b;
+            s->y[y] += s->x[x] * s->w[w];
+            s->dx[x] += s->dy[y] * s->w[w];
+            s->dw[w] += s->dy[y] * s->x[x];
+        }
+}
+
+static void convolve_plainly(setting *s) {
+    for (int image = 0; image < s->shape.batch; image++)
+        for (int o = 0; o < s->shape.out_channels; o++)
+            for (int i = 0; i < s->out_height; i++)
+                for (int j = 0; j < s->out_width; j++)
+                    for (int c = 0; c < s->shape.in_channels; c++) add_products(s, image, o, i, j, c);
+}
+
+static void open_setting(setting *s, mdm_convolution_shape shape) {
+    memset(s, 0, sizeof *s);
+    s->shape = shape;
+    s->out_height = (shape.height - 1) / shape.stride + 1;
+    s->out_width = (shape.width - 1) / shape.stride + 1;
+    s->x_count = (int64_t)shape.batch * shape.in_channels * shape.height * shape.width;
+    s->y_count = (int64_t)shape.batch * shape.out_channels * s->out_height * s->out_width;
+    s->w_count = (int64_t)shape.out_channels * shape.in_channels * shape.kernel * shape.kernel;
+    s->x = draw(s->x_count, 1);
+    s->w = draw(s->w_count, 2);
+    s->y = draw(s->y_count, 3);
+    s->dy = draw(s->y_count, 4);
+    s->dx = calloc((size_t)s->x_count, sizeof(float));
+    s->dw = calloc((size_t)s->w_count, sizeof(float));
+    assert_true(s->dx && s->dw);
+}
+
+static void close_setting(setting *s) {
+    float *all[] = {s->x, s->w, s->y, s->dy, s->dx, s->dw};
+    for (int i = 0; i < 6; i++) free(all[i]);
+}
+
+static void *tensor(mdm_device *device, const float *plain, int n, int c, int h, int w) {
+    void *memory = aligned_alloc(64, (mdm_tensor_bytes(device, n, c, h, w, MDM_FP32) + 63) / 64 * 64);
+    assert_non_null(memory);
+    assert_int_equal(mdm_tensor_import(device, plain, n, c, h, w, MDM_FP32, memory), MDM_OK);
+    return memory;
+}
+
+static void check(mdm_convolution_shape shape, int winograd, double tolerance) {
+    setting s;
+    mdm_device *device;
+    mdm_convolution *convolution;
+    open_setting(&s, shape);
+    int n = shape.batch, ci = shape.in_channels, co = shape.out_channels, h = shape.height, w = shape.width;
+    assert_int_equal(mdm_device_create_cpu(2, winograd, &device), MDM_OK);
+    assert_int_equal(mdm_convolution_create(device, &shape, &convolution), MDM_OK);
+    assert_int_equal(mdm_convolution_set_weights(convolution, s.w), MDM_OK);
+    void *x = shape.from_image ? (void *)s.x : tensor(device, s.x, n, ci, h, w);
+    void *y = tensor(device, s.y, n, co, s.out_height, s.out_width);
+    void *dy = tensor(device, s.dy, n, co, s.out_height, s.out_width);
+    float *result = calloc((size_t)(s.x_count + s.y_count), sizeof(float)), *dw = draw(s.w_count, 5);
+    memcpy(s.dw, dw, sizeof(float) * (size_t)s.w_count); /* gradients are added to what is there */
+    if (!shape.add_to_output) memset(s.y, 0, sizeof(float) * (size_t)s.y_count);
+    convolve_plainly(&s);
+    assert_int_equal(mdm_convolution_forward(convolution, x, y), MDM_OK);
+    assert_int_equal(mdm_tensor_export(device, y, n, co, s.out_height, s.out_width, MDM_FP32, result),
+                     MDM_OK);
+    assert_close(result, s.y, s.y_count, tolerance * 10, tolerance, "output");
+    assert_int_equal(mdm_convolution_backward_weights(convolution, x, dy, dw, 1), MDM_OK);
+    assert_close(dw, s.dw, s.w_count, tolerance * 40, tolerance, "gradient of the weights");
+    if (!shape.from_image) {
+        void *dx = tensor(device, s.x, n, ci, h, w);
+        assert_int_equal(mdm_convolution_backward_data(convolution, dy, dx), MDM_OK);
+        assert_int_equal(mdm_tensor_export(device, dx, n, ci, h, w, MDM_FP32, result), MDM_OK);
+        assert_close(result, s.dx, s.x_count, tolerance * 10, tolerance, "gradient of the input");
+        free(dx);
+        free(x);
+    }
+    free(y);
+    free(dy);
+    free(result);
+    free(dw);
+    mdm_convolution_destroy(convolution);
+    mdm_device_destroy(device);
+    close_setting(&s);
+}
+
+static void every_shape(int winograd, double tolerance) {
+    static const mdm_convolution_shape shapes[] = {
+        {3, 16, 16, 28, 28, 3, 1, MDM_FP32, 0, 0, 0}, {2, 32, 64, 16, 16, 3, 1, MDM_FP32, 0, 1, 0},
+        {2, 8, 24, 9, 11, 3, 2, MDM_FP32, 0, 0, 0},   {2, 16, 32, 14, 14, 1, 2, MDM_FP32, 0, 0, 0},
+        {2, 64, 64, 7, 7, 3, 1, MDM_FP32, 0, 1, 0},   {3, 1, 8, 28, 28, 3, 1, MDM_FP32, 1, 0, 0},
+        {2, 3, 16, 32, 32, 3, 1, MDM_FP32, 1, 0, 0},
+    };
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check(shapes[i], winograd, tolerance);
+}
+
+static void direct_convolutions_equal_plain_loops(void **state) {
+    (void)state;
+    every_shape(0, 2e-5);
+}
+
+static void winograd_convolutions_equal_plain_loops_within_their_rounding(void **state) {
+    (void)state;
+    every_shape(1, 2e-4);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(direct_convolutions_equal_plain_loops),
+        cmocka_unit_test(winograd_convolutions_equal_plain_loops_within_their_rounding),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -122,6 +122,9 @@ static const mdm_config_key keys[] = {
          "share of the samples removed as out of distribution before warm-up"),
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",
          "share removed in addition at every division"),
+    REAL("divide.temperature", divide.temperature, "1", 0, 100, LOW | HASHED, "",
+         "logits are divided by it before the losses are taken; below 1 where short training leaves networks "
+         "unsure, so that hard classes are not taken for noise"),
     REAL("divide.threshold", divide.threshold, "0.3", 0, 1, LOW | HIGH | HASHED, "",
          "clean probability above which a sample keeps its label"),
     INTEGER("divide.gmm_iterations", divide.gmm_iterations, "20", 1, 100000, HASHED, "iterations",

@@ -107,6 +107,19 @@ static void average_weights(mdm_trainer *t, int network) {
         mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
 }
 
+mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
+    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count));
+    return mdm_store_prefetch(t->store, MDM_TRAIN, t->next_list, t->next_count);
+}
+
+/* Streamed pictures are announced a step ahead; resident ones need no list. */
+static void list_next_step(mdm_trainer *t, const mdm_stage_methods *methods, int network, int64_t epoch) {
+    int64_t next = t->place.step + 1;
+    t->next_count = 0;
+    if (!t->data->resident && next < t->steps)
+        t->next_count = methods->list(t, network, epoch, next, t->next_list);
+}
+
 /* The rest of one network's epoch. */
 static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     const mdm_stage_methods *methods = methods_of(stage);
@@ -121,6 +134,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     while (p->step < t->steps) {
         mdm_step_report report;
         memset(&report, 0, sizeof report);
+        list_next_step(t, methods, network, epoch);
         MDM_TRY(methods->step(t, network, epoch, p->step, &report));
         MDM_TRY(check_finite(t, stage, epoch, &report));
         if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) average_weights(t, network);

@@ -2,13 +2,14 @@
  * views go through the network in one pass. */
 #include "trainer.h"
 
-static mdm_status list_step(mdm_trainer *t, int64_t step, int64_t *n, int64_t *first, int64_t *count) {
-    int64_t start;
-    mdm_step_range(t->data->train_count, t->steps, step, &start, n);
-    mdm_comm_my_slice(t->comm, *n, first, count);
-    for (int64_t i = 0; i < *count; i++)
-        t->sample_list[i] = t->sample_list[*count + i] = t->order[start + *first + i];
-    return MDM_OK;
+static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, int64_t *samples) {
+    int64_t start, n, first, count;
+    (void)network;
+    (void)epoch;
+    mdm_step_range(t->data->train_count, t->steps, step, &start, &n);
+    mdm_comm_my_slice(t->comm, n, &first, &count);
+    for (int64_t i = 0; i < count; i++) samples[i] = samples[count + i] = t->order[start + first + i];
+    return 2 * count;
 }
 
 static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
@@ -34,15 +35,16 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
 }
 
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
-    int64_t n, first, count;
+    int64_t start, n, first, count;
     mdm_network *net = t->networks[network];
     mdm_outputs out;
     double loss;
     float rate = (float)t->config.pretrain.lr;
-    MDM_TRY(list_step(t, number, &n, &first, &count));
+    mdm_step_range(t->data->train_count, t->steps, number, &start, &n);
+    mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < 2 * count; i++)
         t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);
-    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, 2 * count));
+    MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
     mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
                    t->images_buffer[0]);
     MDM_TRY(
@@ -62,4 +64,4 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     return MDM_OK;
 }
 
-const mdm_stage_methods mdm_pretrain_methods = {prepare, step};
+const mdm_stage_methods mdm_pretrain_methods = {prepare, list, step};

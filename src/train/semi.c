@@ -71,27 +71,54 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     return MDM_OK;
 }
 
-/* Sample and view number of global row g of the step's strong views. */
-static int64_t sample_of_row(const mdm_trainer *t, int64_t start, int64_t n, int64_t row, int network,
-                             uint32_t *number) {
-    int64_t group = row / n, i = row % n;
-    *number = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(group % 2));
-    return group < 2 ? t->order[start + i] : t->pool[start + i];
+/* The step's slice of the batch, mixing weight and partners: a function of seed, epoch, network and step. */
+static int64_t draw_batch(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_semi_batch *b) {
+    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_MIXUP, (uint32_t)epoch,
+                                          (uint64_t)number, (uint32_t)network);
+    int64_t start;
+    b->groups = t->groups;
+    mdm_step_range(t->place_labelled, t->steps, number, &start, &b->n);
+    mdm_comm_my_slice(t->comm, b->n, &b->first, &b->count);
+    double lambda = mdm_random_beta(&random, t->config.semi.alpha, t->config.semi.alpha);
+    b->lambda = (float)(lambda > 0.5 ? lambda : 1.0 - lambda);
+    for (int64_t i = 0; i < b->groups * b->n; i++) t->permutation[i] = i;
+    mdm_random_shuffle(&random, t->permutation, b->groups * b->n);
+    b->permutation = t->permutation;
+    return start;
+}
+
+/* Row i of this rank among the rows of the global batch: groups of n, of which this rank has a slice. */
+static int64_t global_row(const mdm_semi_batch *b, int64_t i) {
+    return i / b->count * b->n + b->first + i % b->count;
+}
+
+static int64_t sample_of_row(const mdm_trainer *t, int64_t start, int64_t n, int64_t row) {
+    return row / n < 2 ? t->order[start + row % n] : t->pool[start + row % n];
+}
+
+/* This rank's samples, then their mixing partners, whoever owns those. */
+static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t number, int64_t *samples) {
+    mdm_semi_batch b = {0};
+    int64_t start = draw_batch(t, network, epoch, number, &b), rows = b.groups * b.count;
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t row = global_row(&b, i);
+        samples[i] = sample_of_row(t, start, b.n, row);
+        samples[rows + i] = sample_of_row(t, start, b.n, b.permutation[row]);
+    }
+    return 2 * rows;
 }
 
 /* Fills the image buffers: weak views, strong views, and the partners' strong views, which are made again
  * here whoever owns them. */
-static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, int64_t start,
-                              const mdm_semi_batch *b) {
+static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const mdm_semi_batch *b) {
     mdm_view mixed = t->config.semi.views == MDM_CONFIG_VIEWS_STRONG ? MDM_VIEW_STRONG : MDM_VIEW_WEAK;
     int64_t rows = b->groups * b->count;
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t row = i / b->count * b->n + b->first + i % b->count;
-        t->sample_list[i] = sample_of_row(t, start, b->n, row, network, &t->view_list[i]);
-        t->sample_list[rows + i] =
-            sample_of_row(t, start, b->n, b->permutation[row], network, &t->view_list[rows + i]);
+    for (int64_t i = 0; i < rows; i++) { /* of the views 0 to 3 of a sample, 2 and 3 are mixed */
+        int64_t row = global_row(b, i), partner = b->permutation[row];
+        t->view_list[i] = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(row / b->n % 2));
+        t->view_list[rows + i] = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(partner / b->n % 2));
     }
-    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, 2 * rows));
+    MDM_TRY(mdm_load_step(t, 2 * rows));
     mdm_views_make(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]);
     mdm_views_make(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows, t->images_buffer[2]);
     for (int64_t i = 0; i < rows; i++) t->view_list[i] -= 2; /* the weak views 0 and 1 */
@@ -123,27 +150,19 @@ static float ramp_at(const mdm_trainer *t, double epoch) {
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
     const mdm_opinion *guide = &t->opinions[guide_of(t, network)];
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
-    mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_MIXUP, (uint32_t)epoch,
-                                          (uint64_t)number, (uint32_t)network);
-    mdm_semi_batch b = {.groups = t->groups};
+    mdm_semi_batch b = {0};
     mdm_semi_result result;
-    int64_t start;
-    mdm_step_range(t->place_labelled, t->steps, number, &start, &b.n);
-    mdm_comm_my_slice(t->comm, b.n, &b.first, &b.count);
-    double lambda = mdm_random_beta(&random, t->config.semi.alpha, t->config.semi.alpha);
-    b.lambda = (float)(lambda > 0.5 ? lambda : 1.0 - lambda);
+    list(t, network, epoch, number, t->sample_list);
+    draw_batch(t, network, epoch, number, &b);
     b.ramp = ramp_at(t, (double)epoch + (double)number / (double)t->steps);
-    for (int64_t i = 0; i < b.groups * b.n; i++) t->permutation[i] = i;
-    mdm_random_shuffle(&random, t->permutation, b.groups * b.n);
-    b.permutation = t->permutation;
     for (int64_t i = 0; i < b.count; i++) {
-        int64_t sample = t->order[start + b.first + i];
+        int64_t sample = t->sample_list[i]; /* the first group is the labelled samples' first view */
         t->row_label[i] = labels[sample];
         t->weights[i] = guide->clean_probability[sample];
     }
     b.label = t->row_label;
     b.clean_probability = t->weights;
-    MDM_TRY(make_images(t, network, epoch, start, &b));
+    MDM_TRY(make_images(t, network, epoch, &b));
     b.weak = t->images_buffer[0];
     b.strong = t->images_buffer[1];
     b.partner = t->images_buffer[2];
@@ -164,4 +183,4 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     return MDM_OK;
 }
 
-const mdm_stage_methods mdm_semi_methods = {prepare, step};
+const mdm_stage_methods mdm_semi_methods = {prepare, list, step};

@@ -112,18 +112,20 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
     }
     if (samples > t->list_size) {
         free(t->sample_list);
+        free(t->next_list);
         free(t->view_list);
         free(t->weights);
         free(t->row_loss);
         free(t->row_label);
         free(t->permutation);
-        t->sample_list = NULL;
+        t->sample_list = t->next_list = NULL;
         t->view_list = NULL;
         t->weights = t->row_loss = NULL;
         t->row_label = NULL;
         t->permutation = NULL;
         int64_t global = samples * mdm_comm_size(t->comm); /* a permutation is of all ranks' rows */
         MDM_TRY(MDM_ALLOCATE(t->sample_list, 2 * samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->next_list, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->view_list, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->weights, samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->row_loss, samples, "a step's samples"));
@@ -200,8 +202,9 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_device_destroy(t->device);
     mdm_views_destroy(t->views);
     mdm_store_close(t->store);
-    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled, t->pool,     t->sample_list,
-                      t->view_list, t->weights, t->row_loss, t->row_label,  t->gradient, t->permutation};
+    void *arrays[] = {t->keep,        t->order,       t->labelled, t->unlabelled, t->pool,
+                      t->sample_list, t->view_list,   t->weights,  t->row_loss,   t->row_label,
+                      t->gradient,    t->permutation, t->next_list};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(t);
 }

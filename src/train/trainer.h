@@ -76,6 +76,8 @@ typedef struct mdm_trainer {
     float *images_buffer[3]; /* image rows of a step: weak or only views, strong, partners */
     int64_t image_rows;
     int64_t *sample_list; /* samples of a step */
+    int64_t *next_list;   /* samples of the step after it, read ahead where pictures are streamed */
+    int64_t next_count;
     uint32_t *view_list;
     int64_t list_size;
     mdm_contrast *contrast;
@@ -110,20 +112,23 @@ const char *mdm_stage_name(mdm_stage stage);
 int64_t mdm_step_count(int64_t n, int64_t batch);
 void mdm_step_range(int64_t n, int64_t steps, int64_t step, int64_t *first, int64_t *count);
 
-/* One epoch of one network in each stage: `prepare` plans it (collective, may allocate), `step` does one
- * step. */
+/* One epoch of one network in each stage: `prepare` plans it (collective, may allocate), `list` writes the
+ * samples whose pictures this rank needs in a step and returns how many, `step` does the step. */
 typedef struct mdm_step_report {
     double loss, parts[MDM_PART_COUNT], confident;
     int64_t rows, images; /* global rows that the loss is a mean of; images trained on */
 } mdm_step_report;
 typedef struct mdm_stage_methods {
     mdm_status (*prepare)(mdm_trainer *t, int network, int64_t epoch);
+    int64_t (*list)(mdm_trainer *t, int network, int64_t epoch, int64_t step, int64_t *samples);
     mdm_status (*step)(mdm_trainer *t, int network, int64_t epoch, int64_t step, mdm_step_report *report);
 } mdm_stage_methods;
 extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_semi_methods,
     mdm_baseline_methods;
 
-/* epoch.c: runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
+/* epoch.c: loads the pictures of t->sample_list[0..count) and lets a thread read those of the next step. */
+MDM_MUST_CHECK mdm_status mdm_load_step(mdm_trainer *t, int64_t count);
+/* Runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
 MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch);
 
 /* divide_stage.c */

@@ -23,23 +23,31 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     return MDM_OK;
 }
 
+static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, int64_t *samples) {
+    int64_t start, n, first, count;
+    (void)network;
+    (void)epoch;
+    mdm_step_range(t->data->train_count, t->steps, step, &start, &n);
+    mdm_comm_my_slice(t->comm, n, &first, &count);
+    memcpy(samples, t->order + start + first, sizeof *samples * (size_t)count);
+    return count;
+}
+
 /* The supervised step that warm-up and baselines share. `keep` [N] weighs samples, NULL: all alike. */
 static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network,
                                   int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
                                   mdm_step_report *report) {
-    int64_t start, n, first, count;
+    int64_t start, n, first, count = list(t, network, epoch, number, t->sample_list);
     int classes = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
     mdm_outputs out;
     mdm_step_range(t->data->train_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < count; i++) {
-        int64_t sample = t->order[start + first + i];
-        t->sample_list[i] = sample;
-        t->row_label[i] = labels[sample];
-        t->weights[i] = keep ? (float)keep[sample] : 1.0f;
+        t->row_label[i] = labels[t->sample_list[i]];
+        t->weights[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
     }
-    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count));
+    MDM_TRY(mdm_load_step(t, count));
     mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
                    mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]);
     MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
@@ -78,5 +86,5 @@ static mdm_status baseline_step(mdm_trainer *t, int network, int64_t epoch, int6
                            stage == MDM_STAGE_BASELINE_SCE ? 1.0f : 0.0f, report);
 }
 
-const mdm_stage_methods mdm_warmup_methods = {prepare, warmup_step};
-const mdm_stage_methods mdm_baseline_methods = {prepare, baseline_step};
+const mdm_stage_methods mdm_warmup_methods = {prepare, list, warmup_step};
+const mdm_stage_methods mdm_baseline_methods = {prepare, list, baseline_step};

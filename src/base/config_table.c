@@ -81,6 +81,8 @@ static const mdm_config_key keys[] = {
             "labelled samples of a step over all ranks; as many unlabelled ones join them"),
     KEY("train.micro_batch", INTEGER, train.micro_batch, "auto", 1, 1048576, 0, WORDS("auto"), "samples",
         "samples a rank computes at once; auto: what memory allows"),
+    INTEGER("train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",
+            "epochs between measurements on the test set; the last epoch of a stage is always measured"),
     REAL("train.lr_backbone", train.lr_backbone, "0.02", 0, 100, HASHED, "",
          "first learning rate of the encoder"),
     REAL("train.lr_head", train.lr_head, "0.05", 0, 100, LOW | HASHED, "",

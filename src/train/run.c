@@ -69,10 +69,17 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     return MDM_OK;
 }
 
+static int is_evaluated(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    int64_t unused;
+    if (stage == MDM_STAGE_PRETRAIN) return 0;
+    return (epoch + 1) % t->config.train.evaluate_every == 0 ||
+           mdm_stage_of(t, t->place.position + 1, &unused) != stage;
+}
+
 /* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to
  * begin. */
 static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
-    if (stage != MDM_STAGE_PRETRAIN) MDM_TRY(test_ensemble(t, stage, epoch));
+    if (is_evaluated(t, stage, epoch)) MDM_TRY(test_ensemble(t, stage, epoch));
     t->place.position++;
     int last = t->place.position == mdm_position_count(t);
     int32_t stop = mdm_signals_stop();

@@ -337,8 +337,16 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
             mdm_text_add_json_number(&t, part ? d->std[c] : d->mean[c]);
         }
     }
-    mdm_text_add(&t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld}",
-                 d->true_labels ? "true" : "false", (long long)wrong, (long long)ood);
+    mdm_text_add(
+        &t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld,\"ids\":%s,\"notes\":{",
+        d->true_labels ? "true" : "false", (long long)wrong, (long long)ood, d->ids ? "true" : "false");
+    for (int i = 0; i < d->note_count; i++) {
+        if (i) mdm_text_add(&t, ",");
+        mdm_text_add_json_string(&t, d->notes[i].key);
+        mdm_text_add(&t, ":");
+        mdm_text_add_json_string(&t, d->notes[i].value);
+    }
+    mdm_text_add(&t, "}}");
     if (t.failed) return mdm_fail(MDM_RESOURCE, "out of memory");
     puts(t.data);
     free(t.data);

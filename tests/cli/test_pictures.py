@@ -175,6 +175,8 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
     with h5py.File(out) as f, h5py.File(work.full) as g:
         for i in range(50):
             assert np.array_equal(f["train/images"][i], g["train/images"][int(f["train/ids"][i])])
+    info = json.loads(run("data", "info", out, "--json").stdout)
+    assert info["ids"] and "seed 9" in info["notes"]["noise"] and len(info["notes"]["transition_counts"].split()) == 100
     done = run("data", "noise", out, work.file("twice.h5"), "--hold-out", "8,9", "--ood", "0.1")
     assert done.returncode == 2 and "noisy already" in done.stderr
 

@@ -37,8 +37,9 @@ static void decoding_gives_pillows_pixels(void **state) {
         assert_int_equal(p.width, decode_cases[i].width);
         assert_int_equal(p.channels, decode_cases[i].channels);
         assert_memory_equal(p.pixels, decode_cases[i].pixels, (size_t)(p.height * p.width * p.channels));
-        assert_int_equal(mdm_picture_decode((uint8_t *)bytes, size, path, p.height * p.width - 1, &p),
-                         MDM_INPUT);
+        int too_few = p.height * p.width - 1;
+        mdm_picture_free(&p);
+        assert_int_equal(mdm_picture_decode((uint8_t *)bytes, size, path, too_few, &p), MDM_INPUT);
         free(bytes);
         assert_null(p.pixels);
     }

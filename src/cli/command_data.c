@@ -8,14 +8,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void print_help(void) {
     printf(
-        "usage: mdm-dist data import SOURCE OUT.h5 [--format idx|cifar10|cifar100] [--force]\n"
+        "usage: mdm-dist data import SOURCE OUT.h5 [options]\n"
         "       mdm-dist data noise IN.h5 OUT.h5 [options]\n"
-        "       mdm-dist data info FILE.h5 [--json]\n\n"
-        "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 in binary form, gzipped "
-        "or not\n"
+        "       mdm-dist data info FILE.h5 [--json]\n"
+        "       mdm-dist data verify FILE.h5 [--json]\n\n"
+        "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 (binary or Python's "
+        "files);\n"
+        "        a folder of class folders with JPEG and PNG files, or with train/ and test/ or val/ of "
+        "them;\n"
+        "        a list file with lines `path label`; or a folder with metadata.csv or metadata.jsonl\n"
+        "  --format F             idx, cifar10, cifar100, folder, list or metadata [recognised]\n"
+        "  --size N               scale the shorter side to N (as Pillow's BILINEAR), cut N x N out of the "
+        "middle\n"
+        "                         [no scaling: all pictures must have one size]\n"
+        "  --keep-encoded         store the JPEG and PNG files; they are decoded, scaled and cut while "
+        "training\n"
+        "  --classes FILE         class names, one a line: fixes their order [sorted by name]\n"
+        "  --test FOLDER          test pictures [test, val, valid or validation beside train]\n"
+        "  --root FOLDER          where the paths of a list start [the list's folder]\n"
+        "  --test-list FILE       list of test pictures\n"
+        "  --label-column NAME    of the metadata [label, labels, class or category]\n"
+        "  --on-error fail|skip   what an unreadable picture does; skipped ones are listed [fail]\n"
+        "  --threads N            [all processors]  --force\n"
         "noise   writes a copy with label noise and the truth beside it, for experiments:\n"
         "  --samples N            random subset of so many training samples [all]\n"
         "  --symmetric R          share of samples whose label is drawn anew among all classes\n"
@@ -29,9 +47,13 @@ static void print_help(void) {
         "  --noise-file F         take the labels from this JSON list instead\n"
         "  --write-noise-file F   write the labels as a JSON list\n"
         "  --seed S [1]  --force  --json\n"
-        "info    what a file holds, and whether it is sound (exit code 3 when not)\n\n"
+        "info    what a file holds, and whether it is sound (exit code 3 when not)\n"
+        "verify  reads and decodes every picture (exit code 3 when one is damaged)\n\n"
         "Examples:\n"
         "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
+        "  mdm-dist data import my-pictures mine.h5 --size 64 --on-error skip\n"
+        "  mdm-dist data import train_list.txt web.h5 --root images --test-list val_list.txt --size 224 "
+        "--keep-encoded\n"
         "  mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric 0.4\n"
         "  mdm-dist data info noisy.h5\n");
 }
@@ -40,6 +62,7 @@ typedef struct arguments {
     const char *places[2];
     int place_count;
     const char *format, *ood_from, *write_noise_file;
+    mdm_import_options import;
     mdm_noise_options noise;
     int hold_out[64];
     int force, json;
@@ -77,10 +100,30 @@ static mdm_status read_hold_out(arguments *a, const char *text) {
 }
 
 static mdm_status read_value(arguments *a, const char *option, const char *value) {
-    int64_t seed;
+    int64_t number;
     if (strcmp(option, "--format") == 0)
         a->format = value;
-    else if (strcmp(option, "--samples") == 0)
+    else if (strcmp(option, "--root") == 0)
+        a->import.root = value;
+    else if (strcmp(option, "--test") == 0)
+        a->import.test = value;
+    else if (strcmp(option, "--test-list") == 0)
+        a->import.test_list = value;
+    else if (strcmp(option, "--classes") == 0)
+        a->import.classes = value;
+    else if (strcmp(option, "--label-column") == 0)
+        a->import.label_column = value;
+    else if (strcmp(option, "--on-error") == 0) {
+        a->import.skip_errors = strcmp(value, "skip") == 0;
+        if (!a->import.skip_errors && strcmp(value, "fail") != 0)
+            return mdm_fail(MDM_USAGE, "--on-error %s: expected fail or skip", value);
+    } else if (strcmp(option, "--size") == 0 || strcmp(option, "--threads") == 0) {
+        int most = strcmp(option, "--size") == 0 ? 4096 : 64;
+        MDM_TRY(read_integer(option, value, &number));
+        if (number < 1 || number > most)
+            return mdm_fail(MDM_USAGE, "%s %s: expected 1 to %d", option, value, most);
+        *(most == 64 ? &a->import.threads : &a->import.size) = (int)number;
+    } else if (strcmp(option, "--samples") == 0)
         return read_integer(option, value, &a->noise.samples);
     else if (strcmp(option, "--symmetric") == 0)
         return read_number(option, value, &a->noise.symmetric);
@@ -99,18 +142,33 @@ static mdm_status read_value(arguments *a, const char *option, const char *value
     else if (strcmp(option, "--write-noise-file") == 0)
         a->write_noise_file = value;
     else {
-        MDM_TRY(read_integer(option, value, &seed));
-        a->noise.seed = (uint64_t)seed;
+        MDM_TRY(read_integer(option, value, &number));
+        a->noise.seed = (uint64_t)number;
     }
     return MDM_OK;
 }
 
 /* Options of each subcommand; those that take a value come first. */
-static const char *const value_options[] = {
-    "--format",   "--samples",    "--symmetric",       "--asymmetric",
-    "--ood",      "--seed",       "--hold-out",        "--transition-matrix",
-    "--ood-from", "--noise-file", "--write-noise-file"};
-static const char *const switches[] = {"--force", "--json", "--exclude-own", "--help"};
+static const char *const value_options[] = {"--format",
+                                            "--root",
+                                            "--test",
+                                            "--test-list",
+                                            "--classes",
+                                            "--label-column",
+                                            "--on-error",
+                                            "--size",
+                                            "--threads",
+                                            "--samples",
+                                            "--symmetric",
+                                            "--asymmetric",
+                                            "--ood",
+                                            "--seed",
+                                            "--hold-out",
+                                            "--transition-matrix",
+                                            "--ood-from",
+                                            "--noise-file",
+                                            "--write-noise-file"};
+static const char *const switches[] = {"--force", "--json", "--exclude-own", "--keep-encoded", "--help"};
 enum { VALUES = sizeof value_options / sizeof *value_options, SWITCHES = sizeof switches / sizeof *switches };
 
 static int is_one_of(const char *name, const char *const *names, int count) {
@@ -130,9 +188,13 @@ static mdm_status refuse_option(const char *option) {
 
 /* Which options belong to `verb`. */
 static int fits(const char *verb, const char *option) {
-    if (strcmp(option, "--force") == 0) return strcmp(verb, "info") != 0;
+    static const char *const import[] = {"--format",  "--root",         "--test",     "--test-list",
+                                         "--classes", "--label-column", "--on-error", "--size",
+                                         "--threads", "--keep-encoded"};
+    int looks = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0;
+    if (strcmp(option, "--force") == 0) return !looks;
     if (strcmp(option, "--json") == 0) return strcmp(verb, "import") != 0;
-    if (strcmp(option, "--format") == 0) return strcmp(verb, "import") == 0;
+    if (is_one_of(option, import, sizeof import / sizeof *import)) return strcmp(verb, "import") == 0;
     return strcmp(verb, "noise") == 0;
 }
 
@@ -154,12 +216,13 @@ static mdm_status read_arguments(const char *verb, int argc, char **argv, argume
             return mdm_fail(MDM_USAGE, "%s is not for data %s; mdm-dist data --help", word, verb);
         if (strcmp(word, "--force") == 0) a->force = 1;
         if (strcmp(word, "--json") == 0) a->json = 1;
+        if (strcmp(word, "--keep-encoded") == 0) a->import.keep_encoded = 1;
         if (strcmp(word, "--exclude-own") == 0) a->noise.exclude_own = 1;
         if (!takes_value) continue;
         if (i + 1 == argc) return mdm_fail(MDM_USAGE, "%s needs a value", word);
         MDM_TRY(read_value(a, word, argv[++i]));
     }
-    int wanted = strcmp(verb, "info") == 0 ? 1 : 2;
+    int wanted = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0 ? 1 : 2;
     if (a->place_count != wanted)
         return mdm_fail(MDM_USAGE, "data %s needs %s; mdm-dist data --help", verb,
                         wanted == 1                   ? "FILE.h5"
@@ -169,14 +232,17 @@ static mdm_status read_arguments(const char *verb, int argc, char **argv, argume
 }
 
 static mdm_status run_import(const arguments *a) {
-    static const char *const names[] = {"idx", "cifar10", "cifar100"};
-    mdm_import_format format = MDM_IMPORT_AUTO;
+    static const char *const names[] = {"idx", "cifar10", "cifar100", "folder", "list", "metadata"};
+    mdm_import_options options = a->import;
     mdm_dataset *d;
-    for (int i = 0; a->format && i < 3; i++)
-        if (strcmp(a->format, names[i]) == 0) format = (mdm_import_format)(i + 1);
-    if (a->format && format == MDM_IMPORT_AUTO)
-        return mdm_fail(MDM_USAGE, "--format %s: expected idx, cifar10 or cifar100", a->format);
-    MDM_TRY(mdm_import(a->places[0], format, &d));
+    for (int i = 0; a->format && i < 6; i++)
+        if (strcmp(a->format, names[i]) == 0) options.format = (mdm_import_format)(i + 1);
+    if (a->format && options.format == MDM_IMPORT_AUTO)
+        return mdm_fail(MDM_USAGE, "--format %s: expected idx, cifar10, cifar100, folder, list or metadata",
+                        a->format);
+    if (!a->force && access(a->places[1], F_OK) == 0) /* before the work, not after it */
+        return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", a->places[1]);
+    MDM_TRY(mdm_import(a->places[0], &options, &d));
     mdm_status status = mdm_dataset_write(a->places[1], d, a->force);
     if (status == MDM_OK)
         mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1],
@@ -271,8 +337,16 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
             mdm_text_add_json_number(&t, part ? d->std[c] : d->mean[c]);
         }
     }
-    mdm_text_add(&t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld}",
-                 d->true_labels ? "true" : "false", (long long)wrong, (long long)ood);
+    mdm_text_add(
+        &t, "],\"truth_known\":%s,\"wrong_labels\":%lld,\"out_of_distribution\":%lld,\"ids\":%s,\"notes\":{",
+        d->true_labels ? "true" : "false", (long long)wrong, (long long)ood, d->ids ? "true" : "false");
+    for (int i = 0; i < d->note_count; i++) {
+        if (i) mdm_text_add(&t, ",");
+        mdm_text_add_json_string(&t, d->notes[i].key);
+        mdm_text_add(&t, ":");
+        mdm_text_add_json_string(&t, d->notes[i].value);
+    }
+    mdm_text_add(&t, "}}");
     if (t.failed) return mdm_fail(MDM_RESOURCE, "out of memory");
     puts(t.data);
     free(t.data);
@@ -282,8 +356,8 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
 static mdm_status run_info(const arguments *a) {
     mdm_dataset *d;
     census *classes;
-    int64_t wrong = 0, ood = 0;
-    MDM_TRY(mdm_dataset_read(a->places[0], &d));
+    int64_t wrong = 0, ood = 0, offset[2];
+    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d, offset));
     mdm_status status = MDM_ALLOCATE(classes, d->classes, "the classes");
     if (status == MDM_OK) {
         for (int64_t i = 0; i < d->train_count; i++) {
@@ -304,22 +378,48 @@ static mdm_status run_info(const arguments *a) {
     return status;
 }
 
+/* Everything is read, piece by piece; labels and names were checked by then. */
+static mdm_status run_verify(const arguments *a) {
+    mdm_dataset *d;
+    int64_t offset[2];
+    uint8_t *pixels;
+    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d, offset));
+    int64_t bytes = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / bytes + 1;
+    mdm_status status = mdm_allocate((void **)&pixels, piece, bytes, "pictures");
+    for (int split = 0; split < 2; split++) {
+        int64_t count = split ? d->test_count : d->train_count;
+        for (int64_t first = 0; status == MDM_OK && first < count; first += piece)
+            status = mdm_dataset_read_images(a->places[0], split, first,
+                                             count - first < piece ? count - first : piece, pixels);
+    }
+    if (status == MDM_OK && a->json)
+        printf("{\"sound\":true,\"pictures\":%lld}\n", (long long)(d->train_count + d->test_count));
+    else if (status == MDM_OK)
+        printf("%s: all %lld pictures can be read\n", a->places[0],
+               (long long)(d->train_count + d->test_count));
+    if (status == MDM_OK) free(pixels);
+    mdm_dataset_destroy(d);
+    return status;
+}
+
 mdm_status mdm_command_data(int argc, char **argv) {
-    static const char *const verbs[] = {"import", "noise", "info"};
+    static const char *const verbs[] = {"import", "noise", "info", "verify"};
     arguments a;
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help();
             return MDM_OK;
         }
-    if (argc < 2) return mdm_fail(MDM_USAGE, "data needs import, noise or info; mdm-dist data --help");
-    if (!is_one_of(argv[1], verbs, 3)) {
-        const char *near = mdm_nearest_name(argv[1], verbs, 3);
-        return mdm_fail(MDM_USAGE, "data %s is not known%s%s; there are import, noise and info", argv[1],
-                        near ? "; did you mean " : "", near ? near : "");
+    if (argc < 2)
+        return mdm_fail(MDM_USAGE, "data needs import, noise, info or verify; mdm-dist data --help");
+    if (!is_one_of(argv[1], verbs, 4)) {
+        const char *near = mdm_nearest_name(argv[1], verbs, 4);
+        return mdm_fail(MDM_USAGE, "data %s is not known%s%s; there are import, noise, info and verify",
+                        argv[1], near ? "; did you mean " : "", near ? near : "");
     }
     MDM_TRY(read_arguments(argv[1], argc - 2, argv + 2, &a));
     if (strcmp(argv[1], "import") == 0) return run_import(&a);
     if (strcmp(argv[1], "noise") == 0) return run_noise(&a);
+    if (strcmp(argv[1], "verify") == 0) return run_verify(&a);
     return run_info(&a);
 }

@@ -120,7 +120,7 @@ static mdm_status make_quickstart_data(const mdm_config *config) {
         MDM_TRY(mdm_make_folders(folder));
     }
     mdm_info("making %s from %s", path, source);
-    mdm_status status = mdm_import(source, MDM_IMPORT_IDX, &clean);
+    mdm_status status = mdm_import_idx(source, &clean);
     if (status == MDM_OK) status = mdm_noise_make(clean, &options, &noisy, &counts);
     if (status == MDM_OK) status = mdm_dataset_write(path, noisy, 0);
     mdm_dataset_destroy(clean);

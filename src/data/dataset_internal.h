@@ -2,6 +2,7 @@
 #ifndef MDM_DATA_DATASET_INTERNAL_H
 #define MDM_DATA_DATASET_INTERNAL_H
 
+#include "dataset_encoded.h"
 #include "mdm/data/dataset_file.h"
 #include <hdf5.h>
 
@@ -10,6 +11,8 @@ void mdm_dataset_quiet(void);
 /* Opens the pictures of a split (0 train, 1 test) for reading; the caller closes both. */
 MDM_MUST_CHECK mdm_status mdm_dataset_open_images(const char *path, int split, hid_t *file, hid_t *array,
                                                   hsize_t dims[4]);
+/* Opens a split that is kept encoded; *encoded is NULL when it holds pixels. */
+MDM_MUST_CHECK mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **encoded);
 /* Mean and deviation of the training pictures, read piece by piece. */
 MDM_MUST_CHECK mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *dataset);
 

@@ -3,7 +3,9 @@
  *
  * What HDF5 itself decodes is beyond this: release 1.10 can crash on flipped bytes inside its own metadata,
  * which carry no checksum in the old file format. Cut and ill-formed files are refused. */
+#include "dataset_encoded.h"
 #include "dataset_internal.h"
+#include "workers.h"
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
@@ -139,6 +141,39 @@ static mdm_status read_pictures(const reader *r, const char *name, mdm_dataset *
     }
     H5Dclose(array);
     return status;
+}
+
+/* The same of a split that is kept as JPEG and PNG files. It has no pictures of fixed place: *offset -1. */
+static mdm_status read_encoded(const reader *r, int split, mdm_dataset *d, int64_t *count, int64_t *offset,
+                               int want, uint8_t **images) {
+    mdm_encoded *encoded;
+    int height, width, channels;
+    *offset = -1;
+    MDM_TRY(mdm_encoded_open(r->file, r->path, split, &encoded));
+    *count = mdm_encoded_get_size(encoded, &height, &width, &channels);
+    mdm_status status = MDM_OK;
+    if (d->height && (d->height != height || d->width != width || d->channels != channels))
+        status = mdm_fail(MDM_INPUT, "%s: /test holds pictures of %dx%dx%d, /train of %dx%dx%d", r->path,
+                          height, width, channels, d->height, d->width, d->channels);
+    d->height = height;
+    d->width = width;
+    d->channels = channels;
+    if (status == MDM_OK && want) {
+        status = mdm_allocate((void **)images, *count, (long long)height * width * channels, "pictures");
+        if (status == MDM_OK) status = mdm_encoded_read(encoded, mdm_workers_count(1), 0, *count, *images);
+    }
+    mdm_encoded_close(encoded);
+    return status;
+}
+
+/* Pictures of a split in whichever form it has. */
+static mdm_status read_split(const reader *r, int split, mdm_dataset *d, int64_t *offset, int want) {
+    int64_t *count = split ? &d->test_count : &d->train_count;
+    uint8_t **images = split ? &d->test_images : &d->train_images;
+    const char *name = split ? "/test/images" : "/train/images";
+    if (!exists(r, name) && mdm_encoded_is_there(r->file, split))
+        return read_encoded(r, split, d, count, offset, want, images);
+    return read_pictures(r, name, d, count, offset, want, images);
 }
 
 static mdm_status read_labels(const reader *r, const char *name, int64_t count, int lowest,
@@ -317,7 +352,7 @@ static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int6
     int has_mean, has_std;
     offset[1] = -1;
     MDM_TRY(check_format(r));
-    MDM_TRY(read_pictures(r, "/train/images", d, &d->train_count, &offset[0], pictures, &d->train_images));
+    MDM_TRY(read_split(r, 0, d, &offset[0], pictures));
     MDM_TRY(read_labels(r, "/train/labels", d->train_count, 0, &d->train_labels));
     if (exists(r, "/train/true_labels"))
         MDM_TRY(read_labels(r, "/train/true_labels", d->train_count, -1, &d->true_labels));
@@ -325,8 +360,8 @@ static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int6
         int64_t count = d->train_count;
         MDM_TRY(read_strings(r, "/train/ids", &count, &d->ids));
     }
-    if (exists(r, "/test/images") || exists(r, "/test/labels")) {
-        MDM_TRY(read_pictures(r, "/test/images", d, &d->test_count, &offset[1], pictures, &d->test_images));
+    if (exists(r, "/test/images") || exists(r, "/test/labels") || mdm_encoded_is_there(r->file, 1)) {
+        MDM_TRY(read_split(r, 1, d, &offset[1], pictures));
         MDM_TRY(read_labels(r, "/test/labels", d->test_count, 0, &d->test_labels));
     }
     MDM_TRY(count_classes(r, d));
@@ -342,8 +377,8 @@ static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int6
 
 static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info, void *context) {
     (void)info;
-    static const char *const known[] = {"format", "format_version", "mean", "std"};
-    for (int i = 0; i < 4; i++)
+    static const char *const known[] = {"format", "format_version", "mean", "std", "picture_size"};
+    for (int i = 0; i < 5; i++)
         if (strcmp(name, known[i]) == 0) return 0;
     mdm_dataset *d = context;
     hid_t attribute = H5Aopen(file, name, H5P_DEFAULT), type = H5Aget_type(attribute);
@@ -409,11 +444,36 @@ mdm_status mdm_dataset_open_images(const char *path, int split, hid_t *file, hid
     return status;
 }
 
+mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **encoded) {
+    hid_t file;
+    *encoded = NULL;
+    MDM_TRY(open_file(path, &file));
+    reader r = {path, file};
+    mdm_status status = MDM_OK;
+    if (!exists(&r, split ? "/test/images" : "/train/images") && mdm_encoded_is_there(file, split))
+        status = mdm_encoded_open(file, path, split, encoded);
+    H5Fclose(file);
+    return status;
+}
+
+static mdm_status decode_images(mdm_encoded *encoded, const char *path, int64_t first, int64_t count,
+                                uint8_t *images) {
+    int height, width, channels;
+    mdm_status status = first + count <= mdm_encoded_get_size(encoded, &height, &width, &channels)
+                            ? mdm_encoded_read(encoded, mdm_workers_count(1), first, count, images)
+                            : mdm_fail(MDM_INPUT, "%s was changed while it was in use; start again", path);
+    mdm_encoded_close(encoded);
+    return status;
+}
+
 mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
                                    uint8_t *images) {
     hsize_t dims[4];
     hid_t file, array;
+    mdm_encoded *encoded;
     if (count == 0) return MDM_OK;
+    MDM_TRY(mdm_dataset_open_encoded(path, split, &encoded));
+    if (encoded) return decode_images(encoded, path, first, count, images);
     MDM_TRY(mdm_dataset_open_images(path, split, &file, &array, dims));
     hsize_t start[4] = {(hsize_t)first, 0, 0, 0}, size[4] = {(hsize_t)count, dims[1], dims[2], dims[3]};
     hid_t space = H5Dget_space(array), memory = H5Screate_simple(4, size, NULL);

@@ -49,6 +49,10 @@ void mdm_dataset_destroy(mdm_dataset *d) {
     free(d->class_names);
     free(d->train_images);
     free(d->test_images);
+    free(d->train_encoded);
+    free(d->test_encoded);
+    free(d->train_offsets);
+    free(d->test_offsets);
     free(d->train_labels);
     free(d->true_labels);
     free(d->test_labels);
@@ -91,7 +95,7 @@ static void add_pixels(const uint8_t *images, int64_t count, int64_t pixels, int
         }
 }
 
-static void finish_statistics(mdm_dataset *d, const uint64_t sum[3], const uint64_t square[3]) {
+void mdm_dataset_finish_statistics(mdm_dataset *d, const uint64_t sum[3], const uint64_t square[3]) {
     double n = (double)d->train_count * d->height * d->width;
     for (int c = 0; c < d->channels; c++) {
         double mean = (double)sum[c] / n, variance = (double)square[c] / n - mean * mean;
@@ -103,7 +107,7 @@ static void finish_statistics(mdm_dataset *d, const uint64_t sum[3], const uint6
 void mdm_dataset_statistics(mdm_dataset *d) {
     uint64_t sum[3] = {0}, square[3] = {0};
     add_pixels(d->train_images, d->train_count, (int64_t)d->height * d->width, d->channels, sum, square);
-    finish_statistics(d, sum, square);
+    mdm_dataset_finish_statistics(d, sum, square);
 }
 
 mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *d) {
@@ -120,7 +124,7 @@ mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *d) {
             add_pixels(buffer, count, (int64_t)d->height * d->width, d->channels, sum, square);
     }
     free(buffer);
-    if (status == MDM_OK) finish_statistics(d, sum, square);
+    if (status == MDM_OK) mdm_dataset_finish_statistics(d, sum, square);
     return status;
 }
 
@@ -171,8 +175,20 @@ static int write_text_attribute(hid_t file, const char *name, const char *text) 
     return good;
 }
 
-static int write_split(hid_t file, const char *group, const mdm_dataset *d, int64_t count,
-                       const uint8_t *images, const int32_t *labels, const int32_t *truth) {
+static int write_encoded(hid_t file, const char *group, int64_t count, const uint8_t *encoded,
+                         const int64_t *offsets) {
+    char name[64];
+    hsize_t bytes = (hsize_t)offsets[count], ends = (hsize_t)count + 1;
+    snprintf(name, sizeof name, "%s/encoded", group);
+    if (!write_array(file, name, 1, &bytes, H5T_STD_U8LE, H5T_NATIVE_UINT8, encoded)) return 0;
+    snprintf(name, sizeof name, "%s/offsets", group);
+    return write_array(file, name, 1, &ends, H5T_STD_I64LE, H5T_NATIVE_INT64, offsets);
+}
+
+static int write_split(hid_t file, const char *group, const mdm_dataset *d, int64_t count, int test) {
+    const uint8_t *images = test ? d->test_images : d->train_images,
+                  *encoded = test ? d->test_encoded : d->train_encoded;
+    const int32_t *labels = test ? d->test_labels : d->train_labels, *truth = test ? NULL : d->true_labels;
     char name[64];
     hsize_t dims[4] = {(hsize_t)count, (hsize_t)d->height, (hsize_t)d->width, (hsize_t)d->channels};
     hid_t plist = H5Pcreate(H5P_GROUP_CREATE);
@@ -182,7 +198,8 @@ static int write_split(hid_t file, const char *group, const mdm_dataset *d, int6
     if (made < 0) return 0;
     H5Gclose(made);
     snprintf(name, sizeof name, "%s/images", group);
-    int good = write_array(file, name, 4, dims, H5T_STD_U8LE, H5T_NATIVE_UINT8, images);
+    int good = encoded ? write_encoded(file, group, count, encoded, test ? d->test_offsets : d->train_offsets)
+                       : write_array(file, name, 4, dims, H5T_STD_U8LE, H5T_NATIVE_UINT8, images);
     snprintf(name, sizeof name, "%s/labels", group);
     good = good && write_array(file, name, 1, dims, H5T_STD_I32LE, H5T_NATIVE_INT32, labels);
     snprintf(name, sizeof name, "%s/true_labels", group);
@@ -197,11 +214,11 @@ static int write_content(hid_t file, const mdm_dataset *d) {
                write_attribute(file, "std", H5T_NATIVE_FLOAT, d->channels, d->std);
     for (int i = 0; good && i < d->note_count; i++)
         good = write_text_attribute(file, d->notes[i].key, d->notes[i].value);
-    good = good &&
-           write_split(file, "/train", d, d->train_count, d->train_images, d->train_labels, d->true_labels);
+    int size[3] = {d->height, d->width, d->channels};
+    if (d->train_encoded) good = good && write_attribute(file, "picture_size", H5T_NATIVE_INT, 3, size);
+    good = good && write_split(file, "/train", d, d->train_count, 0);
     if (d->ids) good = good && write_strings(file, "/train/ids", d->ids, d->train_count);
-    if (d->test_count > 0)
-        good = good && write_split(file, "/test", d, d->test_count, d->test_images, d->test_labels, NULL);
+    if (d->test_count > 0) good = good && write_split(file, "/test", d, d->test_count, 1);
     if (d->class_names) good = good && write_strings(file, "/class_names", d->class_names, d->classes);
     return good;
 }

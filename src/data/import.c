@@ -85,27 +85,57 @@ mdm_status mdm_source_class_names(const char *folder, const char *name, mdm_data
     return status;
 }
 
-mdm_status mdm_import(const char *folder, mdm_import_format format, mdm_dataset **dataset) {
+static mdm_import_format recognise(const char *folder) {
+    char path[4096];
+    if (mdm_source_find(folder, "train-images-idx3-ubyte", path, sizeof path)) return MDM_IMPORT_IDX;
+    if (mdm_source_find(folder, "data_batch_1.bin", path, sizeof path) ||
+        mdm_source_find(folder, "data_batch_1", path, sizeof path))
+        return MDM_IMPORT_CIFAR10;
+    if (mdm_source_find(folder, "train.bin", path, sizeof path) ||
+        (mdm_source_find(folder, "train", path, sizeof path) &&
+         mdm_source_find(folder, "meta", path, sizeof path)))
+        return MDM_IMPORT_CIFAR100;
+    return mdm_pictures_recognise(folder);
+}
+
+/* Options of picture files do not pass silently where nothing heeds them. */
+static mdm_status refuse_picture_options(const mdm_import_options *o) {
+    if (o->size || o->keep_encoded || o->classes || o->test || o->test_list || o->root || o->label_column)
+        return mdm_fail(
+            MDM_USAGE,
+            "--size, --keep-encoded, --classes, --test, --test-list, --root and --label-column are "
+            "for picture files, not for IDX and CIFAR");
+    return MDM_OK;
+}
+
+static mdm_status check_picture_options(const mdm_import_options *o) {
+    int list = o->format == MDM_IMPORT_LIST;
+    if (!list && (o->root || o->test_list))
+        return mdm_fail(MDM_USAGE, "%s is for list files", o->root ? "--root" : "--test-list");
+    if (list && o->test)
+        return mdm_fail(MDM_USAGE, "--test is for folders; a list's test set is --test-list FILE");
+    if (o->format != MDM_IMPORT_METADATA && o->label_column)
+        return mdm_fail(MDM_USAGE, "--label-column is for metadata.csv and metadata.jsonl");
+    return MDM_OK;
+}
+
+mdm_status mdm_import(const char *source, const mdm_import_options *given, mdm_dataset **dataset) {
     char path[4096];
     struct stat info;
+    mdm_import_options o = *given;
     *dataset = NULL;
-    if (stat(folder, &info) != 0) return mdm_fail(MDM_INPUT, "%s: no such folder", folder);
-    if (!S_ISDIR(info.st_mode))
-        return mdm_fail(MDM_INPUT, "%s is not a folder; give the folder that holds the files", folder);
-    if (format == MDM_IMPORT_AUTO) {
-        if (mdm_source_find(folder, "train-images-idx3-ubyte", path, sizeof path))
-            format = MDM_IMPORT_IDX;
-        else if (mdm_source_find(folder, "data_batch_1.bin", path, sizeof path))
-            format = MDM_IMPORT_CIFAR10;
-        else if (mdm_source_find(folder, "train.bin", path, sizeof path))
-            format = MDM_IMPORT_CIFAR100;
-        else
-            return mdm_fail(MDM_INPUT,
-                            "%s holds none of train-images-idx3-ubyte (IDX), data_batch_1.bin (CIFAR-10 "
-                            "binary), train.bin "
-                            "(CIFAR-100 binary)",
-                            folder);
+    if (stat(source, &info) != 0) return mdm_fail(MDM_INPUT, "%s: no such folder or list file", source);
+    if (o.format == MDM_IMPORT_AUTO) o.format = S_ISDIR(info.st_mode) ? recognise(source) : MDM_IMPORT_LIST;
+    if (!S_ISDIR(info.st_mode) && o.format != MDM_IMPORT_LIST)
+        return mdm_fail(MDM_INPUT, "%s is not a folder; give the folder that holds the files", source);
+    if (o.format >= MDM_IMPORT_FOLDER) {
+        MDM_TRY(check_picture_options(&o));
+        return mdm_import_pictures(source, &o, dataset);
     }
-    if (format == MDM_IMPORT_IDX) return mdm_import_idx(folder, dataset);
-    return mdm_import_cifar(folder, format == MDM_IMPORT_CIFAR10 ? 10 : 100, dataset);
+    MDM_TRY(refuse_picture_options(&o));
+    if (o.format == MDM_IMPORT_IDX) return mdm_import_idx(source, dataset);
+    int classes = o.format == MDM_IMPORT_CIFAR10 ? 10 : 100;
+    if (mdm_source_find(source, classes == 10 ? "data_batch_1" : "train", path, sizeof path))
+        return mdm_import_cifar_python(source, classes, dataset);
+    return mdm_import_cifar(source, classes, dataset);
 }

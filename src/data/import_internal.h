@@ -15,4 +15,7 @@ MDM_MUST_CHECK mdm_status mdm_source_read(const char *folder, const char *name, 
  * set. */
 MDM_MUST_CHECK mdm_status mdm_source_class_names(const char *folder, const char *name, mdm_dataset *dataset);
 
+/* Which of the picture formats a source is. */
+mdm_import_format mdm_pictures_recognise(const char *source);
+
 #endif

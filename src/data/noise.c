@@ -171,29 +171,35 @@ static mdm_status change_labels(const mdm_dataset *source, const mdm_noise_optio
     return status;
 }
 
-static mdm_status read_labels(const char *path, plan *p) {
+mdm_status mdm_noise_parse_labels(const char *text, size_t bytes, const char *path, int64_t count,
+                                  int classes, int32_t *labels) {
     json_error_t error;
+    json_t *list = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    if (!list) return mdm_fail(MDM_INPUT, "%s is no JSON (line %d: %s)", path, error.line, error.text);
+    mdm_status status = MDM_OK;
+    if (!json_is_array(list) || json_array_size(list) != (size_t)count)
+        status =
+            mdm_fail(MDM_INPUT, "%s must be a list of %lld labels, one for each sample; it has %zu entries",
+                     path, (long long)count, json_is_array(list) ? json_array_size(list) : 0);
+    for (int64_t i = 0; status == MDM_OK && i < count; i++) {
+        const json_t *entry = json_array_get(list, (size_t)i);
+        json_int_t value = json_integer_value(entry);
+        if (!json_is_integer(entry) || value < 0 || value >= classes)
+            status = mdm_fail(MDM_INPUT, "%s: entry %lld is no label from 0 to %d", path, (long long)i,
+                              classes - 1);
+        else
+            labels[i] = (int32_t)value;
+    }
+    json_decref(list);
+    return status;
+}
+
+static mdm_status read_labels(const char *path, plan *p) {
     char *text;
     size_t bytes;
     MDM_TRY(mdm_read_file(path, (size_t)1 << 30, &text, &bytes));
-    json_t *list = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
+    mdm_status status = mdm_noise_parse_labels(text, bytes, path, p->n, p->classes, p->given);
     free(text);
-    if (!list) return mdm_fail(MDM_INPUT, "%s is no JSON (line %d: %s)", path, error.line, error.text);
-    mdm_status status = MDM_OK;
-    if (!json_is_array(list) || json_array_size(list) != (size_t)p->n)
-        status =
-            mdm_fail(MDM_INPUT, "%s must be a list of %lld labels, one for each sample; it has %zu entries",
-                     path, (long long)p->n, json_is_array(list) ? json_array_size(list) : 0);
-    for (int64_t i = 0; status == MDM_OK && i < p->n; i++) {
-        const json_t *entry = json_array_get(list, (size_t)i);
-        json_int_t value = json_integer_value(entry);
-        if (!json_is_integer(entry) || value < 0 || value >= p->classes)
-            status = mdm_fail(MDM_INPUT, "%s: entry %lld is no label from 0 to %d", path, (long long)i,
-                              p->classes - 1);
-        else
-            p->given[i] = (int32_t)value;
-    }
-    json_decref(list);
     return status;
 }
 
@@ -254,6 +260,27 @@ static mdm_status describe(const mdm_dataset *source, const mdm_noise_options *o
     return status;
 }
 
+/* Ids lead back to the source: its own, or the sample's number in it; "ood:" stands before those of the other
+ * file. */
+static mdm_status copy_ids(const mdm_dataset *source, const mdm_noise_options *o, const plan *p,
+                           mdm_dataset *d) {
+    MDM_TRY(MDM_ALLOCATE(d->ids, p->n, "ids"));
+    for (int64_t i = 0; i < p->n; i++) {
+        int foreign = p->source[i] < 0;
+        const mdm_dataset *from = foreign ? o->ood_from : source;
+        int64_t index = foreign ? -1 - p->source[i] : p->source[i];
+        mdm_text id = {0};
+        if (foreign) mdm_text_add(&id, "ood:");
+        if (from->ids)
+            mdm_text_add_bytes(&id, from->ids[index], strlen(from->ids[index]) + 1);
+        else
+            mdm_text_add(&id, "%lld", (long long)index);
+        d->ids[i] = id.data;
+        if (id.failed || !id.data) return mdm_fail(MDM_RESOURCE, "out of memory for ids");
+    }
+    return MDM_OK;
+}
+
 static mdm_status assemble(const mdm_dataset *source, const mdm_noise_options *o, const plan *p,
                            mdm_dataset **out, mdm_noise_counts *counts) {
     size_t image = (size_t)source->height * (size_t)source->width * (size_t)source->channels;
@@ -271,6 +298,7 @@ static mdm_status assemble(const mdm_dataset *source, const mdm_noise_options *o
     memcpy(d->train_labels, p->given, sizeof(int32_t) * (size_t)p->n);
     memcpy(d->true_labels, p->truth, sizeof(int32_t) * (size_t)p->n);
     copy_test(source, p, d);
+    MDM_TRY(copy_ids(source, o, p, d));
     mdm_dataset_statistics(d);
     counts->samples = p->n;
     counts->ood = p->ood;
@@ -318,6 +346,14 @@ static mdm_status check_options(const mdm_dataset *source, const mdm_noise_optio
                         "--noise-file gives the labels, so --symmetric and --asymmetric cannot change them");
     if (o->samples < 0 || o->samples > (int64_t)UINT32_MAX)
         return mdm_fail(MDM_USAGE, "--samples must not be negative");
+    for (int64_t i = 0;
+         (o->hold_out_count > 0 || o->ood > 0) && source->true_labels && i < source->train_count; i++)
+        if (source->true_labels[i] != source->train_labels[i])
+            return mdm_fail(
+                MDM_USAGE,
+                "the input is noisy already (sample %lld): --hold-out and --ood would drop its labels; "
+                "start from the clean file",
+                (long long)i);
     const mdm_dataset *f = o->ood_from;
     if (f && (f->height != source->height || f->width != source->width || f->channels != source->channels))
         return mdm_fail(MDM_USAGE, "--ood-from: pictures of %dx%dx%d do not fit %dx%dx%d", f->height,

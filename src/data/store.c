@@ -9,7 +9,9 @@
 #include "dataset_internal.h"
 #include "mdm/base/log.h"
 #include "store_chunked.h"
+#include "store_encoded.h"
 #include "store_stream.h"
+#include "workers.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +35,9 @@ struct mdm_store {
     char *id_text, *class_text; /* strings one after another */
     int64_t *id_offset, *class_offset;
     mdm_comm_shared *shared;
-    mdm_stream *streams[2];  /* streamed and contiguous */
-    mdm_chunked *chunked[2]; /* streamed, but only HDF5 can read it */
+    mdm_stream *streams[2];   /* streamed and contiguous */
+    mdm_decoder *decoders[2]; /* streamed and kept encoded */
+    mdm_chunked *chunked[2];  /* streamed, but only HDF5 can read it */
 };
 
 /* What rank 0 tells the others before the arrays. */
@@ -112,12 +115,30 @@ static mdm_status take_test_set(mdm_dataset *train, const char *path, header *he
     return status;
 }
 
+static mdm_status hash_encoded(XXH3_state_t *state, mdm_encoded *encoded, int64_t count, int64_t step,
+                               int64_t bytes) {
+    uint8_t *picture;
+    mdm_status status = MDM_ALLOCATE(picture, bytes, "a picture");
+    if (status == MDM_OK) {
+        for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
+            status = mdm_encoded_read_one(encoded, i, picture);
+            if (status == MDM_OK) XXH3_64bits_update(state, picture, (size_t)bytes);
+        }
+        free(picture);
+    }
+    mdm_encoded_close(encoded);
+    return status;
+}
+
 /* Hashes up to 64 pictures, evenly spread over a split. */
 static mdm_status hash_pictures(XXH3_state_t *state, const char *path, int group, int64_t count,
                                 int64_t bytes) {
     enum { MOST = 64 };
     int64_t step = count > MOST ? count / MOST : 1;
     mdm_chunked *reader;
+    mdm_encoded *encoded;
+    MDM_TRY(mdm_dataset_open_encoded(path, group, &encoded));
+    if (encoded) return hash_encoded(state, encoded, count, step, bytes);
     MDM_TRY(mdm_chunked_open(path, group, bytes, &reader));
     mdm_status status = MDM_OK;
     for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
@@ -271,7 +292,13 @@ static mdm_status open_streams(mdm_store *store) {
     for (int s = 0; s < 2; s++) {
         pictures *p = &store->splits[s];
         if (p->count == 0) continue;
-        if (p->offset < 0)
+        mdm_encoded *encoded;
+        MDM_TRY(mdm_dataset_open_encoded(p->path, p->group, &encoded));
+        if (encoded)
+            MDM_TRY(mdm_decoder_open(encoded, picture_bytes(store),
+                                     mdm_workers_count(mdm_comm_node_size(store->comm)),
+                                     &store->decoders[s]));
+        else if (p->offset < 0)
             MDM_TRY(mdm_chunked_open(p->path, p->group, picture_bytes(store), &store->chunked[s]));
         else
             MDM_TRY(mdm_stream_open(p->path, p->offset, picture_bytes(store), &store->streams[s]));
@@ -358,6 +385,7 @@ void mdm_store_close(mdm_store *store) {
     if (store->shared) mdm_comm_shared_free(store->shared);
     for (int s = 0; s < 2; s++) {
         mdm_stream_close(store->streams[s]);
+        mdm_decoder_close(store->decoders[s]);
         mdm_chunked_close(store->chunked[s]);
         free(store->splits[s].path);
         free(store->splits[s].labels);
@@ -394,6 +422,8 @@ const char *mdm_store_class_name(const mdm_store *store, int label) {
 }
 
 mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count) {
+    if (count > 0 && store->decoders[split])
+        return mdm_decoder_prefetch(store->decoders[split], index, count);
     return count > 0 && store->streams[split] ? mdm_stream_prefetch(store->streams[split], index, count)
                                               : MDM_OK;
 }
@@ -402,6 +432,7 @@ mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *ind
                            const uint8_t **images) {
     if (count == 0) return MDM_OK;
     if (store->streams[split]) return mdm_stream_fetch(store->streams[split], index, count, images);
+    if (store->decoders[split]) return mdm_decoder_fetch(store->decoders[split], index, count, images);
     if (store->chunked[split]) return mdm_chunked_fetch(store->chunked[split], index, count, images);
     for (int64_t i = 0; i < count; i++)
         images[i] = store->splits[split].resident + index[i] * picture_bytes(store);

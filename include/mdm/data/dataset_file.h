@@ -20,6 +20,10 @@ typedef struct mdm_dataset {
     int64_t train_count, test_count; /* test_count 0: no test set */
     int height, width, channels, classes;
     uint8_t *train_images, *test_images; /* [N,H,W,C] */
+    /* Instead of images: JPEG or PNG files one after another, and where each begins, [N+1]. Decoded, a
+     * picture is brought to [H,W,C] as mdm_picture_fit() does. */
+    uint8_t *train_encoded, *test_encoded;
+    int64_t *train_offsets, *test_offsets;
     int32_t *train_labels, *true_labels,
         *test_labels;      /* true_labels NULL when unknown; -1: no class of this set */
     char **ids;            /* [train_count] or NULL */
@@ -39,6 +43,8 @@ void mdm_dataset_destroy(mdm_dataset *dataset);
 MDM_MUST_CHECK mdm_status mdm_dataset_add_note(mdm_dataset *dataset, const char *key, const char *value);
 MDM_MUST_CHECK mdm_status mdm_dataset_set_class_names(mdm_dataset *dataset, const char *const *names,
                                                       int count);
+/* Mean and deviation from exact sums of the training pixels and of their squares, per channel. */
+void mdm_dataset_finish_statistics(mdm_dataset *dataset, const uint64_t sum[3], const uint64_t square[3]);
 /* Mean and standard deviation of the training images per channel; a constant channel gets deviation 1. */
 void mdm_dataset_statistics(mdm_dataset *dataset);
 

@@ -9,17 +9,42 @@ typedef enum mdm_import_format {
     MDM_IMPORT_AUTO,
     MDM_IMPORT_IDX,
     MDM_IMPORT_CIFAR10,
-    MDM_IMPORT_CIFAR100
+    MDM_IMPORT_CIFAR100,
+    MDM_IMPORT_FOLDER,  /* a folder a class */
+    MDM_IMPORT_LIST,    /* a text file of `path label` lines */
+    MDM_IMPORT_METADATA /* metadata.csv or metadata.jsonl beside the pictures */
 } mdm_import_format;
 
-/* Reads the data set in `folder`, gzipped or not. MDM_IMPORT_AUTO looks which files are there.
- *   idx       train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-..., t10k-labels-... (MNIST's
- * names) cifar10   data_batch_1.bin .. data_batch_5.bin, test_batch.bin, batches.meta.txt cifar100 train.bin,
- * test.bin, fine_label_names.txt (fine labels) The test files may be missing. true_labels are those of the
- * source. The caller owns the data set. */
-MDM_MUST_CHECK mdm_status mdm_import(const char *folder, mdm_import_format format, mdm_dataset **dataset);
+typedef struct mdm_import_options {
+    mdm_import_format format;
+    const char *root;      /* list: folder that its paths start from; NULL: the list's own */
+    const char *test;      /* folder of test pictures (NULL: test, val, valid or validation in the source) */
+    const char *test_list; /* list file of test pictures, or NULL */
+    const char *classes;   /* file of class names, one a line: order and number of the classes; or NULL */
+    const char *label_column; /* metadata: NULL for label, labels, class or category */
+    int size;                 /* side that pictures are scaled and cut to; 0: all must have one size */
+    int keep_encoded;         /* store the files as they are */
+    int skip_errors;          /* leave unreadable pictures out and list them, instead of failing */
+    int threads;              /* 0: the processors of the affinity mask */
+} mdm_import_options;
+
+/* Reads the data set at `source`, which MDM_IMPORT_AUTO recognises:
+ *   idx       a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-... (MNIST's names)
+ *   cifar10   data_batch_1.bin ... test_batch.bin, batches.meta.txt, or the Python archive's data_batch_1 ...
+ *   cifar100  train.bin, test.bin, fine_label_names.txt, or the Python archive's train, test, meta (fine
+ * labels) folder    class folders of JPEG and PNG files, or train/ with them and test/, val/, valid/ or
+ * validation/ list      a text file metadata  a folder (or its train/ and test/ ...) with metadata.csv or
+ * metadata.jsonl IDX and binary CIFAR may be gzipped. The test set may be missing. IDX and CIFAR set
+ * true_labels to the source's labels; pictures have none, and their ids are the paths relative to the source.
+ * Progress and skipped files are told on stderr. The order of samples depends on the source only, not on
+ * threads. The caller owns the set. */
+MDM_MUST_CHECK mdm_status mdm_import(const char *source, const mdm_import_options *options,
+                                     mdm_dataset **dataset);
 
 MDM_MUST_CHECK mdm_status mdm_import_idx(const char *folder, mdm_dataset **dataset);
 MDM_MUST_CHECK mdm_status mdm_import_cifar(const char *folder, int classes, mdm_dataset **dataset);
+MDM_MUST_CHECK mdm_status mdm_import_cifar_python(const char *folder, int classes, mdm_dataset **dataset);
+MDM_MUST_CHECK mdm_status mdm_import_pictures(const char *source, const mdm_import_options *options,
+                                              mdm_dataset **dataset);
 
 #endif

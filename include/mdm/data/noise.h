@@ -3,6 +3,7 @@
 #define MDM_DATA_NOISE_H
 
 #include "mdm/data/dataset_file.h"
+#include <stddef.h>
 
 typedef struct mdm_noise_options {
     int64_t samples;   /* random subset of the training set; 0: all */
@@ -29,10 +30,15 @@ typedef struct mdm_noise_counts {
 
 /* Makes a new data set. Exactly round(rate * N) samples of each kind, none of two kinds. MDM_USAGE with the
  * largest possible number when the source has too few samples. The true labels are those of `source` (its
- * given labels when it has no others). */
+ * given labels when it has no others). Ids are those of `source`, or the sample's number in it; "ood:" stands
+ * before those from `ood_from`. A source with wrong labels and hold_out or ood is MDM_USAGE: its labels would
+ * be lost. */
 MDM_MUST_CHECK mdm_status mdm_noise_make(const mdm_dataset *source, const mdm_noise_options *options,
                                          mdm_dataset **noisy, mdm_noise_counts *counts);
 
+/* Reads the text of a noise file into labels [count] of 0 to classes - 1; `path` is for messages. */
+MDM_MUST_CHECK mdm_status mdm_noise_parse_labels(const char *text, size_t bytes, const char *path,
+                                                 int64_t count, int classes, int32_t *labels);
 /* The published noise file: a JSON list of the N given labels. */
 MDM_MUST_CHECK mdm_status mdm_noise_write_labels(const char *path, const mdm_dataset *dataset);
 

@@ -1,0 +1,186 @@
+"""data import of JPEG and PNG: folders, lists, metadata, CIFAR's Python files; damaged pictures; training on what was imported."""
+import gzip
+import json
+import os
+import pickle
+import random
+import shutil
+import sys
+
+try:
+    from PIL import Image
+except ImportError:
+    print("skipped: python3-pil is not installed")
+    sys.exit(77)
+import h5py
+import numpy as np
+from program import FASHION, SMALL, events, main, run
+
+NAMES = ["shirt", "trouser", "pullover", "dress"]
+
+
+def fashion(part):
+    with gzip.open(f"{FASHION}/{part}-images-idx3-ubyte.gz") as f:
+        images = np.frombuffer(f.read()[16:], "u1").reshape(-1, 28, 28)
+    with gzip.open(f"{FASHION}/{part}-labels-idx1-ubyte.gz") as f:
+        labels = np.frombuffer(f.read()[8:], "u1")
+    chosen = labels < len(NAMES)
+    return images[chosen], labels[chosen]
+
+
+def folder(work):
+    """400 training and 100 test JPEGs, a third of the training labels drawn anew."""
+    root, draw = work.file("pictures"), random.Random(1)
+    if os.path.exists(root):
+        return root
+    for part, split, count in (("train", "train", 400), ("t10k", "test", 100)):
+        images, labels = fashion(part)
+        for i in range(count):
+            name = NAMES[draw.randrange(4) if split == "train" and draw.random() < 1 / 3 else labels[i]]
+            os.makedirs(f"{root}/{split}/{name}", exist_ok=True)
+            Image.fromarray(images[i]).save(f"{root}/{split}/{name}/{i:04d}.jpg", quality=95)
+    return root
+
+
+def imported(work, name, *arguments):
+    path = work.file(name)
+    done = run("data", "import", *arguments[:1], path, *arguments[1:])
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def same(a, b):
+    with open(a, "rb") as f, open(b, "rb") as g:
+        return f.read() == g.read()
+
+
+def folders_are_imported_alike_by_any_number_of_threads(work):
+    root = folder(work)
+    first = imported(work, "one.h5", root, "--threads", "1")
+    assert same(first, imported(work, "two.h5", root, "--threads", "2"))
+    with h5py.File(first) as f:
+        assert [n.decode() for n in f["class_names"]] == sorted(NAMES) and f["train/images"].shape == (400, 28, 28, 1)
+        for i in (0, 57, 399):
+            path = f["train/ids"][i].decode()
+            assert np.array_equal(f["train/images"][i, :, :, 0], np.array(Image.open(f"{root}/{path}")))
+            assert path.split("/")[1] == sorted(NAMES)[f["train/labels"][i]]
+    with open(work.file("classes.txt"), "w") as f:
+        f.write("\n".join(NAMES) + "\n")
+    with h5py.File(imported(work, "ordered.h5", root, "--classes", work.file("classes.txt"))) as f:
+        assert [n.decode() for n in f["class_names"]] == NAMES
+
+
+def lists_and_metadata_name_the_same_pictures(work):
+    root = folder(work)
+    entries = [(f"{n}/{p}", i) for i, n in enumerate(NAMES) for p in sorted(os.listdir(f"{root}/train/{n}"))[:20]]
+    results = []
+    for number, separator in enumerate(" \t,"):
+        path = work.file(f"list{number}.txt")
+        with open(path, "w") as f:
+            f.writelines(f"{p}{separator}{y}\n" for p, y in entries)
+        results.append(imported(work, f"list{number}.h5", path, "--root", f"{root}/train"))
+    shutil.copytree(f"{root}/train", work.file("meta"))
+    with open(work.file("meta/metadata.csv"), "w") as f:
+        f.write("file_name,text,label\n" + "".join(f'"{p}","a, b",{y}\n' for p, y in entries))
+    results.append(imported(work, "csv.h5", work.file("meta")))
+    os.remove(work.file("meta/metadata.csv"))
+    with open(work.file("meta/metadata.jsonl"), "w") as f:
+        f.writelines(json.dumps({"file_name": p, "kind": y}) + "\n" for p, y in entries)
+    results.append(imported(work, "jsonl.h5", work.file("meta"), "--label-column", "kind"))
+    assert all(same(results[0], other) for other in results[1:])
+    with open(work.file("named.txt"), "w") as f:
+        f.writelines(f"{p} {NAMES[y]}\n" for p, y in entries)
+    with h5py.File(imported(work, "named.h5", work.file("named.txt"), "--root", f"{root}/train", "--test-list",
+                            work.file("named.txt"))) as f:
+        assert [sorted(NAMES)[y] for y in f["train/labels"]] == [NAMES[y] for _, y in entries]
+        assert f["test/labels"].shape == (80,)
+
+
+def damaged_pictures_fail_or_are_left_out_by_name(work):
+    root = work.file("damaged")
+    shutil.copytree(folder(work), root)
+    victim = sorted(os.listdir(f"{root}/train/dress"))[3]
+    with open(f"{root}/train/dress/{victim}", "r+b") as f:
+        f.truncate(200)
+    done = run("data", "import", root, work.file("damaged.h5"))
+    assert done.returncode == 3 and victim in done.stderr and not os.path.exists(work.file("damaged.h5"))
+    done = run("data", "import", root, work.file("damaged.h5"), "--on-error", "skip")
+    assert done.returncode == 0 and victim in done.stderr
+    with h5py.File(work.file("damaged.h5")) as f, h5py.File(work.file("one.h5")) as g:
+        left = [i for i in range(400) if g["train/ids"][i].decode() != f"train/dress/{victim}"]
+        assert len(left) == 399 and np.array_equal(f["train/ids"][:], g["train/ids"][:][left])
+        assert np.array_equal(f["train/images"][:], g["train/images"][:][left])
+    assert not [name for name in os.listdir(work.path) if ".part-" in name]
+
+
+def encoded_pictures_train_to_the_same_weights(work):
+    root, weights = folder(work), []
+    imported(work, "pixels.h5", root, "--size", "24")
+    imported(work, "encoded.h5", root, "--size", "24", "--keep-encoded")
+    assert json.loads(run("data", "info", work.file("encoded.h5"), "--json").stdout)["height"] == 24
+    assert run("data", "verify", work.file("encoded.h5")).returncode == 0
+    for name, resident in (("pixels", "host"), ("encoded", "host"), ("encoded", "stream")):
+        done = run("train", f"data.train={work.file(name)}.h5", f"run={work.file(name)}-{resident}", *SMALL,
+                   "train.epochs=2", "train.warmup=1", "pretrain.epochs=1", f"data.resident={resident}")
+        assert done.returncode == 0, done.stderr
+        with open(f"{work.file(name)}-{resident}/model-a.safetensors", "rb") as f:
+            weights.append(f.read())
+    assert weights[0] == weights[1] == weights[2]
+    assert any("test_top1" in e for e in events(work, "encoded-stream"))
+    with h5py.File(work.file("encoded.h5"), "r+") as f:
+        start = int(f["train/offsets"][7])
+        f["train/encoded"][start + 30:start + 200] = 0xff
+    done = run("data", "verify", work.file("encoded.h5"))
+    assert done.returncode == 3 and "picture 7" in done.stderr, done.stderr
+
+
+def text(value):
+    return b"U" + bytes([len(value)]) + value
+
+
+def python_batch(key, images, labels):
+    """A batch as Python 2 wrote it in 2009: protocol 2, plain strings."""
+    shape = b"".join(b"J" + n.to_bytes(4, "little") for n in images.shape)
+    listed = b"](" + b"".join(b"K" + bytes([y]) for y in labels) + b"e"
+    array = (b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01" + shape + b"\x86cnumpy\ndtype\n"
+             b"U\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" +
+             images.size.to_bytes(4, "little") + images.tobytes() + b"tb")
+    return b"\x80\x02}(" + text(key) + listed + text(b"data") + array + b"u."
+
+
+def cifars_python_files_are_read_and_nothing_in_them_is_run(work):
+    root, draw = work.file("cifar-10-batches-py"), np.random.default_rng(2)
+    os.makedirs(root)
+    images = draw.integers(0, 256, (60, 3072), "u1")
+    for i in range(6):
+        name = f"data_batch_{i + 1}" if i < 5 else "test_batch"
+        with open(f"{root}/{name}", "wb") as f:
+            part, labels = images[10 * i:10 * i + 10], list(range(10))
+            f.write(python_batch(b"labels", part, labels) if i % 2 else pickle.dumps({"labels": labels, "data": part}, 4))
+        assert list(pickle.load(open(f"{root}/{name}", "rb"), encoding="latin1")["labels"]) == labels
+    with open(f"{root}/batches.meta", "wb") as f:
+        pickle.dump({"label_names": [f"class{i}" for i in range(10)], "num_vis": 3072}, f, 2)
+    with h5py.File(imported(work, "python.h5", root)) as f:
+        assert np.array_equal(f["train/images"][:], images[:50].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        assert f["class_names"][3] == b"class3" and f["test/labels"].shape == (10,)
+    with open(f"{root}/data_batch_3", "wb") as f:
+        f.write(b"cos\nsystem\n(S'touch " + work.file("run").encode() + b"'\ntR.")
+    done = run("data", "import", root, work.file("evil.h5"))
+    assert done.returncode == 3 and "data_batch_3" in done.stderr and not os.path.exists(work.file("run"))
+
+
+def noise_keeps_ids_and_refuses_noisy_input(work):
+    out = work.file("subset.h5")
+    assert run("data", "noise", work.full, out, "--samples", "50", "--symmetric", "0.2", "--seed", "9").returncode == 0
+    with h5py.File(out) as f, h5py.File(work.full) as g:
+        for i in range(50):
+            assert np.array_equal(f["train/images"][i], g["train/images"][int(f["train/ids"][i])])
+    info = json.loads(run("data", "info", out, "--json").stdout)
+    assert info["ids"] and "seed 9" in info["notes"]["noise"] and len(info["notes"]["transition_counts"].split()) == 100
+    done = run("data", "noise", out, work.file("twice.h5"), "--hold-out", "8,9", "--ood", "0.1")
+    assert done.returncode == 2 and "noisy already" in done.stderr
+
+
+main([folders_are_imported_alike_by_any_number_of_threads, lists_and_metadata_name_the_same_pictures,
+      damaged_pictures_fail_or_are_left_out_by_name, encoded_pictures_train_to_the_same_weights,
+      cifars_python_files_are_read_and_nothing_in_them_is_run, noise_keeps_ids_and_refuses_noisy_input])

@@ -53,6 +53,10 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     return MDM_OK;
 }
 
+void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm) {
+    executor->batchnorm = batchnorm;
+}
+
 static void destroy_plan(mdm_executor *executor, plan *p) {
     if (!p) return;
     for (int i = 0; p->convolutions && i < executor->layout->layer_count; i++)

@@ -3,8 +3,8 @@
 #include "mdm/model/losses.h"
 #include "mdm/report/division_file.h"
 #include "mdm/report/labels_csv.h"
-#include "mdm/report/safetensors.h"
 #include "mdm/report/summary.h"
+#include "mdm/train/weights.h"
 #include "trainer.h"
 #include <cblas.h>
 #include <hdf5.h>
@@ -123,23 +123,28 @@ mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
 }
 
 mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path) {
-    const mdm_layout *l = t->layout;
-    mdm_safetensors_entry *entries;
-    char width[16];
-    MDM_TRY(MDM_ALLOCATE(entries, l->tensor_count, "a weights file"));
-    for (int i = 0; i < l->tensor_count; i++) {
-        const mdm_tensor_info *tensor = &l->tensors[i];
-        entries[i].name = tensor->name;
-        entries[i].rank = tensor->rank;
-        memcpy(entries[i].shape, tensor->dims, sizeof tensor->dims);
-        entries[i].data =
-            (tensor->role == MDM_TENSOR_STATISTIC ? network->statistics : network->weights) + tensor->offset;
+    mdm_model_notes notes = {.spec = t->layout->spec};
+    memcpy(notes.mean, t->data->mean, sizeof notes.mean);
+    memcpy(notes.std, t->data->std, sizeof notes.std);
+    MDM_TRY(MDM_ALLOCATE(notes.class_names, notes.spec.classes, "class names"));
+    int named = 0;
+    for (int c = 0; c < notes.spec.classes; c++) {
+        /* written at once and not changed: the store's own text may be lent */
+        notes.class_names[c] = (char *)(uintptr_t)mdm_store_class_name(t->store, c);
+        named += notes.class_names[c] != NULL;
     }
-    snprintf(width, sizeof width, "%d", l->spec.base_width);
-    const mdm_safetensors_note notes[] = {{"format", "pt"}, {"arch", l->spec.arch}, {"width", width}};
-    mdm_status status = mdm_safetensors_write(path, entries, l->tensor_count, notes, 3);
-    free(entries);
+    char **names = notes.class_names;
+    if (!named) notes.class_names = NULL;
+    mdm_status status = mdm_weights_write(network, &notes, path);
+    free(names);
     return status;
+}
+
+/* A second network of an earlier run in this folder would be taken for this run's. */
+static void remove_other_network(const mdm_trainer *t) {
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_MODEL_B);
+    if (path && t->network_count == 1) unlink(path);
+    free(path);
 }
 
 static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
@@ -328,10 +333,15 @@ mdm_status mdm_write_results(mdm_trainer *t) {
                           : mdm_fail(MDM_RESOURCE, "out of memory for a path");
             free(path);
         }
+        remove_other_network(t);
         if (status == MDM_OK && t->divided) status = write_labels(t, probabilities);
-        if (status == MDM_OK) status = write_summary(t);
-        if (status == MDM_OK) tell_end(t);
     }
     free(probabilities);
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    MDM_TRY(mdm_write_ood_reference(t));
+    if (mdm_comm_rank(t->comm) == 0) {
+        status = write_summary(t);
+        if (status == MDM_OK) tell_end(t);
+    }
     return mdm_comm_agree(t->comm, status);
 }

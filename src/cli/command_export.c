@@ -14,10 +14,15 @@
 static void print_help(void) {
     printf(
         "usage: mdm-dist export RUN --safetensors FILE [--network a|b]\n"
+        "       mdm-dist export RUN --onnx FILE [--network a|b|ensemble]\n"
         "       mdm-dist export RUN --csv FILE [filters]\n"
         "       mdm-dist export RUN --list FILE [filters] [--names] [--drop-mislabelled]\n\n"
         "  --safetensors FILE  weights under PyTorch's names; docs/weights.md shows how to load them\n"
-        "  --network a|b       which network [a]\n"
+        "  --onnx FILE         ONNX, operator set 13, any batch size: input pictures, float of 0 to 255,\n"
+        "                      [batch,channels,H,W]; outputs logits (of two networks logits_a, logits_b) "
+        "and\n"
+        "                      probabilities\n"
+        "  --network a|b       which network [a; the ensemble of all for --onnx]\n"
         "  --csv FILE          rows of labels.csv that pass the filters\n"
         "  --list FILE         cleaned `path label` lines: the given label where the verdict is clean, the\n"
         "                      suggested one where it is mislabelled; out-of-distribution samples are left\n"
@@ -34,11 +39,12 @@ static void print_help(void) {
         "Examples:\n"
         "  mdm-dist export runs/quickstart --list cleaned.txt\n"
         "  mdm-dist export runs/quickstart --csv - --verdict mislabelled --max-clean 0.1\n"
-        "  mdm-dist export runs/quickstart --safetensors model.safetensors --network b\n");
+        "  mdm-dist export runs/quickstart --safetensors model.safetensors --network b\n"
+        "  mdm-dist export runs/quickstart --onnx model.onnx\n");
 }
 
 typedef struct request {
-    const char *run, *safetensors, *csv, *list, *network, *verdict;
+    const char *run, *safetensors, *onnx, *csv, *list, *network, *verdict;
     double min_clean, max_clean, max_ood;
     int names, drop, help;
 } request;
@@ -67,6 +73,7 @@ static mdm_status read_option(request *r, const char *option, const char *value,
         const char **text;
         double *number;
     } options[] = {{"--safetensors", &r->safetensors, NULL},
+                   {"--onnx", &r->onnx, NULL},
                    {"--csv", &r->csv, NULL},
                    {"--list", &r->list, NULL},
                    {"--network", &r->network, NULL},
@@ -87,13 +94,16 @@ static mdm_status read_option(request *r, const char *option, const char *value,
 
 static mdm_status check_request(const request *r) {
     static const char *const verdicts[] = {"clean", "mislabelled", "out_of_distribution"};
-    int outputs = (r->safetensors != NULL) + (r->csv != NULL) + (r->list != NULL), known = !r->verdict;
+    int outputs = (r->safetensors != NULL) + (r->onnx != NULL) + (r->csv != NULL) + (r->list != NULL),
+        known = !r->verdict;
     if (!r->run) return mdm_fail(MDM_USAGE, "export needs RUN, a run folder; mdm-dist export --help");
     if (outputs != 1)
-        return mdm_fail(MDM_USAGE,
-                        "export needs one of --safetensors, --csv and --list; mdm-dist export --help");
-    if (r->network && strcmp(r->network, "a") != 0 && strcmp(r->network, "b") != 0)
-        return mdm_fail(MDM_USAGE, "--network %s: expected a or b", r->network);
+        return mdm_fail(
+            MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
+    int ensemble = r->onnx && r->network && strcmp(r->network, "ensemble") == 0;
+    if (r->network && strcmp(r->network, "a") != 0 && strcmp(r->network, "b") != 0 && !ensemble)
+        return mdm_fail(MDM_USAGE, "--network %s: expected a or b%s", r->network,
+                        r->onnx ? " or ensemble" : "");
     for (int i = 0; i < 3; i++) known = known || strcmp(r->verdict, verdicts[i]) == 0;
     if (!known)
         return mdm_fail(MDM_USAGE, "--verdict %s: expected clean, mislabelled or out_of_distribution",
@@ -222,14 +232,24 @@ static mdm_status pick_network(const mdm_predictor *p, const request *r, int *nu
     return MDM_OK;
 }
 
+static mdm_status export_onnx(const request *r, const mdm_predictor *p, int number) {
+    const mdm_network *networks[2] = {mdm_predictor_network(p, number)};
+    int ensemble = !r->network || strcmp(r->network, "ensemble") == 0, count = 1;
+    if (ensemble && mdm_predictor_networks(p) > 1) networks[count++] = mdm_predictor_network(p, 1);
+    return mdm_onnx_export(networks, count, mdm_predictor_notes(p), r->onnx);
+}
+
 static mdm_status export_network(mdm_comm *comm, const request *r) {
     mdm_predictor *p;
     int number;
     MDM_TRY(mdm_predictor_open(comm, r->run, &p));
     mdm_status status = pick_network(p, r, &number);
-    if (status == MDM_OK)
-        status = mdm_weights_write(mdm_predictor_network(p, number), mdm_predictor_notes(p), r->safetensors);
-    if (status == MDM_OK) mdm_info("%s: network %c of %s", r->safetensors, 'a' + number, r->run);
+    const char *path = r->onnx ? r->onnx : r->safetensors;
+    if (status == MDM_OK && r->onnx)
+        status = export_onnx(r, p, number);
+    else if (status == MDM_OK)
+        status = mdm_weights_write(mdm_predictor_network(p, number), mdm_predictor_notes(p), path);
+    if (status == MDM_OK) mdm_info("%s: %s", path, r->run);
     mdm_predictor_close(p);
     return status;
 }

@@ -191,7 +191,7 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
     return MDM_OK;
 }
 
-/* Sum of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
+/* Mean of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
  * get it). */
 static mdm_status predict_training(mdm_trainer *t, float *all) {
     int64_t first, count, classes = t->layout->spec.classes, samples = t->data->train_count;
@@ -207,7 +207,7 @@ static mdm_status predict_training(mdm_trainer *t, float *all) {
         status = mdm_evaluate_training(t, mdm_predicting_network(t, n), NULL, NULL, logits);
         if (status != MDM_OK) break;
         mdm_softmax(logits, count, (int)classes, logits);
-        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i];
+        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i] / (float)t->network_count;
     }
     for (int r = 0; r < ranks; r++) {
         int64_t start;
@@ -240,23 +240,34 @@ static void judge(const mdm_trainer *t, const float *clean, const int32_t *sugge
 static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     int64_t samples = t->data->train_count;
     const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
-    float *clean = NULL, *score = NULL;
+    float *clean = NULL, *score = NULL, *mixture = NULL, *certain = NULL, *wrong = NULL;
     int32_t *suggested = NULL;
     uint8_t *verdict = NULL;
     const char **ids = NULL;
     mdm_status status = MDM_ALLOCATE(clean, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(score, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(mixture, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(certain, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(wrong, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(suggested, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(verdict, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(ids, samples, "labels.csv");
     if (status == MDM_OK) {
-        mdm_labels_suggest(probabilities, samples, t->layout->spec.classes, suggested);
-        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, clean);
+        int64_t classes = t->layout->spec.classes;
+        mdm_labels_suggest(probabilities, samples, classes, suggested);
+        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, mixture);
         mdm_labels_mean(a->ood_score, b ? b->ood_score : NULL, samples, score);
+        status = mdm_labels_calibrate(probabilities, mixture, mdm_store_labels(t->store, MDM_TRAIN), samples,
+                                      classes, clean);
+        for (int64_t i = 0; i < samples; i++) certain[i] = probabilities[i * classes + suggested[i]];
+    }
+    if (status == MDM_OK) {
         judge(t, clean, suggested, verdict);
+        mdm_labels_mislabelled(clean, certain, verdict, samples, wrong);
         for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
-        mdm_label_table table = {samples, ids,    mdm_store_labels(t->store, MDM_TRAIN), suggested, clean,
-                                 score,   verdict};
+        mdm_label_table table = {samples,   ids,     mdm_store_labels(t->store, MDM_TRAIN),
+                                 suggested, clean,   score,
+                                 verdict,   certain, wrong};
         char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_LABELS);
         status =
             path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
@@ -264,6 +275,9 @@ static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     }
     free(clean);
     free(score);
+    free(mixture);
+    free(certain);
+    free(wrong);
     free(suggested);
     free(verdict);
     free(ids);

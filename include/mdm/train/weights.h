@@ -40,4 +40,10 @@ typedef struct mdm_weights_fit {
 MDM_MUST_CHECK mdm_status mdm_weights_fit_file(mdm_network *network, const char *path, mdm_text *table,
                                                mdm_weights_fit *fit);
 
+/* Writes one network, or the mean prediction of two (in one file), as ONNX. Input `pictures` float
+ * [batch,channels,H,W] of grey levels 0 to 255, normalised inside; outputs `probabilities` [batch,classes]
+ * and `logits`, or for two networks `logits_a` and `logits_b`. The batch is dynamic. */
+MDM_MUST_CHECK mdm_status mdm_onnx_export(const mdm_network *const *networks, int count,
+                                          const mdm_model_notes *notes, const char *path);
+
 #endif

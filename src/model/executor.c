@@ -166,7 +166,8 @@ static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
                 l->stride, executor->precision, l->input < 0,    l->add_to_output, p->forward_only};
             MDM_TRY(mdm_convolution_create(executor->device, &shape, &p->convolutions[i]));
         } else {
-            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision};
+            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision,
+                                    l->linear};
             MDM_TRY(mdm_device_reserve_norm(executor->device, &shape));
         }
     }

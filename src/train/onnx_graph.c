@@ -61,6 +61,12 @@ static void read_input(graph *g, const mdm_layer *l, char name[NAME]) {
     if (l->residual >= 0) add_sum(g, name, g->value[l->residual], name);
 }
 
+static void add_relu(graph *g, const char *input, char name[NAME]) {
+    const char *inputs[1] = {input};
+    new_value(g, "Relu", name);
+    mdm_onnx_node(g->model, "Relu", 1, inputs, name, 0, NULL);
+}
+
 static void add_norm(graph *g, const mdm_layer *l) {
     const mdm_onnx_attribute epsilon = {.name = "epsilon", .kind = MDM_ONNX_FLOAT, .real = 1e-5f};
     char input[NAME], names[4][NAME], norm[NAME];
@@ -72,9 +78,19 @@ static void add_norm(graph *g, const mdm_layer *l) {
     const char *inputs[5] = {input, names[0], names[1], names[2], names[3]};
     new_value(g, "BatchNormalization", norm);
     mdm_onnx_node(g->model, "BatchNormalization", 5, inputs, norm, 1, &epsilon);
-    const char *before[1] = {norm};
-    new_value(g, "Relu", g->value[l->output]);
-    mdm_onnx_node(g->model, "Relu", 1, before, g->value[l->output], 0, NULL);
+    if (l->linear)
+        memcpy(g->value[l->output], norm, NAME);
+    else
+        add_relu(g, norm, g->value[l->output]);
+}
+
+static void add_max_pool(graph *g, const mdm_layer *l) {
+    const mdm_onnx_attribute attributes[] = {{"kernel_shape", MDM_ONNX_INTEGERS, 0, 2, {3, 3}},
+                                             {"strides", MDM_ONNX_INTEGERS, 0, 2, {2, 2}},
+                                             {"pads", MDM_ONNX_INTEGERS, 0, 4, {1, 1, 1, 1}}};
+    const char *inputs[1] = {g->value[l->input]};
+    new_value(g, "MaxPool", g->value[l->output]);
+    mdm_onnx_node(g->model, "MaxPool", 1, inputs, g->value[l->output], 3, attributes);
 }
 
 static void add_heads(graph *g, const mdm_layer *pool, const char *logits) {
@@ -103,7 +119,13 @@ static mdm_status add_network(mdm_onnx *model, const mdm_network *network, char 
             add_convolution(&g, l);
         else if (l->kind == MDM_LAYER_NORM_RELU)
             add_norm(&g, l);
-        else
+        else if (l->kind == MDM_LAYER_MAX_POOL)
+            add_max_pool(&g, l);
+        else if (l->kind == MDM_LAYER_ADD_RELU) {
+            char sum[NAME];
+            read_input(&g, l, sum);
+            add_relu(&g, sum, g.value[l->output]);
+        } else
             add_heads(&g, l, logits);
     }
     free(g.value);

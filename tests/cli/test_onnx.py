@@ -115,5 +115,29 @@ def a_bottleneck_networks_answers_are_ours(work):
     assert np.abs(out["probabilities"] - answers(work, "bottleneck", work.data, 5)).max() < 1e-4
 
 
+def padded(work):
+    """The data set with pictures of 32x32, which the ImageNet stem needs."""
+    path = work.file("padded.h5")
+    with h5py.File(work.data) as source, h5py.File(path, "w") as f:
+        for split in ("train", "test"):
+            f[split + "/images"] = np.pad(source[split + "/images"][:], ((0, 0), (2, 2), (2, 2), (0, 0)))
+            f[split + "/labels"] = source[split + "/labels"][:]
+    return path
+
+
+def torchvisions_networks_train_under_mpirun_and_answer_as_ours(work):
+    data = padded(work)
+    for arch, width in (("resnet18", 4), ("resnet50", 2)):
+        done = train(work, arch, f"data.train={data}", f"model.arch={arch}", f"model.width={width}", "pretrain.epochs=1",
+                     "train.epochs=2", "train.warmup=1", ranks=2)
+        assert done.returncode == 0, done.stderr
+        model = load(work, arch)
+        assert "MaxPool" in {node.op_type for node in model.graph.node}
+        out = execute(model, pictures_of(data, 6))
+        assert np.abs(out["probabilities"] - answers(work, arch, data, 6)).max() < 1e-4, arch
+    done = train(work, "refused", "model.arch=resnet18", "--dry-run")
+    assert done.returncode == 2 and "32x32" in done.stderr, done.stderr
+
+
 main([a_run_to_export_ends_well, the_ensembles_answers_are_ours, each_networks_answers_make_up_the_ensembles,
-      a_bottleneck_networks_answers_are_ours])
+      a_bottleneck_networks_answers_are_ours, torchvisions_networks_train_under_mpirun_and_answer_as_ours])

@@ -3,22 +3,28 @@
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/dataset_file.h"
+#include "predict_sources.h"
 #include "predict_table.h"
+#ifdef MDM_HAVE_PICTURES
+#include "mdm/data/picture.h"
+#endif
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BATCH = 256 };
+enum { BATCH = 256, MOST_FILE_BYTES = 1 << 29 };
 
 static void print_help(void) {
     printf(
-        "usage: mdm-dist predict RUN FILE.h5 ... [--csv OUT] [--json]\n\n"
+        "usage: mdm-dist predict RUN IMAGES ... [--csv OUT] [--json]\n\n"
         "Class and confidence of pictures by the mean prediction of the run's networks, and whether they "
         "look\n"
-        "like the pictures that the run kept. Of a data set file the test pictures are taken, or the "
-        "training\n"
-        "pictures where it has no others. Pictures must have the size of the run's.\n\n"
+        "like the pictures that the run kept. IMAGES are JPEG and PNG files, folders of them, data set "
+        "files\n"
+        "(.h5: the test pictures, or the training pictures where there are no others), or - for one path a\n"
+        "line on stdin. Pictures of another size are scaled until they cover the run's, and cut out of the\n"
+        "middle. One that cannot be read is told and left out; the exit code is then 3.\n\n"
         "out_of_distribution: the mean cosine distance of the picture's embedding to those of the divide.k\n"
         "nearest training pictures (of at most 4096 that the last division kept), divided by the network's\n"
         "threshold, mean over the networks, is above 1. The threshold is the score that the same share of\n"
@@ -26,7 +32,9 @@ static void print_help(void) {
         "  --csv OUT   rows of path,class,name,confidence,ood_score,out_of_distribution; - is stdout\n"
         "  --json      one JSON object a line on stdout, with all probabilities\n\n"
         "Examples:\n"
-        "  mdm-dist predict runs/quickstart new.h5 --csv answers.csv\n");
+        "  mdm-dist predict runs/quickstart photos/ --csv answers.csv\n"
+        "  find . -name '*.png' | mdm-dist predict runs/quickstart - --json\n"
+        "  mdm-dist predict runs/quickstart new.h5\n");
 }
 
 typedef struct request {
@@ -69,7 +77,7 @@ typedef struct sink {
     mdm_predict_form form;
     mdm_text text;
     float *probability, *ood; /* [BATCH, ...] */
-    int64_t pictures, strange;
+    int64_t pictures, strange, unread;
     int to_file; /* rows are kept until the end; otherwise they are printed batch by batch */
 } sink;
 
@@ -123,6 +131,87 @@ static mdm_status predict_dataset(sink *s, const char *path) {
     return status;
 }
 
+/* Reads one file to the network's size. */
+#ifdef MDM_HAVE_PICTURES
+static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
+    mdm_picture picture = {0};
+    char *content = NULL;
+    size_t bytes;
+    MDM_TRY(mdm_read_file(path, MOST_FILE_BYTES, &content, &bytes));
+    mdm_status status =
+        mdm_picture_decode((const uint8_t *)content, bytes, path, MDM_PICTURE_MOST_PIXELS, &picture);
+    free(content);
+    if (status == MDM_OK)
+        status = mdm_picture_fit(&picture, spec->height, spec->width, spec->channels, pixels);
+    mdm_picture_free(&picture);
+    return status;
+}
+#else
+static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
+    (void)spec, (void)pixels;
+    return mdm_fail(MDM_USAGE, "%s: this build reads no JPEG and PNG files; import them into a .h5 file",
+                    path);
+}
+#endif
+
+/* Pictures collected until there are enough for a batch. */
+typedef struct batch {
+    const uint8_t *pictures[BATCH];
+    uint8_t *pixels; /* [BATCH,H,W,C] */
+    char (*names)[PREDICT_NAME];
+    int64_t count;
+} batch;
+
+static mdm_status predict_file(sink *s, batch *b, const char *path) {
+    const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
+    size_t bytes = (size_t)spec->height * (size_t)spec->width * (size_t)spec->channels;
+    uint8_t *pixels = b->pixels + (size_t)b->count * bytes;
+    mdm_status status = read_picture(spec, path, pixels);
+    if (status == MDM_INPUT) {
+        mdm_warn("%s", mdm_last_message());
+        s->unread++;
+        return MDM_OK;
+    }
+    MDM_TRY(status);
+    b->pictures[b->count] = pixels;
+    snprintf(b->names[b->count], PREDICT_NAME, "%s", path);
+    if (++b->count < BATCH) return MDM_OK;
+    b->count = 0;
+    return predict_batch(s, b->pictures, b->names, BATCH);
+}
+
+static mdm_status predict_paths(sink *s, batch *b, const mdm_paths *paths) {
+    const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
+    MDM_TRY(MDM_ALLOCATE(b->names, BATCH, "names of pictures"));
+    MDM_TRY(
+        MDM_ALLOCATE(b->pixels, (int64_t)BATCH * spec->height * spec->width * spec->channels, "pictures"));
+    for (int64_t i = 0; i <= paths->count; i++) {
+        int dataset = i < paths->count && mdm_path_ends_with(paths->path[i], ".h5");
+        if ((i == paths->count || dataset) && b->count) { /* rows come in the order of the arguments */
+            MDM_TRY(predict_batch(s, b->pictures, b->names, b->count));
+            b->count = 0;
+        }
+        if (i < paths->count)
+            MDM_TRY(dataset ? predict_dataset(s, paths->path[i]) : predict_file(s, b, paths->path[i]));
+    }
+    return MDM_OK;
+}
+
+static mdm_status predict_sources(sink *s, const request *r) {
+    mdm_paths paths = {0};
+    batch *b = NULL;
+    mdm_status status = MDM_ALLOCATE(b, 1, "a batch");
+    for (int i = 0; status == MDM_OK && i < r->path_count; i++) status = mdm_paths_add(&paths, r->paths[i]);
+    if (status == MDM_OK) status = predict_paths(s, b, &paths);
+    mdm_paths_free(&paths);
+    if (b) {
+        free(b->names);
+        free(b->pixels);
+    }
+    free(b);
+    return status;
+}
+
 static mdm_status predict_all(sink *s, const request *r) {
     int classes = mdm_predictor_notes(s->predictor)->spec.classes;
     s->form = r->csv ? MDM_PREDICT_CSV : r->json ? MDM_PREDICT_JSON : MDM_PREDICT_TABLE;
@@ -132,9 +221,10 @@ static mdm_status predict_all(sink *s, const request *r) {
     if (!mdm_predictor_knows_ood(s->predictor))
         mdm_warn("%s has no ood-reference.safetensors: no out-of-distribution scores", r->run);
     mdm_predict_head(&s->text, s->form);
-    for (int i = 0; i < r->path_count; i++) MDM_TRY(predict_dataset(s, r->paths[i]));
+    MDM_TRY(predict_sources(s, r));
     if (s->to_file) MDM_TRY(mdm_write_file(r->csv, s->text.data, s->text.length));
     mdm_info("%lld pictures, %lld out of distribution", (long long)s->pictures, (long long)s->strange);
+    if (s->unread) return mdm_fail(MDM_INPUT, "%lld pictures could not be read", (long long)s->unread);
     return MDM_OK;
 }
 

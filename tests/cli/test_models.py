@@ -7,7 +7,7 @@ import shutil
 
 import h5py
 import numpy as np
-from program import SMALL, main, read, run, train
+from program import SMALL, SOURCE, main, read, run, train
 
 
 def read_safetensors(raw):
@@ -161,6 +161,37 @@ def quoted_ids_come_back_from_labels_csv_as_they_were(work):
     assert run("export", work.file("quoted"), "--csv", "-").returncode == 3
 
 
+def pictures_from_files_folders_and_stdin_get_the_same_answers(work):
+    if not os.path.exists(os.path.join(SOURCE, "include/mdm/data/picture.h")):
+        print("        (skipped: this build does not decode single pictures)")
+        return
+    from PIL import Image
+    images = the_test_set(work)[0][:300]
+    os.makedirs(work.file("photos/deep"))
+    for i, picture in enumerate(images):
+        Image.fromarray(picture[:, :, 0]).save(work.file(f"photos/{'deep/' if i % 2 else ''}{i:03d}.png"))
+    expected = {i: json.loads(line) for i, line in
+                enumerate(run("predict", work.file("asked"), work.data, "--json").stdout.splitlines())}
+    folder = run("predict", work.file("asked"), work.file("photos"), "--json")
+    assert folder.returncode == 0, folder.stderr
+    lines = [json.loads(line) for line in folder.stdout.splitlines()]
+    assert len(lines) == 300
+    for line in lines:
+        wanted = expected[int(os.path.basename(line["path"])[:3])]
+        assert np.allclose(line["probabilities"], wanted["probabilities"], atol=1e-6), line["path"]
+        assert np.isclose(line["ood_score"], wanted["ood_score"], atol=1e-5)
+    by_stdin = run("predict", work.file("asked"), "-", "--json", input="".join(line["path"] + "\n" for line in lines))
+    assert by_stdin.stdout == folder.stdout
+    one = run("predict", work.file("asked"), work.file("photos/000.png"), work.data, "--json")
+    assert len(one.stdout.splitlines()) == 301 and json.loads(one.stdout.splitlines()[0])["path"].endswith("000.png")
+    with open(work.file("photos/bad.png"), "wb") as f:
+        f.write(open(work.file("photos/000.png"), "rb").read()[:100])
+    bad = run("predict", work.file("asked"), work.file("photos"), "--json")
+    assert bad.returncode == 3 and len(bad.stdout.splitlines()) == 300 and "bad.png" in bad.stderr, bad.stderr
+    os.makedirs(work.file("hollow"))
+    assert run("predict", work.file("asked"), work.file("hollow")).returncode == 3
+
+
 INIT = ["pretrain.epochs=0", "train.epochs=1", "train.warmup=1", "train.lr_backbone=1e-12", "train.lr_head=1e-12"]
 
 
@@ -222,6 +253,6 @@ main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eva
       eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
       about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
-      quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
+      pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
       a_file_of_which_nothing_fits_is_refused_with_the_reasons, frozen_statistics_must_come_from_somewhere,
       the_notes_of_a_weights_file_rebuild_its_network])

@@ -4,10 +4,11 @@
 set -eu
 
 packages="build-essential cmake ninja-build pkg-config
+    python3-onnx
     openmpi-bin libopenmpi-dev libhdf5-openmpi-dev hdf5-tools
     libdnnl-dev libopenblas-openmp-dev libopenblas0-openmp
     libyaml-dev libjansson-dev libxxhash-dev zlib1g-dev libcmocka-dev
-    python3 python3-h5py python3-numpy python3-onnx dataset-fashion-mnist"
+    python3 python3-h5py python3-numpy dataset-fashion-mnist"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian or Ubuntu. Install what these packages hold, then run launch/build.sh:" >&2

@@ -4,6 +4,7 @@
 set -eu
 
 packages="build-essential cmake ninja-build pkg-config
+    python3-onnx
     openmpi-bin libopenmpi-dev libhdf5-openmpi-dev hdf5-tools
     libdnnl-dev libopenblas-openmp-dev libopenblas0-openmp
     libyaml-dev libjansson-dev libxxhash-dev zlib1g-dev libcmocka-dev

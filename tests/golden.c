@@ -8,9 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const char *golden_file = MDM_GOLDEN_FILE;
+
+void golden_use(const char *path) {
+    golden_file = path ? path : MDM_GOLDEN_FILE;
+}
+
 static hid_t open_file(void) {
-    hid_t file = H5Fopen(MDM_GOLDEN_FILE, H5F_ACC_RDONLY, H5P_DEFAULT);
-    if (file < 0) fail_msg("cannot open %s", MDM_GOLDEN_FILE);
+    hid_t file = H5Fopen(golden_file, H5F_ACC_RDONLY, H5P_DEFAULT);
+    if (file < 0) fail_msg("cannot open %s", golden_file);
     return file;
 }
 
@@ -33,7 +39,7 @@ static hid_t open_dataset(hid_t file, const char *path) {
     hid_t dataset = link_exists(file, path) ? H5Dopen2(file, path, H5P_DEFAULT) : -1;
     if (dataset < 0) {
         H5Fclose(file);
-        fail_msg("%s holds no dataset %s", MDM_GOLDEN_FILE, path);
+        fail_msg("%s holds no dataset %s", golden_file, path);
     }
     return dataset;
 }
@@ -82,9 +88,9 @@ static void *read_dataset(const char *path, hid_t type, size_t size, int64_t *co
     H5Sclose(space);
     H5Dclose(dataset);
     H5Fclose(file);
-    if (result < 0) fail_msg("cannot read %s of %s as numbers", path, MDM_GOLDEN_FILE);
+    if (result < 0) fail_msg("cannot read %s of %s as numbers", path, golden_file);
     if (out_of_range)
-        fail_msg("%s of %s holds numbers that do not fit the type asked for", path, MDM_GOLDEN_FILE);
+        fail_msg("%s of %s holds numbers that do not fit the type asked for", path, golden_file);
     if (count) *count = n;
     return values;
 }
@@ -115,7 +121,7 @@ static hid_t open_attribute(hid_t file, const char *path, const char *name) {
         attribute = H5Aopen_by_name(file, path, name, H5P_DEFAULT, H5P_DEFAULT);
     if (attribute < 0) {
         H5Fclose(file);
-        fail_msg("%s holds no attribute %s of %s", MDM_GOLDEN_FILE, name, path);
+        fail_msg("%s holds no attribute %s of %s", golden_file, name, path);
     }
     return attribute;
 }

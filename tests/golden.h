@@ -15,6 +15,9 @@
 
 #include <cmocka.h>
 
+/* Reads from another file from now on (NULL: tests/golden/golden.h5 again). The path is not copied. */
+void golden_use(const char *path);
+
 /* The whole dataset; the number of elements in *count, which may be NULL. */
 float *golden_floats(const char *path, int64_t *count);
 double *golden_doubles(const char *path, int64_t *count);

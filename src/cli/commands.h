@@ -7,6 +7,9 @@
 
 MDM_MUST_CHECK mdm_status mdm_command_train(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_data(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_eval(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_predict(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_export(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_bench(int argc, char **argv);
 
 typedef struct mdm_comm mdm_comm;

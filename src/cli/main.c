@@ -15,6 +15,9 @@ typedef struct command {
 static const command commands[] = {
     {"train", "train on a noisy data set (the default command)", mdm_command_train},
     {"data", "import, noise, info: make and look at data set files", mdm_command_data},
+    {"eval", "accuracy, per class and confused, of a run's networks", mdm_command_eval},
+    {"predict", "class, confidence and out-of-distribution flag of new pictures", mdm_command_predict},
+    {"export", "weights, cleaned labels and lists for other programs", mdm_command_export},
     {"bench", "measure steps, KNN, GMM, augmentation, all-reduce", mdm_command_bench},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -130,7 +130,7 @@ static mdm_status norm_backward(mdm_executor *executor, mdm_network *network, in
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = &layout->layers[number];
     norm_state *s = &executor->norms[number];
-    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
+    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
     void *gradient = slot(executor, l->gradient);
     const void *other = l->other >= 0 ? slot(executor, l->other) : NULL, *x = buffer(executor, l->input);
     int padded = mdm_padded_channels(executor->device, l->in_channels);
@@ -176,6 +176,23 @@ static mdm_status convolution_backward(mdm_executor *executor, mdm_network *netw
     return mdm_convolution_backward_data(convolution, gradient, slot(executor, l->input_gradient));
 }
 
+/* Layers without weights. */
+static void weightless_backward(mdm_executor *executor, const mdm_layer *l, int rows) {
+    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
+    void *gradient = slot(executor, l->gradient);
+    const void *other = l->other >= 0 ? slot(executor, l->other) : NULL;
+    if (l->kind == MDM_LAYER_POOL) {
+        mdm_pool_backward(executor->device, &shape, executor->heads.embedding_gradient, gradient);
+    } else if (l->kind == MDM_LAYER_ADD_RELU) {
+        mdm_add_relu_backward(executor->device, &shape, gradient, other, buffer(executor, l->output),
+                              slot(executor, l->input_gradient));
+    } else {
+        mdm_max_pool_shape pool = {rows, l->in_channels, l->height, l->width, executor->precision};
+        mdm_max_pool_backward(executor->device, &pool, gradient, other, buffer(executor, l->input),
+                              buffer(executor, l->output), slot(executor, l->input_gradient));
+    }
+}
+
 /* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
 static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
     int64_t share = executor->layout->weight_count / MOST_BUCKETS,
@@ -197,10 +214,8 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
                            accumulate));
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
-        if (l->kind == MDM_LAYER_POOL) {
-            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
-            mdm_pool_backward(executor->device, &shape, executor->heads.embedding_gradient,
-                              slot(executor, l->gradient));
+        if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {
+            weightless_backward(executor, l, rows);
             continue;
         }
         if (l->kind == MDM_LAYER_NORM_RELU)

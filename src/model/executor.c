@@ -53,6 +53,10 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     return MDM_OK;
 }
 
+void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm) {
+    executor->batchnorm = batchnorm;
+}
+
 static void destroy_plan(mdm_executor *executor, plan *p) {
     if (!p) return;
     for (int i = 0; p->convolutions && i < executor->layout->layer_count; i++)
@@ -162,7 +166,8 @@ static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
                 l->stride, executor->precision, l->input < 0,    l->add_to_output, p->forward_only};
             MDM_TRY(mdm_convolution_create(executor->device, &shape, &p->convolutions[i]));
         } else {
-            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision};
+            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision,
+                                    l->linear};
             MDM_TRY(mdm_device_reserve_norm(executor->device, &shape));
         }
     }

@@ -43,7 +43,7 @@ static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = &layout->layers[number];
     norm_state *state = &executor->norms[number];
-    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
+    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
     void *x = buffer(executor, l->input);
     const void *residual = l->residual >= 0 ? buffer(executor, l->residual) : NULL;
     float *running_mean = network->statistics + layout->tensors[l->running].offset;
@@ -178,10 +178,18 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
             MDM_TRY(mdm_convolution_forward(executor->current->convolutions[i], input,
                                             buffer(executor, l->output)));
         } else if (l->kind == MDM_LAYER_POOL) {
-            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision};
+            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
             mdm_pool_forward(executor->device, &shape, buffer(executor, l->input),
                              l->residual >= 0 ? buffer(executor, l->residual) : NULL,
                              executor->heads.embedding);
+        } else if (l->kind == MDM_LAYER_ADD_RELU) {
+            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
+            mdm_add_relu_forward(executor->device, &shape, buffer(executor, l->input),
+                                 buffer(executor, l->residual), buffer(executor, l->output));
+        } else if (l->kind == MDM_LAYER_MAX_POOL) {
+            mdm_max_pool_shape shape = {rows, l->in_channels, l->height, l->width, executor->precision};
+            mdm_max_pool_forward(executor->device, &shape, buffer(executor, l->input),
+                                 buffer(executor, l->output));
         }
     }
     MDM_TRY(heads_forward(executor, network, rows, mode));

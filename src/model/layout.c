@@ -2,7 +2,8 @@
  *
  * Pre-activation residual blocks (He et al. 2016, arXiv 1603.05027) as in DivideMix and the reference:
  * BN-ReLU-conv repeated, a 1x1 convolution on the pre-activated input where the shape changes, no norm after
- * the last block.
+ * the last block. resnet18 and resnet50 are those of torchvision: the ImageNet stem, and blocks with the ReLU
+ * behind the sum (He et al. 2015, arXiv 1512.03385; the stride in the 3x3 convolution of a bottleneck).
  */
 #include "mdm/model/layout.h"
 #include <stdio.h>
@@ -13,12 +14,14 @@ typedef struct architecture {
     const char *name;
     int blocks[4];
     int bottleneck;
+    int post_activation; /* and the ImageNet stem */
 } architecture;
 
 static const architecture architectures[] = {
-    {"preact_resnet10", {1, 1, 1, 1}, 0},   {"preact_resnet18", {2, 2, 2, 2}, 0},
-    {"preact_resnet34", {3, 4, 6, 3}, 0},   {"preact_resnet50", {3, 4, 6, 3}, 1},
-    {"preact_resnet101", {3, 4, 23, 3}, 1},
+    {"preact_resnet10", {1, 1, 1, 1}, 0, 0},   {"preact_resnet18", {2, 2, 2, 2}, 0, 0},
+    {"preact_resnet34", {3, 4, 6, 3}, 0, 0},   {"preact_resnet50", {3, 4, 6, 3}, 1, 0},
+    {"preact_resnet101", {3, 4, 23, 3}, 1, 0}, {"resnet18", {2, 2, 2, 2}, 0, 1},
+    {"resnet50", {3, 4, 6, 3}, 1, 1},
 };
 
 enum { BOTTLENECK_EXPANSION = 4 };
@@ -30,6 +33,7 @@ typedef struct builder {
     int buffer;   /* holds the present activation */
     int residual; /* buffer still to be added to it by whoever reads it next, or -1 */
     int slot;     /* gradient slot of the present activation, counted while building forwards */
+    int other;    /* post-activation: slot of the second part of that gradient */
     mdm_status status;
 } builder;
 
@@ -182,10 +186,77 @@ static void add_block(builder *b, const char *prefix, int channels, int stride, 
     b->slot = out;
 }
 
+/* Batch norm without ReLU behind the present activation; its gradient is left in place. */
+static void add_linear_norm(builder *b, const char *prefix, int gradient) {
+    add_norm(b, prefix, gradient, -1);
+    if (b->status == MDM_OK) b->layout->layers[b->layout->layer_count - 1].linear = 1;
+}
+
+/* One post-activation block: shortcut first, then the chain, then their sum with ReLU. The gradient of the
+ * block's output lies in two slots, (slot, other), and the third is free; walking backwards the sum leaves it
+ * whole in `sum` for the chain and, copied, in `copy` for the shortcut. The chain alternates between `sum`
+ * and `free`, so that with two convolutions its end, the gradient of the block's input, comes to lie in
+ * `sum`, with three in `free`; the shortcut's convolution writes to the one that is left. */
+static void add_post_block(builder *b, const char *prefix, int channels, int stride, int bottleneck) {
+    int stages = bottleneck ? 3 : 2, out_channels = channels * (bottleneck ? BOTTLENECK_EXPANSION : 1);
+    int kernels[3] = {bottleneck ? 1 : 3, 3, 1}, widths[3] = {channels, channels, out_channels};
+    int strides[3] = {bottleneck ? 1 : stride, bottleneck ? stride : 1, 1};
+    int projects = stride != 1 || b->channels != out_channels, input = b->buffer, shortcut = input;
+    int third =
+        3 - b->slot - b->other; /* of the input's gradient: (slot, other) as the next layer wants it */
+    int sum = bottleneck ? (projects ? b->other : third) : b->slot;
+    int copy = projects ? third : b->other, unused = 3 - sum - copy;
+    char name[48];
+    if (projects) {
+        snprintf(name, sizeof name, "%s.downsample.0", prefix);
+        shortcut = add_convolution(b, name, out_channels, 1, stride, -1, copy, b->other);
+        move_to(b, shortcut);
+        snprintf(name, sizeof name, "%s.downsample.1", prefix);
+        add_linear_norm(b, name, copy);
+        shortcut = b->buffer;
+        move_to(b, input);
+    }
+    for (int s = 0; s < stages; s++) {
+        int from_end = stages - 1 - s, slot = from_end % 2 ? unused : sum;
+        snprintf(name, sizeof name, "%s.conv%d", prefix, s + 1);
+        move_to(b, add_convolution(b, name, widths[s], kernels[s], strides[s], -1, slot,
+                                   slot == sum ? unused : sum));
+        snprintf(name, sizeof name, "%s.bn%d", prefix, s + 1);
+        if (from_end == 0)
+            add_linear_norm(b, name, slot);
+        else
+            add_norm(b, name, slot, -1);
+    }
+    mdm_layer *add = add_layer(b, MDM_LAYER_ADD_RELU);
+    add->residual = shortcut;
+    add->gradient = sum;
+    add->other = add->input_gradient = copy;
+    add->output = add_buffer(b, b->channels, b->height, b->width);
+    b->buffer = add->output;
+    b->slot = sum;
+    b->other = copy;
+}
+
+/* conv 7x7 of stride 2, norm, ReLU, max pooling. */
+static void add_imagenet_stem(builder *b, int channels) {
+    move_to(b, add_convolution(b, "encoder.conv1", channels, 7, 2, -1, 0, -1));
+    add_norm(b, "encoder.bn1", 0, -1);
+    mdm_layer *pool = add_layer(b, MDM_LAYER_MAX_POOL);
+    pool->kernel = 3;
+    pool->stride = 2;
+    pool->gradient = b->slot = 1;
+    pool->other = b->other = 2;
+    pool->input_gradient = 0;
+    pool->output = add_buffer(b, b->channels, (b->height + 1) / 2, (b->width + 1) / 2);
+    move_to(b, pool->output);
+}
+
 static void add_heads(builder *b) {
     mdm_layout *l = b->layout;
     const mdm_network_spec *s = &l->spec;
     mdm_layer *pool = add_layer(b, MDM_LAYER_POOL);
+    mdm_layer *last = l->layer_count > 1 ? &l->layers[l->layer_count - 2] : pool;
+    if (last->kind == MDM_LAYER_ADD_RELU) last->other = -1; /* the pool's gradient is in one slot */
     pool->residual = b->residual;
     pool->gradient = b->slot;
     l->embedding = b->channels;
@@ -219,7 +290,9 @@ static mdm_status check_spec(const mdm_network_spec *s, const architecture **fou
         if (strcmp(architectures[i].name, s->arch) == 0) *found = &architectures[i];
     if (!*found)
         return mdm_fail(MDM_USAGE,
-                        "model.arch=%s is not known; there are preact_resnet10, 18, 34, 50 and 101", s->arch);
+                        "model.arch=%s is not known; there are preact_resnet10, 18, 34, 50, 101, "
+                        "resnet18 and 50",
+                        s->arch);
     if (s->base_width < 1 || s->base_width > 1024)
         return mdm_fail(MDM_USAGE, "model.width=%d: must be between 1 and 1024", s->base_width);
     if (s->projection < 1 || s->classes < 2 || s->channels < 1)
@@ -227,6 +300,10 @@ static mdm_status check_spec(const mdm_network_spec *s, const architecture **fou
                         "a network needs at least 1 projection output, 2 classes and 1 image channel "
                         "(model.projection=%d, %d classes, %d channels)",
                         s->projection, s->classes, s->channels);
+    if ((*found)->post_activation && (s->height < 32 || s->width < 32))
+        return mdm_fail(MDM_USAGE,
+                        "pictures of %dx%d are too small for the ImageNet stem; at least 32x32 is needed",
+                        s->width, s->height);
     if (s->height < 8 || s->width < 8)
         return mdm_fail(MDM_USAGE,
                         "pictures of %dx%d are too small for three halvings; at least 8x8 is needed",
@@ -241,14 +318,19 @@ mdm_status mdm_layout_create(const mdm_network_spec *spec, mdm_layout **out) {
     MDM_TRY(check_spec(spec, &arch));
     MDM_TRY(MDM_ALLOCATE(layout, 1, "the network's table"));
     layout->spec = *spec;
-    builder b = {layout, spec->channels, spec->height, spec->width, -1, -1, 0, MDM_OK};
-    move_to(&b, add_convolution(&b, "encoder.conv1", spec->base_width, 3, 1, -1, 0, -1));
-    add_norm(&b, "encoder.bn1", 0, -1);
+    builder b = {layout, spec->channels, spec->height, spec->width, -1, -1, 0, -1, MDM_OK};
+    if (arch->post_activation) {
+        add_imagenet_stem(&b, spec->base_width);
+    } else {
+        move_to(&b, add_convolution(&b, "encoder.conv1", spec->base_width, 3, 1, -1, 0, -1));
+        add_norm(&b, "encoder.bn1", 0, -1);
+    }
     for (int stage = 0; stage < 4; stage++)
         for (int block = 0; block < arch->blocks[stage]; block++) {
             char prefix[32];
             snprintf(prefix, sizeof prefix, "encoder.layer%d.%d", stage + 1, block);
-            add_block(&b, prefix, spec->base_width << stage, stage && !block ? 2 : 1, arch->bottleneck);
+            (arch->post_activation ? add_post_block : add_block)(&b, prefix, spec->base_width << stage,
+                                                                 stage && !block ? 2 : 1, arch->bottleneck);
         }
     add_heads(&b);
     place_tensors(layout);

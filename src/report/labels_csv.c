@@ -27,6 +27,45 @@ void mdm_labels_mean(const float *a, const float *b, int64_t samples, float *mea
     for (int64_t i = 0; i < samples; i++) mean[i] = b ? 0.5f * (a[i] + b[i]) : a[i];
 }
 
+/* counts [C,C]: soft counts of predicted (row) against given labels, rows scaled to sum 1. */
+static void count_transitions(const float *probabilities, const int32_t *given, int64_t samples,
+                              int64_t classes, double *counts) {
+    for (int64_t i = 0; i < samples; i++)
+        for (int64_t c = 0; c < classes && given[i] >= 0 && given[i] < classes; c++)
+            counts[c * classes + given[i]] += (double)probabilities[i * classes + c];
+    for (int64_t c = 0; c < classes; c++) {
+        double sum = 0;
+        for (int64_t g = 0; g < classes; g++) sum += counts[c * classes + g];
+        for (int64_t g = 0; g < classes && sum > 0; g++) counts[c * classes + g] /= sum;
+    }
+}
+
+mdm_status mdm_labels_calibrate(const float *probabilities, const float *mixture, const int32_t *given,
+                                int64_t samples, int64_t classes, float *clean) {
+    double *transition;
+    MDM_TRY(MDM_ALLOCATE(transition, classes * classes, "the transitions between labels"));
+    count_transitions(probabilities, given, samples, classes, transition);
+    for (int64_t i = 0; i < samples; i++) {
+        const float *row = probabilities + i * classes;
+        double all = 0, right = 0;
+        int64_t g = given[i];
+        for (int64_t c = 0; c < classes && g >= 0 && g < classes; c++) {
+            double part = (double)row[c] * transition[c * classes + g];
+            all += part;
+            if (c == g) right = part;
+        }
+        clean[i] = (float)(0.5 * ((double)mixture[i] + (all > 0 ? right / all : 0)));
+    }
+    free(transition);
+    return MDM_OK;
+}
+
+void mdm_labels_mislabelled(const float *clean, const float *suggested_probability, const uint8_t *verdict,
+                            int64_t samples, float *score) {
+    for (int64_t i = 0; i < samples; i++)
+        score[i] = verdict[i] == MDM_MISLABELLED ? (1.0f - clean[i]) * suggested_probability[i] : 0.0f;
+}
+
 static void add_field(mdm_text *text, const char *value) {
     if (!strpbrk(value, ",\"\r\n")) {
         mdm_text_add_bytes(text, value, strlen(value));
@@ -47,7 +86,8 @@ static void add_number(mdm_text *text, float value) {
 
 mdm_status mdm_labels_write(const char *path, const mdm_label_table *table) {
     mdm_text text = {0};
-    mdm_text_add(&text, "index,id,given,suggested,clean_probability,ood_score,verdict\n");
+    mdm_text_add(&text, "index,id,given,suggested,clean_probability,ood_score,verdict,"
+                        "suggested_probability,mislabelled_score\n");
     for (int64_t i = 0; i < table->samples; i++) {
         const char *verdict = mdm_verdict_name(table->verdict[i]);
         if (!verdict) {
@@ -60,7 +100,11 @@ mdm_status mdm_labels_write(const char *path, const mdm_label_table *table) {
         add_number(&text, table->clean_probability[i]);
         mdm_text_add_bytes(&text, ",", 1);
         add_number(&text, table->ood_score[i]);
-        mdm_text_add(&text, ",%s\n", verdict);
+        mdm_text_add(&text, ",%s,", verdict);
+        if (table->suggested_probability) add_number(&text, table->suggested_probability[i]);
+        mdm_text_add_bytes(&text, ",", 1);
+        if (table->mislabelled_score) add_number(&text, table->mislabelled_score[i]);
+        mdm_text_add_bytes(&text, "\n", 1);
     }
     mdm_status status = text.failed ? mdm_fail(MDM_RESOURCE, "not enough memory to put %s together", path)
                                     : mdm_write_file(path, text.data, text.length);

@@ -3,8 +3,8 @@
 #include "mdm/model/losses.h"
 #include "mdm/report/division_file.h"
 #include "mdm/report/labels_csv.h"
-#include "mdm/report/safetensors.h"
 #include "mdm/report/summary.h"
+#include "mdm/train/weights.h"
 #include "trainer.h"
 #include <cblas.h>
 #include <hdf5.h>
@@ -123,23 +123,28 @@ mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
 }
 
 mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path) {
-    const mdm_layout *l = t->layout;
-    mdm_safetensors_entry *entries;
-    char width[16];
-    MDM_TRY(MDM_ALLOCATE(entries, l->tensor_count, "a weights file"));
-    for (int i = 0; i < l->tensor_count; i++) {
-        const mdm_tensor_info *tensor = &l->tensors[i];
-        entries[i].name = tensor->name;
-        entries[i].rank = tensor->rank;
-        memcpy(entries[i].shape, tensor->dims, sizeof tensor->dims);
-        entries[i].data =
-            (tensor->role == MDM_TENSOR_STATISTIC ? network->statistics : network->weights) + tensor->offset;
+    mdm_model_notes notes = {.spec = t->layout->spec};
+    memcpy(notes.mean, t->data->mean, sizeof notes.mean);
+    memcpy(notes.std, t->data->std, sizeof notes.std);
+    MDM_TRY(MDM_ALLOCATE(notes.class_names, notes.spec.classes, "class names"));
+    int named = 0;
+    for (int c = 0; c < notes.spec.classes; c++) {
+        /* written at once and not changed: the store's own text may be lent */
+        notes.class_names[c] = (char *)(uintptr_t)mdm_store_class_name(t->store, c);
+        named += notes.class_names[c] != NULL;
     }
-    snprintf(width, sizeof width, "%d", l->spec.base_width);
-    const mdm_safetensors_note notes[] = {{"format", "pt"}, {"arch", l->spec.arch}, {"width", width}};
-    mdm_status status = mdm_safetensors_write(path, entries, l->tensor_count, notes, 3);
-    free(entries);
+    char **names = notes.class_names;
+    if (!named) notes.class_names = NULL;
+    mdm_status status = mdm_weights_write(network, &notes, path);
+    free(names);
     return status;
+}
+
+/* A second network of an earlier run in this folder would be taken for this run's. */
+static void remove_other_network(const mdm_trainer *t) {
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_MODEL_B);
+    if (path && t->network_count == 1) unlink(path);
+    free(path);
 }
 
 static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
@@ -186,7 +191,7 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
     return MDM_OK;
 }
 
-/* Sum of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
+/* Mean of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
  * get it). */
 static mdm_status predict_training(mdm_trainer *t, float *all) {
     int64_t first, count, classes = t->layout->spec.classes, samples = t->data->train_count;
@@ -202,7 +207,7 @@ static mdm_status predict_training(mdm_trainer *t, float *all) {
         status = mdm_evaluate_training(t, mdm_predicting_network(t, n), NULL, NULL, logits);
         if (status != MDM_OK) break;
         mdm_softmax(logits, count, (int)classes, logits);
-        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i];
+        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i] / (float)t->network_count;
     }
     for (int r = 0; r < ranks; r++) {
         int64_t start;
@@ -235,23 +240,34 @@ static void judge(const mdm_trainer *t, const float *clean, const int32_t *sugge
 static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     int64_t samples = t->data->train_count;
     const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
-    float *clean = NULL, *score = NULL;
+    float *clean = NULL, *score = NULL, *mixture = NULL, *certain = NULL, *wrong = NULL;
     int32_t *suggested = NULL;
     uint8_t *verdict = NULL;
     const char **ids = NULL;
     mdm_status status = MDM_ALLOCATE(clean, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(score, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(mixture, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(certain, samples, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(wrong, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(suggested, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(verdict, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(ids, samples, "labels.csv");
     if (status == MDM_OK) {
-        mdm_labels_suggest(probabilities, samples, t->layout->spec.classes, suggested);
-        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, clean);
+        int64_t classes = t->layout->spec.classes;
+        mdm_labels_suggest(probabilities, samples, classes, suggested);
+        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, mixture);
         mdm_labels_mean(a->ood_score, b ? b->ood_score : NULL, samples, score);
+        status = mdm_labels_calibrate(probabilities, mixture, mdm_store_labels(t->store, MDM_TRAIN), samples,
+                                      classes, clean);
+        for (int64_t i = 0; i < samples; i++) certain[i] = probabilities[i * classes + suggested[i]];
+    }
+    if (status == MDM_OK) {
         judge(t, clean, suggested, verdict);
+        mdm_labels_mislabelled(clean, certain, verdict, samples, wrong);
         for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
-        mdm_label_table table = {samples, ids,    mdm_store_labels(t->store, MDM_TRAIN), suggested, clean,
-                                 score,   verdict};
+        mdm_label_table table = {samples,   ids,     mdm_store_labels(t->store, MDM_TRAIN),
+                                 suggested, clean,   score,
+                                 verdict,   certain, wrong};
         char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_LABELS);
         status =
             path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
@@ -259,6 +275,9 @@ static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     }
     free(clean);
     free(score);
+    free(mixture);
+    free(certain);
+    free(wrong);
     free(suggested);
     free(verdict);
     free(ids);
@@ -328,10 +347,15 @@ mdm_status mdm_write_results(mdm_trainer *t) {
                           : mdm_fail(MDM_RESOURCE, "out of memory for a path");
             free(path);
         }
+        remove_other_network(t);
         if (status == MDM_OK && t->divided) status = write_labels(t, probabilities);
-        if (status == MDM_OK) status = write_summary(t);
-        if (status == MDM_OK) tell_end(t);
     }
     free(probabilities);
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    MDM_TRY(mdm_write_ood_reference(t));
+    if (mdm_comm_rank(t->comm) == 0) {
+        status = write_summary(t);
+        if (status == MDM_OK) tell_end(t);
+    }
     return mdm_comm_agree(t->comm, status);
 }

@@ -96,6 +96,7 @@ static mdm_status train(mdm_trainer *t) {
          stage = mdm_stage_of(t, t->place.position, &epoch)) {
         int inside = t->place.network > 0 || t->place.step > 0; /* resumed in the middle of an epoch */
         if (!inside) MDM_TRY(open_epoch(t, stage, epoch));
+        mdm_use_batchnorm_of(t, stage);
         MDM_TRY(mdm_run_epoch(t, stage, epoch));
         MDM_TRY(close_epoch(t, stage, epoch));
         mdm_executor_forget_beyond(t->executor, MOST_PLANS); /* the next epoch's steps may have other sizes */
@@ -113,6 +114,7 @@ static mdm_status rehearse(mdm_trainer *t) {
         if (i == 1) MDM_TRY(begin_training(t));
         if (stage == MDM_STAGE_SEMI) MDM_TRY(mdm_divide(t, epoch));
         if (stage == MDM_STAGE_DONE || stage >= MDM_STAGE_BASELINE_CE) continue;
+        mdm_use_batchnorm_of(t, stage);
         MDM_TRY(mdm_run_epoch(t, stage, epoch));
         mdm_info("dry run: %s works", mdm_stage_name(stage));
     }
@@ -123,6 +125,7 @@ static mdm_status run_opened(mdm_trainer *t) {
     int resumed = 0;
     MDM_TRY(mdm_load_checkpoint(t, &resumed));
     mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
+    if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
     if (t->options.dry_run) return rehearse(t);
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
     MDM_TRY(train(t));

@@ -12,9 +12,6 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     if (c->device == MDM_CONFIG_DEVICE_CUDA)
         return mdm_fail(MDM_RESOURCE,
                         "device=cuda: this build computes on CPUs only; use device=cpu or auto");
-    if (c->model.init[0])
-        return mdm_fail(MDM_USAGE, "model.init=%s: starting from a weights file is not in this version yet",
-                        c->model.init);
     if (c->data.validation[0])
         return mdm_fail(MDM_USAGE, "data.validation=%s: validation is not in this version yet",
                         c->data.validation);

@@ -157,6 +157,15 @@ MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *n
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);
 MDM_MUST_CHECK mdm_status mdm_write_results(mdm_trainer *t);
 
+/* ood_stage.c. Collective. Writes ood-reference.safetensors: what predict compares new pictures with. */
+MDM_MUST_CHECK mdm_status mdm_write_ood_reference(mdm_trainer *t);
+
+/* start.c. Collective. Takes what fits of model.init into all networks, and tells what that was. */
+MDM_MUST_CHECK mdm_status mdm_take_initial_weights(mdm_trainer *t);
+/* Batch norm of a stage: train.batchnorm, but for pretraining and baselines, which make their own statistics,
+ * sync instead of frozen. */
+void mdm_use_batchnorm_of(mdm_trainer *t, mdm_stage stage);
+
 /* signals.c: flags set by USR1, TERM, INT (stop) and USR2 (save). */
 void mdm_signals_install(void);
 int mdm_signals_stop(void);

@@ -16,13 +16,18 @@ typedef struct golden_network {
     const char *group;
     mdm_network_spec spec;
     int rows;
+    const char *file; /* NULL: golden.h5 */
 } golden_network;
 
-static const golden_network networks[3] = {
-    {"/net/slim10", {"preact_resnet10", 8, 16, 1, 28, 28, 8}, 8},
-    {"/net/slim18", {"preact_resnet18", 8, 16, 3, 32, 32, 10}, 8},
-    {"/net/mini84", {"preact_resnet10", 8, 16, 3, 84, 84, 10}, 4},
+/* the last two are torchvision's blocks behind the ImageNet stem: tests/golden/make_resnet_stem.py */
+static const golden_network networks[] = {
+    {"/net/slim10", {"preact_resnet10", 8, 16, 1, 28, 28, 8}, 8, NULL},
+    {"/net/slim18", {"preact_resnet18", 8, 16, 3, 32, 32, 10}, 8, NULL},
+    {"/net/mini84", {"preact_resnet10", 8, 16, 3, 84, 84, 10}, 4, NULL},
+    {"/net/stem18", {"resnet18", 4, 16, 3, 36, 36, 10}, 8, MDM_STEM_FILE},
+    {"/net/stem50", {"resnet50", 2, 16, 3, 64, 64, 6}, 8, MDM_STEM_FILE},
 };
+enum { NETWORKS = sizeof networks / sizeof *networks };
 
 typedef struct bench {
     const golden_network *golden;
@@ -67,6 +72,7 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     char path[256];
     memset(b, 0, sizeof *b);
     b->golden = &networks[number];
+    golden_use(b->golden->file);
     const mdm_network_spec *s = &b->golden->spec;
     assert_int_equal(mdm_device_create_cpu(1, 0, &b->device), MDM_OK);
     assert_int_equal(mdm_layout_create(s, &b->layout), MDM_OK);
@@ -211,10 +217,20 @@ static void every_output_and_gradient_at_84_pixels_is_golden(void **state) {
     check_network(2);
 }
 
+static void every_output_and_gradient_of_torchvisions_resnet18_is_golden(void **state) {
+    (void)state;
+    check_network(3);
+}
+
+static void every_output_and_gradient_of_torchvisions_resnet50_is_golden(void **state) {
+    (void)state;
+    check_network(4);
+}
+
 /* The golden steps begin after a forward pass that moved the statistics once. */
 static void three_optimizer_steps_and_the_evaluation_after_them_are_golden(void **state) {
     (void)state;
-    for (int number = 0; number < 3; number++) {
+    for (int number = 0; number < NETWORKS; number++) {
         bench b;
         char path[256];
         bench_open(&b, number, MDM_FP32, MDM_BATCHNORM_SYNC);
@@ -302,6 +318,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_output_and_gradient_of_the_slim_resnet10_is_golden),
         cmocka_unit_test(every_output_and_gradient_of_the_slim_resnet18_is_golden),
         cmocka_unit_test(every_output_and_gradient_at_84_pixels_is_golden),
+        cmocka_unit_test(every_output_and_gradient_of_torchvisions_resnet18_is_golden),
+        cmocka_unit_test(every_output_and_gradient_of_torchvisions_resnet50_is_golden),
         cmocka_unit_test(three_optimizer_steps_and_the_evaluation_after_them_are_golden),
         cmocka_unit_test(the_gradient_is_the_slope_of_the_loss_in_random_directions),
         cmocka_unit_test(bfloat16_follows_single_precision_within_its_rounding),

@@ -99,7 +99,7 @@ def division(path):
 
 def labels(path):
     rows = list(csv.DictReader(open(path, newline="", encoding="utf-8")))
-    assert list(rows[0]) == "index,id,given,suggested,clean_probability,ood_score,verdict".split(",")
+    assert list(rows[0]) == "index,id,given,suggested,clean_probability,ood_score,verdict,suggested_probability,mislabelled_score".split(",")
     assert [row["id"] for row in rows] == ["plain", 'a,"b"', "two\nlines", ""]
     assert [int(row["index"]) for row in rows] == [0, 1, 2, 3]
     assert [int(row["suggested"]) for row in rows] == [1, 0, 2, 0]

@@ -17,7 +17,7 @@ static void labels_are_read_back_by_other_programs(void **state) {
     float clean[4];
     mdm_labels_suggest(probabilities, 4, 3, suggested);
     mdm_labels_mean(a, b, 4, clean);
-    mdm_label_table table = {4, ids, given, suggested, clean, ood, verdict};
+    mdm_label_table table = {4, ids, given, suggested, clean, ood, verdict, a, b};
     assert_int_equal(mdm_labels_write(path, &table), MDM_OK);
     char *content = read_bytes(path, NULL);
     assert_non_null(strstr(content, "\n0,plain,1,1,0.5,0.1"));
@@ -31,17 +31,46 @@ static void ids_may_be_missing_and_verdicts_may_not(void **state) {
     const int32_t label = 3;
     const float score = 0.5f;
     uint8_t verdict = MDM_MISLABELLED;
-    mdm_label_table table = {1, NULL, &label, &label, &score, &score, &verdict};
+    mdm_label_table table = {1, NULL, &label, &label, &score, &score, &verdict, NULL, NULL};
     assert_int_equal(mdm_labels_write(path, &table), MDM_OK);
     char *content = read_bytes(path, NULL);
-    assert_string_equal(
-        content,
-        "index,id,given,suggested,clean_probability,ood_score,verdict\n0,,3,3,0.5,0.5,mislabelled\n");
+    assert_string_equal(content,
+                        "index,id,given,suggested,clean_probability,ood_score,verdict,suggested_probability,"
+                        "mislabelled_score\n0,,3,3,0.5,0.5,mislabelled,,\n");
     free(content);
     verdict = 9;
     assert_int_equal(mdm_labels_write(path, &table), MDM_USAGE);
     assert_int_equal(mdm_labels_write(in_folder(state, "none/labels.csv"), &(mdm_label_table){0}),
                      MDM_RESOURCE);
+}
+
+/* Two classes; three pictures are surely of class 0, of which one is labelled 1, and one of class 1. */
+static void a_given_label_counts_as_evidence_beside_prediction_and_loss(void **state) {
+    (void)state;
+    const float sure[4 * 2] = {1, 0, 1, 0, 1, 0, 0, 1}, mixture[4] = {1, 0.5f, 0, 1};
+    const int32_t given[4] = {0, 0, 1, 1};
+    float clean[4];
+    assert_int_equal(mdm_labels_calibrate(sure, mixture, given, 4, 2, clean), MDM_OK);
+    const float expected[4] = {1, 0.75f, 0, 1};
+    for (int i = 0; i < 4; i++) assert_float_equal(clean[i], expected[i], 1e-6);
+    /* soft: T[0] = (1.2, 0.6) / 1.8, T[1] = (0.3, 0.9) / 1.2 by hand from these predictions */
+    const float soft[3 * 2] = {0.9f, 0.1f, 0.3f, 0.2f, 0.6f, 0.9f}, zero[3] = {0};
+    const int32_t labels[3] = {0, 0, 1};
+    assert_int_equal(mdm_labels_calibrate(soft, zero, labels, 3, 2, clean), MDM_OK);
+    double t00 = 1.2 / 1.8, t01 = 0.6 / 1.8, t10 = 0.3 / 1.2, t11 = 0.9 / 1.2;
+    assert_float_equal(clean[0], 0.5 * 0.9 * t00 / (0.9 * t00 + 0.1 * t10), 1e-6);
+    assert_float_equal(clean[2], 0.5 * 0.9 * t11 / (0.6 * t01 + 0.9 * t11), 1e-6);
+}
+
+static void sorting_by_the_mislabelled_score_puts_sure_corrections_first(void **state) {
+    (void)state;
+    const float clean[4] = {0.1f, 0.4f, 0.0f, 0.9f}, probability[4] = {0.5f, 1.0f, 1.0f, 1.0f};
+    const uint8_t verdict[4] = {MDM_MISLABELLED, MDM_MISLABELLED, MDM_OUT_OF_DISTRIBUTION, MDM_CLEAN};
+    float score[4];
+    mdm_labels_mislabelled(clean, probability, verdict, 4, score);
+    assert_float_equal(score[0], 0.45, 1e-6);
+    assert_float_equal(score[1], 0.6, 1e-6);
+    assert_true(score[2] == 0 && score[3] == 0);
 }
 
 static void one_network_has_its_own_scores_as_mean(void **state) {
@@ -107,6 +136,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(labels_are_read_back_by_other_programs),
         IN_FOLDER(ids_may_be_missing_and_verdicts_may_not),
+        cmocka_unit_test(a_given_label_counts_as_evidence_beside_prediction_and_loss),
+        cmocka_unit_test(sorting_by_the_mislabelled_score_puts_sure_corrections_first),
         cmocka_unit_test(one_network_has_its_own_scores_as_mean),
         IN_FOLDER(a_summary_is_json_with_null_for_the_unknown),
         IN_FOLDER(the_environment_tells_no_secrets),

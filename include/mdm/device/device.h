@@ -72,6 +72,7 @@ MDM_MUST_CHECK mdm_status mdm_convolution_backward_weights(mdm_convolution *conv
 typedef struct mdm_norm_shape {
     int n, channels, pixels; /* pixels = H * W */
     mdm_precision precision;
+    int linear; /* 1: no ReLU behind the norm; the functions below then leave it out everywhere */
 } mdm_norm_shape;
 
 /* Makes room for the partial sums of such a tensor; to be called while planning, before the functions below.
@@ -96,6 +97,24 @@ void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shap
                                   const void *other, const void *x, const float *scale, const float *shift,
                                   const float *mean, const float *inverse_deviation,
                                   const float *mean_gradient, const float *mean_product);
+
+/* y = max(0, a + b); y may be a. */
+void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
+                          void *y);
+/* gradient = copy = gradient + other (other may be NULL, or the same as copy) where y > 0, else 0. */
+void mdm_add_relu_backward(mdm_device *device, const mdm_norm_shape *shape, void *gradient, const void *other,
+                           const void *y, void *copy);
+
+/* ---- max pooling 3x3, stride 2, padding 1, as behind the ImageNet stem ---- */
+typedef struct mdm_max_pool_shape {
+    int n, channels, height, width; /* of the input; the output is (height + 1) / 2 x (width + 1) / 2 */
+    mdm_precision precision;
+} mdm_max_pool_shape;
+void mdm_max_pool_forward(mdm_device *device, const mdm_max_pool_shape *shape, const void *x, void *y);
+/* x_gradient is written: what gradient + other (other may be NULL) says of each output goes to its greatest
+ * input, the first in row order where several are equal. */
+void mdm_max_pool_backward(mdm_device *device, const mdm_max_pool_shape *shape, const void *gradient,
+                           const void *other, const void *x, const void *y, void *x_gradient);
 
 /* embedding [N,C] float = mean over pixels of x + residual (residual may be NULL). */
 void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,

@@ -33,6 +33,8 @@ MDM_MUST_CHECK mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm
                                               mdm_precision precision, mdm_batchnorm batchnorm,
                                               mdm_executor **executor);
 void mdm_executor_destroy(mdm_executor *executor);
+/* Changes where batch norm takes its statistics from, between two steps; the same on all ranks. */
+void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm);
 
 /* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less.
  * To be called before a stage's first step. Not collective. */

@@ -1,9 +1,10 @@
 /* A network as data: a flat table of layers in execution order, and the table of its tensors.
  *
- * PreActResNet with the CIFAR stem (conv3x3, batch norm, ReLU), four stages, global average pooling, a linear
- * classifier (fc) and a projection head (linear, batch norm) for contrast; names and shapes are those of the
- * PyTorch modules in the reference, so that weights travel both ways. Adding an architecture is adding a row
- * to the table of stages in layout.c.
+ * PreActResNet with the CIFAR stem (conv3x3, batch norm, ReLU), or ResNet (post-activation blocks,
+ * torchvision's form) with the ImageNet stem (conv7x7 of stride 2, batch norm, ReLU, max pooling); four
+ * stages, global average pooling, a linear classifier (fc) and a projection head (linear, batch norm) for
+ * contrast; names and shapes are those of the PyTorch modules in the reference, so that weights travel both
+ * ways. Adding an architecture is adding a row to the table of stages in layout.c.
  */
 #ifndef MDM_MODEL_LAYOUT_H
 #define MDM_MODEL_LAYOUT_H
@@ -12,24 +13,31 @@
 #include <stdint.h>
 
 typedef struct mdm_network_spec {
-    char arch[32];               /* preact_resnet10, 18, 34 (basic blocks), 50, 101 (bottlenecks) */
-    int base_width;              /* channels of the first stage; 64 in the publications */
-    int projection;              /* outputs of the projection head */
+    char arch[32];  /* preact_resnet10, 18, 34 (basic blocks), 50, 101 (bottlenecks), resnet18, 50 */
+    int base_width; /* channels of the first stage; 64 in the publications */
+    int projection; /* outputs of the projection head */
     int channels, height, width; /* of the images */
     int classes;
 } mdm_network_spec;
 
-typedef enum mdm_layer_kind { MDM_LAYER_CONVOLUTION, MDM_LAYER_NORM_RELU, MDM_LAYER_POOL } mdm_layer_kind;
+typedef enum mdm_layer_kind {
+    MDM_LAYER_CONVOLUTION,
+    MDM_LAYER_NORM_RELU,
+    MDM_LAYER_POOL,     /* mean over all pixels: the embedding */
+    MDM_LAYER_ADD_RELU, /* end of a post-activation block: max(0, input + residual) */
+    MDM_LAYER_MAX_POOL  /* 3x3, stride 2 */
+} mdm_layer_kind;
 
 /* One row of the execution table. Buffers hold activations, slots gradients; -1 means none. */
 typedef struct mdm_layer {
     mdm_layer_kind kind;
     int input, output;  /* activation buffers; input -1 is the image, the pool's output is the embedding */
-    int residual;       /* norm and pool: buffer added to the input first */
+    int residual;       /* norm, pool, add: buffer added to the input first */
+    int linear;         /* norm: without the ReLU */
     int add_to_output;  /* convolution: adds to what the output holds */
     int gradient;       /* slot of the gradient of the output (norm: replaced by that of the input) */
-    int other;          /* norm: second part of the output's gradient */
-    int input_gradient; /* convolution: slot written */
+    int other;          /* norm, add, max pool: second part of the output's gradient */
+    int input_gradient; /* convolution, max pool: slot written; add: slot for the residual's gradient */
     int in_channels, out_channels, height, width; /* of the input */
     int kernel, stride;
     int weight;  /* convolution: tensor; norm: gamma, and weight + 1 is beta */

@@ -1,7 +1,9 @@
 /* labels.csv: what the run thinks of every given label (CONTRACT, section 4). Rank 0 only.
  *
- * Columns index,id,given,suggested,clean_probability,ood_score,verdict. Lines end with a newline, fields with
- * commas, quotes or line breaks are quoted as in RFC 4180; numbers that are not finite are left empty.
+ * Columns
+ * index,id,given,suggested,clean_probability,ood_score,verdict,suggested_probability,mislabelled_score. Lines
+ * end with a newline, fields with commas, quotes or line breaks are quoted as in RFC 4180; numbers that are
+ * not finite are left empty.
  */
 #ifndef MDM_REPORT_LABELS_CSV_H
 #define MDM_REPORT_LABELS_CSV_H
@@ -22,6 +24,9 @@ typedef struct mdm_label_table {
     const float *clean_probability; /* [N] mean of the networks */
     const float *ood_score;         /* [N] mean of the networks */
     const uint8_t *verdict;         /* [N] of mdm_verdict */
+    const float
+        *suggested_probability;     /* [N] of the networks' mean prediction, or NULL: the column is empty */
+    const float *mislabelled_score; /* [N] or NULL; what to sort by, see mdm_labels_mislabelled */
 } mdm_label_table;
 
 /* The class of largest probability in each row of probabilities [N,C] (ties: the lower class), into suggested
@@ -30,6 +35,21 @@ void mdm_labels_suggest(const float *probabilities, int64_t samples, int64_t cla
 
 /* Mean of one or two networks' scores (b may be NULL) into mean [N]. */
 void mdm_labels_mean(const float *a, const float *b, int64_t samples, float *mean);
+
+/* How likely each given label is right, into clean [N]: the mean of what the loss says and what the
+ * prediction says. `mixture` [N] is the networks' mean clean probability by their mixtures of losses,
+ * `probabilities` [N,C] their mean prediction. The prediction knows nothing of the given label, which is
+ * evidence, too: with T[c][g], the share of given label g among samples predicted as c (soft counts over all
+ * samples; Northcutt et al. 2021, arXiv 1911.00068, estimate it by hard ones), P(given right) = p_g T[g][g] /
+ * sum_c p_c T[c][g]. MDM_RESOURCE when out of memory. */
+MDM_MUST_CHECK mdm_status mdm_labels_calibrate(const float *probabilities, const float *mixture,
+                                               const int32_t *given, int64_t samples, int64_t classes,
+                                               float *clean);
+
+/* score [N] = (1 - clean) * suggested_probability where the verdict is MDM_MISLABELLED, else 0: samples whose
+ * label is surely wrong and whose suggestion is surely right come first. */
+void mdm_labels_mislabelled(const float *clean, const float *suggested_probability, const uint8_t *verdict,
+                            int64_t samples, float *score);
 
 /* Writes the whole file, so that a reader sees all of it or the old one. MDM_RESOURCE when it cannot be
  * written. */

@@ -37,10 +37,11 @@ typedef enum mdm_run_member {
     MDM_RUN_CHECKPOINTS, /* checkpoints */
     MDM_RUN_MODEL_A,     /* model-a.safetensors */
     MDM_RUN_MODEL_B,
-    MDM_RUN_LABELS,  /* labels.csv */
-    MDM_RUN_REPORT,  /* report.html */
-    MDM_RUN_SUMMARY, /* summary.json */
-    MDM_RUN_LOCK     /* .lock */
+    MDM_RUN_OOD_REFERENCE, /* ood-reference.safetensors */
+    MDM_RUN_LABELS,        /* labels.csv */
+    MDM_RUN_REPORT,        /* report.html */
+    MDM_RUN_SUMMARY,       /* summary.json */
+    MDM_RUN_LOCK           /* .lock */
 } mdm_run_member;
 
 /* The path of a member of the run folder `path` in a new string that the caller frees; NULL when out of

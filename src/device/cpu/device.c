@@ -100,8 +100,11 @@ mdm_status mdm_device_reserve_norm(mdm_device *device, const mdm_norm_shape *sha
 
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
     int block = device->info.channel_block;
-    mdm_kernel_shape kernel = {shape->n, (shape->channels + block - 1) / block, shape->pixels,
-                               shape->precision == MDM_BF16};
+    mdm_kernel_shape kernel = {.n = shape->n,
+                               .channel_blocks = (shape->channels + block - 1) / block,
+                               .pixels = shape->pixels,
+                               .bf16 = shape->precision == MDM_BF16,
+                               .linear = shape->linear};
     return kernel;
 }
 
@@ -133,6 +136,40 @@ void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shap
     mdm_kernel_shape kernel = kernel_shape(device, shape);
     device->kernels->relu_backward_input(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
                                          mean_gradient, mean_product);
+}
+
+void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
+                          void *y) {
+    mdm_kernel_shape kernel = kernel_shape(device, shape);
+    device->kernels->add_relu_forward(&kernel, a, b, y);
+}
+
+void mdm_add_relu_backward(mdm_device *device, const mdm_norm_shape *shape, void *gradient, const void *other,
+                           const void *y, void *copy) {
+    mdm_kernel_shape kernel = kernel_shape(device, shape);
+    device->kernels->add_relu_backward(&kernel, gradient, other, y, copy);
+}
+
+static mdm_kernel_shape max_pool_kernel_shape(const mdm_device *device, const mdm_max_pool_shape *shape) {
+    int block = device->info.channel_block;
+    mdm_kernel_shape kernel = {.n = shape->n,
+                               .channel_blocks = (shape->channels + block - 1) / block,
+                               .pixels = shape->height * shape->width,
+                               .bf16 = shape->precision == MDM_BF16,
+                               .height = shape->height,
+                               .width = shape->width};
+    return kernel;
+}
+
+void mdm_max_pool_forward(mdm_device *device, const mdm_max_pool_shape *shape, const void *x, void *y) {
+    mdm_kernel_shape kernel = max_pool_kernel_shape(device, shape);
+    device->kernels->max_pool_forward(&kernel, x, y);
+}
+
+void mdm_max_pool_backward(mdm_device *device, const mdm_max_pool_shape *shape, const void *gradient,
+                           const void *other, const void *x, const void *y, void *x_gradient) {
+    mdm_kernel_shape kernel = max_pool_kernel_shape(device, shape);
+    device->kernels->max_pool_backward(&kernel, gradient, other, x, y, x_gradient);
 }
 
 void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,

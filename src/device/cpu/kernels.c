@@ -131,12 +131,12 @@ static void statistics(const mdm_kernel_shape *shape, void *x, const void *resid
 }
 
 static inline void plane_forward(const void *x, const void *residual, size_t base, int pixels, int bf16,
-                                 vector scale, vector shift, void *y) {
+                                 int linear, vector scale, vector shift, void *y) {
     for (int p = 0; p < pixels; p++) {
         vector v = load(x, base + p, bf16);
         if (residual) v += load(residual, base + p, bf16);
         v = v * scale + shift;
-        store(y, base + p, bf16, positive_part(v, v));
+        store(y, base + p, bf16, linear ? v : positive_part(v, v));
     }
 }
 
@@ -149,10 +149,15 @@ static void relu_forward(const mdm_kernel_shape *shape, const void *x, const voi
         vector a = load_channels(scale, block), b = load_channels(shift, block);
         size_t base = plane * shape->pixels;
         if (shape->bf16)
-            plane_forward(x, residual, base, shape->pixels, 1, a, b, y);
+            plane_forward(x, residual, base, shape->pixels, 1, shape->linear, a, b, y);
         else
-            plane_forward(x, residual, base, shape->pixels, 0, a, b, y);
+            plane_forward(x, residual, base, shape->pixels, 0, shape->linear, a, b, y);
     }
+}
+
+/* The gradient behind the norm, where the ReLU let `z` pass. */
+static inline vector passed(vector g, vector z, int linear) {
+    return linear ? g : positive_part(g, z);
 }
 
 static inline vector gradient_at(const void *gradient, const void *other, size_t i, int bf16) {
@@ -162,14 +167,14 @@ static inline vector gradient_at(const void *gradient, const void *other, size_t
 }
 
 static inline void plane_backward_sums(const void *gradient, const void *other, const void *x, size_t base,
-                                       int pixels, int bf16, vector scale, vector shift, vector mean,
-                                       vector inverse, double *partial, size_t plane) {
+                                       int pixels, int bf16, int linear, vector scale, vector shift,
+                                       vector mean, vector inverse, double *partial, size_t plane) {
     vector_double sum = {0}, product = {0};
     for (int start = 0; start < pixels; start += RUN) {
         vector part = {0}, part_product = {0};
         for (int p = start; p < run_end(start, pixels); p++) {
             vector v = load(x, base + p, bf16);
-            vector dz = positive_part(gradient_at(gradient, other, base + p, bf16), v * scale + shift);
+            vector dz = passed(gradient_at(gradient, other, base + p, bf16), v * scale + shift, linear);
             part += dz;
             part_product += dz * (v - mean);
         }
@@ -193,19 +198,21 @@ static void relu_backward_sums(const mdm_kernel_shape *shape, const void *gradie
                m = load_channels(mean, block), i = load_channels(inverse_deviation, block);
         size_t base = plane * shape->pixels;
         if (shape->bf16)
-            plane_backward_sums(gradient, other, x, base, shape->pixels, 1, a, b, m, i, partial, plane);
+            plane_backward_sums(gradient, other, x, base, shape->pixels, 1, shape->linear, a, b, m, i,
+                                partial, plane);
         else
-            plane_backward_sums(gradient, other, x, base, shape->pixels, 0, a, b, m, i, partial, plane);
+            plane_backward_sums(gradient, other, x, base, shape->pixels, 0, shape->linear, a, b, m, i,
+                                partial, plane);
     }
     sum_partials(shape, partial, sum, product_sum);
 }
 
 static inline void plane_backward_input(void *gradient, const void *other, const void *x, size_t base,
-                                        int pixels, int bf16, vector scale, vector shift, vector mean,
-                                        vector constant, vector slope) {
+                                        int pixels, int bf16, int linear, vector scale, vector shift,
+                                        vector mean, vector constant, vector slope) {
     for (int p = 0; p < pixels; p++) {
         vector v = load(x, base + p, bf16);
-        vector dz = positive_part(gradient_at(gradient, other, base + p, bf16), v * scale + shift);
+        vector dz = passed(gradient_at(gradient, other, base + p, bf16), v * scale + shift, linear);
         store(gradient, base + p, bf16, scale * (dz - constant - (v - mean) * slope));
     }
 }
@@ -224,9 +231,96 @@ static void relu_backward_input(const mdm_kernel_shape *shape, void *gradient, c
         vector slope = load_channels(inverse_deviation, block) * load_channels(mean_product, block);
         size_t base = plane * shape->pixels;
         if (shape->bf16)
-            plane_backward_input(gradient, other, x, base, shape->pixels, 1, a, b, m, constant, slope);
+            plane_backward_input(gradient, other, x, base, shape->pixels, 1, shape->linear, a, b, m, constant,
+                                 slope);
         else
-            plane_backward_input(gradient, other, x, base, shape->pixels, 0, a, b, m, constant, slope);
+            plane_backward_input(gradient, other, x, base, shape->pixels, 0, shape->linear, a, b, m, constant,
+                                 slope);
+    }
+}
+
+static void add_relu_forward(const mdm_kernel_shape *shape, const void *a, const void *b, void *y) {
+    size_t count = (size_t)shape->n * shape->channel_blocks * shape->pixels;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        vector v = load(a, i, shape->bf16) + load(b, i, shape->bf16);
+        store(y, i, shape->bf16, positive_part(v, v));
+    }
+}
+
+static void add_relu_backward(const mdm_kernel_shape *shape, void *gradient, const void *other, const void *y,
+                              void *copy) {
+    size_t count = (size_t)shape->n * shape->channel_blocks * shape->pixels;
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < count; i++) {
+        vector g = positive_part(gradient_at(gradient, other, i, shape->bf16), load(y, i, shape->bf16));
+        store(gradient, i, shape->bf16, g);
+        store(copy, i, shape->bf16, g);
+    }
+}
+
+/* The 3x3 window of an output pixel, cut to the picture: rows [top, bottom), columns [left, right). */
+typedef struct window {
+    int top, bottom, left, right;
+} window;
+
+static inline window window_of(const mdm_kernel_shape *shape, int row, int column) {
+    window w = {2 * row - 1, 2 * row + 2, 2 * column - 1, 2 * column + 2};
+    if (w.top < 0) w.top = 0;
+    if (w.left < 0) w.left = 0;
+    if (w.bottom > shape->height) w.bottom = shape->height;
+    if (w.right > shape->width) w.right = shape->width;
+    return w;
+}
+
+static void max_pool_forward(const mdm_kernel_shape *shape, const void *x, void *y) {
+    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    int rows = (shape->height + 1) / 2, columns = (shape->width + 1) / 2;
+#pragma omp parallel for schedule(static)
+    for (size_t plane = 0; plane < planes; plane++)
+        for (int out = 0; out < rows * columns; out++) {
+            window w = window_of(shape, out / columns, out % columns);
+            size_t base = plane * shape->pixels;
+            vector best = load(x, base + (size_t)w.top * shape->width + w.left, shape->bf16);
+            for (int i = w.top; i < w.bottom; i++)
+                for (int j = w.left; j < w.right; j++) {
+                    vector v = load(x, base + (size_t)i * shape->width + j, shape->bf16);
+                    vector_int greater = v > best;
+                    for (int lane = 0; lane < B; lane++) best[lane] = greater[lane] ? v[lane] : best[lane];
+                }
+            store(y, plane * rows * columns + out, shape->bf16, best);
+        }
+}
+
+/* Windows overlap, but only within a plane, which one thread has to itself. */
+static void max_pool_backward(const mdm_kernel_shape *shape, const void *gradient, const void *other,
+                              const void *x, const void *y, void *x_gradient) {
+    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    int rows = (shape->height + 1) / 2, columns = (shape->width + 1) / 2;
+#pragma omp parallel for schedule(static)
+    for (size_t plane = 0; plane < planes; plane++) {
+        size_t base = plane * shape->pixels, out_base = plane * rows * columns;
+        vector zero = {0};
+        for (int p = 0; p < shape->pixels; p++) store(x_gradient, base + p, shape->bf16, zero);
+        for (int out = 0; out < rows * columns; out++) {
+            window w = window_of(shape, out / columns, out % columns);
+            vector best = load(y, out_base + out, shape->bf16);
+            vector g = gradient_at(gradient, other, out_base + out, shape->bf16);
+            vector_int open = {0};
+            open = ~open; /* lanes whose greatest input is still to be met */
+            for (int i = w.top; i < w.bottom; i++)
+                for (int j = w.left; j < w.right; j++) {
+                    size_t at = base + (size_t)i * shape->width + j;
+                    vector_int here = (load(x, at, shape->bf16) == best) & open;
+                    vector_int bits;
+                    vector part;
+                    memcpy(&bits, &g, sizeof bits);
+                    bits &= here;
+                    memcpy(&part, &bits, sizeof part);
+                    store(x_gradient, at, shape->bf16, load(x_gradient, at, shape->bf16) + part);
+                    open &= ~here;
+                }
+        }
     }
 }
 
@@ -279,6 +373,10 @@ const mdm_kernels MDM_KERNEL_NAME = {
     relu_forward,
     relu_backward_sums,
     relu_backward_input,
+    add_relu_forward,
+    add_relu_backward,
+    max_pool_forward,
+    max_pool_backward,
     pool_forward,
     pool_backward,
     sgd,

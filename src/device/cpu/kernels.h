@@ -7,6 +7,8 @@
 /* Tensors are [n][channel_blocks][pixels][block]. `partial` has n * channel_blocks * block * 2 doubles. */
 typedef struct mdm_kernel_shape {
     int n, channel_blocks, pixels, bf16;
+    int linear;        /* norm without ReLU */
+    int height, width; /* of max pooling's input */
 } mdm_kernel_shape;
 
 typedef struct mdm_kernels {
@@ -24,6 +26,12 @@ typedef struct mdm_kernels {
                                 const void *x, const float *scale, const float *shift, const float *mean,
                                 const float *inverse_deviation, const float *mean_gradient,
                                 const float *mean_product);
+    void (*add_relu_forward)(const mdm_kernel_shape *shape, const void *a, const void *b, void *y);
+    void (*add_relu_backward)(const mdm_kernel_shape *shape, void *gradient, const void *other, const void *y,
+                              void *copy);
+    void (*max_pool_forward)(const mdm_kernel_shape *shape, const void *x, void *y);
+    void (*max_pool_backward)(const mdm_kernel_shape *shape, const void *gradient, const void *other,
+                              const void *x, const void *y, void *x_gradient);
     void (*pool_forward)(const mdm_kernel_shape *shape, const void *x, const void *residual, int channels,
                          float *embedding);
     void (*pool_backward)(const mdm_kernel_shape *shape, const float *embedding_gradient, int channels,

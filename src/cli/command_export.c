@@ -1,0 +1,273 @@
+/* mdm-dist export RUN: from a run folder to files that other programs take. */
+#include "commands.h"
+#include "labels_filter.h"
+#include "mdm/base/log.h"
+#include "mdm/comm/comm.h"
+#include "mdm/report/run_folder.h"
+#include "mdm/train/predictor.h"
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(void) {
+    printf(
+        "usage: mdm-dist export RUN --safetensors FILE [--network a|b]\n"
+        "       mdm-dist export RUN --onnx FILE [--network a|b|ensemble]\n"
+        "       mdm-dist export RUN --csv FILE [filters]\n"
+        "       mdm-dist export RUN --list FILE [filters] [--names] [--drop-mislabelled]\n\n"
+        "  --safetensors FILE  weights under PyTorch's names; docs/weights.md shows how to load them\n"
+        "  --onnx FILE         ONNX, operator set 13, any batch size: input pictures, float of 0 to 255,\n"
+        "                      [batch,channels,H,W]; outputs logits (of two networks logits_a, logits_b) "
+        "and\n"
+        "                      probabilities\n"
+        "  --network a|b       which network [a; the ensemble of all for --onnx]\n"
+        "  --csv FILE          rows of labels.csv that pass the filters\n"
+        "  --list FILE         cleaned `path label` lines: the given label where the verdict is clean, the\n"
+        "                      suggested one where it is mislabelled; out-of-distribution samples are left\n"
+        "                      out. The path is the sample's id, or its number where the data set has no "
+        "ids\n"
+        "  --names             class names instead of numbers\n"
+        "  --drop-mislabelled  leaves those out, too, instead of relabelling them\n"
+        "Filters:\n"
+        "  --min-clean P       clean_probability of at least P\n"
+        "  --max-clean P       ... of at most P\n"
+        "  --max-ood S         ood_score of at most S\n"
+        "  --verdict V         clean, mislabelled or out_of_distribution\n\n"
+        "FILE - is stdout.\n\n"
+        "Examples:\n"
+        "  mdm-dist export runs/quickstart --list cleaned.txt\n"
+        "  mdm-dist export runs/quickstart --csv - --verdict mislabelled --max-clean 0.1\n"
+        "  mdm-dist export runs/quickstart --safetensors model.safetensors --network b\n"
+        "  mdm-dist export runs/quickstart --onnx model.onnx\n");
+}
+
+typedef struct request {
+    const char *run, *safetensors, *onnx, *csv, *list, *network, *verdict;
+    double min_clean, max_clean, max_ood;
+    int names, drop, help;
+} request;
+
+static mdm_status read_number(const char *option, const char *text, double *value) {
+    char *end;
+    errno = 0;
+    *value = strtod(text, &end);
+    if (errno || end == text || *end || isnan(*value))
+        return mdm_fail(MDM_USAGE, "%s %s: expected a number", option, text);
+    return MDM_OK;
+}
+
+static mdm_status refuse_option(const char *option) {
+    static const char *const names[] = {
+        "--safetensors", "--csv",       "--list",  "--network", "--verdict",         "--min-clean",
+        "--max-ood",     "--max-clean", "--names", "--help",    "--drop-mislabelled"};
+    const char *near = mdm_nearest_name(option, names, (int)(sizeof names / sizeof *names));
+    return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist export --help lists them", option,
+                    near ? "; did you mean " : "", near ? near : "");
+}
+
+static mdm_status read_option(request *r, const char *option, const char *value, int *used) {
+    const struct {
+        const char *name;
+        const char **text;
+        double *number;
+    } options[] = {{"--safetensors", &r->safetensors, NULL},
+                   {"--onnx", &r->onnx, NULL},
+                   {"--csv", &r->csv, NULL},
+                   {"--list", &r->list, NULL},
+                   {"--network", &r->network, NULL},
+                   {"--verdict", &r->verdict, NULL},
+                   {"--min-clean", NULL, &r->min_clean},
+                   {"--max-clean", NULL, &r->max_clean},
+                   {"--max-ood", NULL, &r->max_ood}};
+    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
+        if (strcmp(option, options[i].name) != 0) continue;
+        if (!value) return mdm_fail(MDM_USAGE, "%s needs a value", option);
+        *used = 1;
+        if (options[i].number) return read_number(option, value, options[i].number);
+        *options[i].text = value;
+        return MDM_OK;
+    }
+    return refuse_option(option);
+}
+
+static mdm_status check_request(const request *r) {
+    static const char *const verdicts[] = {"clean", "mislabelled", "out_of_distribution"};
+    int outputs = (r->safetensors != NULL) + (r->onnx != NULL) + (r->csv != NULL) + (r->list != NULL),
+        known = !r->verdict;
+    if (!r->run) return mdm_fail(MDM_USAGE, "export needs RUN, a run folder; mdm-dist export --help");
+    if (outputs != 1)
+        return mdm_fail(
+            MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
+    int ensemble = r->onnx && r->network && strcmp(r->network, "ensemble") == 0;
+    if (r->network && strcmp(r->network, "a") != 0 && strcmp(r->network, "b") != 0 && !ensemble)
+        return mdm_fail(MDM_USAGE, "--network %s: expected a or b%s", r->network,
+                        r->onnx ? " or ensemble" : "");
+    for (int i = 0; i < 3; i++) known = known || strcmp(r->verdict, verdicts[i]) == 0;
+    if (!known)
+        return mdm_fail(MDM_USAGE, "--verdict %s: expected clean, mislabelled or out_of_distribution",
+                        r->verdict);
+    return MDM_OK;
+}
+
+static mdm_status read_options(int argc, char **argv, request *r) {
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i];
+        int used = 0;
+        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
+            r->help = 1;
+        else if (strcmp(a, "--names") == 0)
+            r->names = 1;
+        else if (strcmp(a, "--drop-mislabelled") == 0)
+            r->drop = 1;
+        else if (a[0] == '-') {
+            MDM_TRY(read_option(r, a, i + 1 < argc ? argv[i + 1] : NULL, &used));
+            i += used;
+        } else if (r->run)
+            return mdm_fail(MDM_USAGE, "export: '%s' is one name too many", a);
+        else
+            r->run = a;
+    }
+    return r->help ? MDM_OK : check_request(r);
+}
+
+static mdm_status write_text(const char *path, mdm_text *text, int64_t rows, int64_t all) {
+    if (text->failed) return mdm_fail(MDM_RESOURCE, "not enough memory to put %s together", path);
+    if (strcmp(path, "-") == 0)
+        fwrite(text->data, 1, text->length, stdout);
+    else
+        MDM_TRY(mdm_write_file(path, text->data ? text->data : "", text->length));
+    mdm_info("%s: %lld of %lld samples", strcmp(path, "-") == 0 ? "stdout" : path, (long long)rows,
+             (long long)all);
+    return MDM_OK;
+}
+
+static int passes(const request *r, const mdm_labels_rows *rows, int64_t i) {
+    const char *ood = mdm_labels_field(rows, i, "ood_score");
+    double clean = strtod(mdm_labels_field(rows, i, "clean_probability"), NULL);
+    if (clean < r->min_clean || clean > r->max_clean) return 0;
+    if (isfinite(r->max_ood) && (!*ood || strtod(ood, NULL) > r->max_ood)) return 0;
+    return !r->verdict || strcmp(mdm_labels_field(rows, i, "verdict"), r->verdict) == 0;
+}
+
+static mdm_status export_csv(const request *r, const mdm_labels_rows *rows) {
+    mdm_text text = {0};
+    int64_t taken = 0;
+    for (int64_t i = -1; i < rows->rows; i++) {
+        if (i >= 0 && !passes(r, rows, i)) continue;
+        for (int c = 0; c < rows->columns; c++) {
+            if (c) mdm_text_add_bytes(&text, ",", 1);
+            mdm_csv_field(&text, i < 0 ? rows->names[c] : rows->fields[i * rows->columns + c]);
+        }
+        mdm_text_add_bytes(&text, "\n", 1);
+        taken += i >= 0;
+    }
+    mdm_status status = write_text(r->csv, &text, taken, rows->rows);
+    free(text.data);
+    return status;
+}
+
+/* One line, tabs between path and label where the path itself has blanks. */
+static mdm_status add_line(const request *r, const mdm_labels_rows *rows, int64_t i,
+                           const mdm_model_notes *notes, mdm_text *text) {
+    int mislabelled = strcmp(mdm_labels_field(rows, i, "verdict"), "mislabelled") == 0;
+    const char *label = mdm_labels_field(rows, i, mislabelled ? "suggested" : "given");
+    const char *path = mdm_labels_field(rows, i, "id");
+    if (!*path) path = mdm_labels_field(rows, i, "index");
+    if (strpbrk(path, "\t\r\n"))
+        return mdm_fail(MDM_INPUT,
+                        "the id of sample %s holds a tab or a line break, which a list cannot hold; "
+                        "use --csv",
+                        mdm_labels_field(rows, i, "index"));
+    if (r->names) {
+        char *end;
+        long c = strtol(label, &end, 10);
+        if (!notes->class_names || *end || c < 0 || c >= notes->spec.classes)
+            return mdm_fail(MDM_INPUT, "--names: the class %s of this run has no name", label);
+        label = notes->class_names[c];
+    }
+    mdm_text_add(text, "%s%c%s\n", path, strpbrk(path, " ,") || strpbrk(label, " ,") ? '\t' : ' ', label);
+    return MDM_OK;
+}
+
+static mdm_status export_list(const request *r, const mdm_labels_rows *rows) {
+    mdm_text text = {0};
+    mdm_model_notes notes = {0};
+    int64_t taken = 0;
+    mdm_status status = MDM_OK;
+    if (r->names) {
+        char *path = mdm_run_folder_member(r->run, MDM_RUN_MODEL_A);
+        status = path ? mdm_model_notes_read(path, &notes) : mdm_fail(MDM_RESOURCE, "out of memory");
+        free(path);
+    }
+    for (int64_t i = 0; status == MDM_OK && i < rows->rows; i++) {
+        const char *verdict = mdm_labels_field(rows, i, "verdict");
+        if (strcmp(verdict, "out_of_distribution") == 0 || !passes(r, rows, i)) continue;
+        if (r->drop && strcmp(verdict, "mislabelled") == 0) continue;
+        status = add_line(r, rows, i, &notes, &text);
+        taken++;
+    }
+    if (status == MDM_OK) status = write_text(r->list, &text, taken, rows->rows);
+    mdm_model_notes_free(&notes);
+    free(text.data);
+    return status;
+}
+
+static mdm_status export_labels(const request *r) {
+    mdm_labels_rows rows;
+    char *path = mdm_run_folder_member(r->run, MDM_RUN_LABELS);
+    if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status = mdm_labels_rows_read(path, &rows);
+    if (status == MDM_OK) status = r->csv ? export_csv(r, &rows) : export_list(r, &rows);
+    mdm_labels_rows_free(&rows);
+    free(path);
+    return status;
+}
+
+static mdm_status pick_network(const mdm_predictor *p, const request *r, int *number) {
+    *number = r->network && strcmp(r->network, "b") == 0;
+    if (*number >= mdm_predictor_networks(p))
+        return mdm_fail(MDM_USAGE, "--network b: %s has one network", r->run);
+    return MDM_OK;
+}
+
+static mdm_status export_onnx(const request *r, const mdm_predictor *p, int number) {
+    const mdm_network *networks[2] = {mdm_predictor_network(p, number)};
+    int ensemble = !r->network || strcmp(r->network, "ensemble") == 0, count = 1;
+    if (ensemble && mdm_predictor_networks(p) > 1) networks[count++] = mdm_predictor_network(p, 1);
+    return mdm_onnx_export(networks, count, mdm_predictor_notes(p), r->onnx);
+}
+
+static mdm_status export_network(mdm_comm *comm, const request *r) {
+    mdm_predictor *p;
+    int number;
+    MDM_TRY(mdm_predictor_open(comm, r->run, &p));
+    mdm_status status = pick_network(p, r, &number);
+    const char *path = r->onnx ? r->onnx : r->safetensors;
+    if (status == MDM_OK && r->onnx)
+        status = export_onnx(r, p, number);
+    else if (status == MDM_OK)
+        status = mdm_weights_write(mdm_predictor_network(p, number), mdm_predictor_notes(p), path);
+    if (status == MDM_OK) mdm_info("%s: %s", path, r->run);
+    mdm_predictor_close(p);
+    return status;
+}
+
+mdm_status mdm_command_export(int argc, char **argv) {
+    request r = {.max_clean = INFINITY, .max_ood = INFINITY};
+    MDM_TRY(read_options(argc, argv, &r));
+    if (r.help) {
+        print_help();
+        return MDM_OK;
+    }
+    if (r.csv || r.list) return export_labels(&r);
+    mdm_comm *comm;
+    MDM_TRY(mdm_comm_start(&argc, &argv, &comm));
+    mdm_status status = mdm_comm_size(comm) == 1
+                            ? export_network(comm, &r)
+                            : mdm_fail(MDM_USAGE, "export runs alone; start it without mpirun");
+    mdm_command_leave(comm, status);
+    mdm_comm_finish(comm);
+    return status;
+}

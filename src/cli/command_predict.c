@@ -1,0 +1,259 @@
+/* mdm-dist predict RUN: from pictures to class, confidence and an out-of-distribution flag. */
+#include "commands.h"
+#include "mdm/base/log.h"
+#include "mdm/comm/comm.h"
+#include "mdm/data/dataset_file.h"
+#include "predict_sources.h"
+#include "predict_table.h"
+#ifdef MDM_HAVE_PICTURES
+#include "mdm/data/picture.h"
+#endif
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BATCH = 256, MOST_FILE_BYTES = 1 << 29 };
+
+static void print_help(void) {
+    printf(
+        "usage: mdm-dist predict RUN IMAGES ... [--csv OUT] [--json]\n\n"
+        "Class and confidence of pictures by the mean prediction of the run's networks, and whether they "
+        "look\n"
+        "like the pictures that the run kept. IMAGES are JPEG and PNG files, folders of them, data set "
+        "files\n"
+        "(.h5: the test pictures, or the training pictures where there are no others), or - for one path a\n"
+        "line on stdin. Pictures of another size are scaled until they cover the run's, and cut out of the\n"
+        "middle. One that cannot be read is told and left out; the exit code is then 3.\n\n"
+        "out_of_distribution: the mean cosine distance of the picture's embedding to those of the divide.k\n"
+        "nearest training pictures (of at most 4096 that the last division kept), divided by the network's\n"
+        "threshold, mean over the networks, is above 1. The threshold is the score that the same share of\n"
+        "training pictures exceeds as the run removed (divide.remove_first, divide.remove_step).\n\n"
+        "  --csv OUT   rows of path,class,name,confidence,ood_score,out_of_distribution; - is stdout\n"
+        "  --json      one JSON object a line on stdout, with all probabilities\n\n"
+        "Examples:\n"
+        "  mdm-dist predict runs/quickstart photos/ --csv answers.csv\n"
+        "  find . -name '*.png' | mdm-dist predict runs/quickstart - --json\n"
+        "  mdm-dist predict runs/quickstart new.h5\n");
+}
+
+typedef struct request {
+    const char *run, *csv;
+    char **paths;
+    int path_count, json, help;
+} request;
+
+static mdm_status read_options(int argc, char **argv, request *r) {
+    static const char *const names[] = {"--csv", "--json", "--help"};
+    MDM_TRY(MDM_ALLOCATE(r->paths, argc, "arguments"));
+    for (int i = 1; i < argc; i++) {
+        char *a = argv[i];
+        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
+            r->help = 1;
+        else if (strcmp(a, "--json") == 0)
+            r->json = 1;
+        else if (strcmp(a, "--csv") == 0) {
+            if (i + 1 == argc) return mdm_fail(MDM_USAGE, "--csv needs a value");
+            r->csv = argv[++i];
+        } else if (a[0] == '-' && a[1]) {
+            const char *near = mdm_nearest_name(a, names, 3);
+            return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist predict --help lists them", a,
+                            near ? "; did you mean " : "", near ? near : "");
+        } else if (!r->run)
+            r->run = a;
+        else
+            r->paths[r->path_count++] = a;
+    }
+    if (r->help) return MDM_OK;
+    if (!r->run || !r->path_count)
+        return mdm_fail(MDM_USAGE, "predict needs RUN, a run folder, and pictures; mdm-dist predict --help");
+    if (r->csv && r->json) return mdm_fail(MDM_USAGE, "predict: --csv or --json, not both");
+    return MDM_OK;
+}
+
+/* Where rows go. */
+typedef struct sink {
+    mdm_predictor *predictor;
+    mdm_predict_form form;
+    mdm_text text;
+    float *probability, *ood; /* [BATCH, ...] */
+    int64_t pictures, strange, unread;
+    int to_file; /* rows are kept until the end; otherwise they are printed batch by batch */
+} sink;
+
+static mdm_status flush(sink *s) {
+    if (s->text.failed) return mdm_fail(MDM_RESOURCE, "out of memory for the predictions");
+    if (s->to_file) return MDM_OK;
+    fwrite(s->text.data, 1, s->text.length, stdout);
+    fflush(stdout);
+    s->text.length = 0;
+    return MDM_OK;
+}
+
+static mdm_status predict_batch(sink *s, const uint8_t *const *pictures, char (*names)[PREDICT_NAME],
+                                int64_t count) {
+    const mdm_model_notes *notes = mdm_predictor_notes(s->predictor);
+    MDM_TRY(mdm_predictor_run(s->predictor, pictures, count, s->probability, s->ood));
+    for (int64_t i = 0; i < count; i++) {
+        mdm_predict_row(&s->text, s->form, notes, names[i], s->probability + i * notes->spec.classes,
+                        s->ood[i]);
+        s->strange += s->ood[i] > 1;
+    }
+    s->pictures += count;
+    return flush(s);
+}
+
+static mdm_status predict_dataset(sink *s, const char *path) {
+    const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
+    const uint8_t *pictures[BATCH];
+    char(*names)[PREDICT_NAME] = NULL;
+    mdm_dataset *data;
+    MDM_TRY(mdm_dataset_read(path, &data));
+    int64_t total = data->test_count ? data->test_count : data->train_count;
+    const uint8_t *images = data->test_count ? data->test_images : data->train_images;
+    size_t bytes = (size_t)data->height * (size_t)data->width * (size_t)data->channels;
+    mdm_status status = MDM_ALLOCATE(names, BATCH, "names of pictures");
+    if (data->height != spec->height || data->width != spec->width || data->channels != spec->channels)
+        status =
+            mdm_fail(MDM_INPUT, "%s holds pictures of %dx%dx%d, the run's networks take %dx%dx%d", path,
+                     data->height, data->width, data->channels, spec->height, spec->width, spec->channels);
+    for (int64_t done = 0; status == MDM_OK && done < total; done += BATCH) {
+        int64_t rows = total - done < BATCH ? total - done : BATCH;
+        for (int64_t i = 0; i < rows; i++) {
+            pictures[i] = images + (size_t)(done + i) * bytes;
+            snprintf(names[i], PREDICT_NAME, "%s:%s/%lld", path, data->test_count ? "test" : "train",
+                     (long long)(done + i));
+        }
+        status = predict_batch(s, pictures, names, rows);
+    }
+    free(names);
+    mdm_dataset_destroy(data);
+    return status;
+}
+
+/* Reads one file to the network's size. */
+#ifdef MDM_HAVE_PICTURES
+static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
+    mdm_picture picture = {0};
+    char *content = NULL;
+    size_t bytes;
+    MDM_TRY(mdm_read_file(path, MOST_FILE_BYTES, &content, &bytes));
+    mdm_status status =
+        mdm_picture_decode((const uint8_t *)content, bytes, path, MDM_PICTURE_MOST_PIXELS, &picture);
+    free(content);
+    if (status == MDM_OK)
+        status = mdm_picture_fit(&picture, spec->height, spec->width, spec->channels, pixels);
+    mdm_picture_free(&picture);
+    return status;
+}
+#else
+static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
+    (void)spec, (void)pixels;
+    return mdm_fail(MDM_USAGE, "%s: this build reads no JPEG and PNG files; import them into a .h5 file",
+                    path);
+}
+#endif
+
+/* Pictures collected until there are enough for a batch. */
+typedef struct batch {
+    const uint8_t *pictures[BATCH];
+    uint8_t *pixels; /* [BATCH,H,W,C] */
+    char (*names)[PREDICT_NAME];
+    int64_t count;
+} batch;
+
+static mdm_status predict_file(sink *s, batch *b, const char *path) {
+    const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
+    size_t bytes = (size_t)spec->height * (size_t)spec->width * (size_t)spec->channels;
+    uint8_t *pixels = b->pixels + (size_t)b->count * bytes;
+    mdm_status status = read_picture(spec, path, pixels);
+    if (status == MDM_INPUT) {
+        mdm_warn("%s", mdm_last_message());
+        s->unread++;
+        return MDM_OK;
+    }
+    MDM_TRY(status);
+    b->pictures[b->count] = pixels;
+    snprintf(b->names[b->count], PREDICT_NAME, "%s", path);
+    if (++b->count < BATCH) return MDM_OK;
+    b->count = 0;
+    return predict_batch(s, b->pictures, b->names, BATCH);
+}
+
+static mdm_status predict_paths(sink *s, batch *b, const mdm_paths *paths) {
+    const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
+    MDM_TRY(MDM_ALLOCATE(b->names, BATCH, "names of pictures"));
+    MDM_TRY(
+        MDM_ALLOCATE(b->pixels, (int64_t)BATCH * spec->height * spec->width * spec->channels, "pictures"));
+    for (int64_t i = 0; i <= paths->count; i++) {
+        int dataset = i < paths->count && mdm_path_ends_with(paths->path[i], ".h5");
+        if ((i == paths->count || dataset) && b->count) { /* rows come in the order of the arguments */
+            MDM_TRY(predict_batch(s, b->pictures, b->names, b->count));
+            b->count = 0;
+        }
+        if (i < paths->count)
+            MDM_TRY(dataset ? predict_dataset(s, paths->path[i]) : predict_file(s, b, paths->path[i]));
+    }
+    return MDM_OK;
+}
+
+static mdm_status predict_sources(sink *s, const request *r) {
+    mdm_paths paths = {0};
+    batch *b = NULL;
+    mdm_status status = MDM_ALLOCATE(b, 1, "a batch");
+    for (int i = 0; status == MDM_OK && i < r->path_count; i++) status = mdm_paths_add(&paths, r->paths[i]);
+    if (status == MDM_OK) status = predict_paths(s, b, &paths);
+    mdm_paths_free(&paths);
+    if (b) {
+        free(b->names);
+        free(b->pixels);
+    }
+    free(b);
+    return status;
+}
+
+static mdm_status predict_all(sink *s, const request *r) {
+    int classes = mdm_predictor_notes(s->predictor)->spec.classes;
+    s->form = r->csv ? MDM_PREDICT_CSV : r->json ? MDM_PREDICT_JSON : MDM_PREDICT_TABLE;
+    s->to_file = r->csv && strcmp(r->csv, "-") != 0;
+    MDM_TRY(MDM_ALLOCATE(s->probability, BATCH * (long long)classes, "predictions"));
+    MDM_TRY(MDM_ALLOCATE(s->ood, BATCH, "predictions"));
+    if (!mdm_predictor_knows_ood(s->predictor))
+        mdm_warn("%s has no ood-reference.safetensors: no out-of-distribution scores", r->run);
+    mdm_predict_head(&s->text, s->form);
+    MDM_TRY(predict_sources(s, r));
+    if (s->to_file) MDM_TRY(mdm_write_file(r->csv, s->text.data, s->text.length));
+    mdm_info("%lld pictures, %lld out of distribution", (long long)s->pictures, (long long)s->strange);
+    if (s->unread) return mdm_fail(MDM_INPUT, "%lld pictures could not be read", (long long)s->unread);
+    return MDM_OK;
+}
+
+static mdm_status predict(mdm_comm *comm, const request *r) {
+    sink s = {0};
+    if (mdm_comm_size(comm) > 1) return mdm_fail(MDM_USAGE, "predict runs alone; start it without mpirun");
+    MDM_TRY(mdm_predictor_open(comm, r->run, &s.predictor));
+    mdm_status status = predict_all(&s, r);
+    free(s.text.data);
+    free(s.probability);
+    free(s.ood);
+    mdm_predictor_close(s.predictor);
+    return status;
+}
+
+mdm_status mdm_command_predict(int argc, char **argv) {
+    request r = {0};
+    mdm_status status = read_options(argc, argv, &r);
+    if (status == MDM_OK && r.help) print_help();
+    if (status == MDM_OK && !r.help) {
+        mdm_comm *comm;
+        status = mdm_comm_start(&argc, &argv, &comm);
+        if (status == MDM_OK) {
+            mdm_log_set_rank(mdm_comm_rank(comm), mdm_comm_size(comm));
+            status = predict(comm, &r);
+            mdm_command_leave(comm, status);
+            mdm_comm_finish(comm);
+        }
+    }
+    free(r.paths);
+    return status;
+}

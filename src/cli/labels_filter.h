@@ -1,0 +1,28 @@
+/* labels.csv read back: rows as fields, and which of them an export takes. */
+#ifndef MDM_CLI_LABELS_FILTER_H
+#define MDM_CLI_LABELS_FILTER_H
+
+#include "mdm/base/text.h"
+#include <stdint.h>
+
+enum { MDM_LABELS_MOST_FIELDS = 16 };
+
+typedef struct mdm_labels_rows {
+    char *memory;  /* the file, cut into fields in place */
+    char **fields; /* [rows * columns] */
+    int64_t rows;  /* without the head */
+    int columns;
+    char *names[MDM_LABELS_MOST_FIELDS]; /* of the columns */
+} mdm_labels_rows;
+
+/* Reads labels.csv, RFC 4180. MDM_INPUT where it is not such a file. Ended by mdm_labels_rows_free, also
+ * after a failure. */
+MDM_MUST_CHECK mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows);
+void mdm_labels_rows_free(mdm_labels_rows *rows);
+/* Field of a row by its column's name, or "". */
+const char *mdm_labels_field(const mdm_labels_rows *rows, int64_t row, const char *column);
+
+/* Adds a value as a CSV field, quoted where it must be. */
+void mdm_csv_field(mdm_text *text, const char *value);
+
+#endif

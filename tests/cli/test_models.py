@@ -1,0 +1,258 @@
+"""Weights in and out, and what a finished run answers: eval, predict, export."""
+import csv
+import io
+import json
+import os
+import shutil
+
+import h5py
+import numpy as np
+from program import SMALL, SOURCE, main, read, run, train
+
+
+def read_safetensors(raw):
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + length])
+    notes = header.pop("__metadata__", {})
+    tensors = {}
+    for name, t in header.items():
+        begin, end = t["data_offsets"]
+        tensors[name] = np.frombuffer(raw[8 + length + begin:8 + length + end], "<f4").reshape(t["shape"])
+    return tensors, notes
+
+
+def write_safetensors(path, tensors):
+    header, at, parts = {}, 0, []
+    for name, value in tensors.items():
+        data = np.ascontiguousarray(value, "<i8" if value.dtype == np.int64 else "<f4").tobytes()
+        header[name] = {"dtype": "I64" if value.dtype == np.int64 else "F32", "shape": list(value.shape),
+                        "data_offsets": [at, at + len(data)]}
+        at += len(data)
+        parts.append(data)
+    text = json.dumps(header).encode()
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + b"".join(parts))
+
+
+def the_test_set(work):
+    with h5py.File(work.data) as f:
+        return f["test/images"][:], f["test/labels"][:]
+
+
+def a_run_to_ask_ends_well(work):
+    done = train(work, "asked")
+    assert done.returncode == 0, done.stderr
+    assert os.path.exists(work.file("asked") + "/ood-reference.safetensors")
+
+
+def eval_gives_the_accuracy_that_the_run_measured(work):
+    done = run("eval", work.file("asked"), "--json")
+    assert done.returncode == 0, done.stderr
+    result, summary = json.loads(done.stdout), json.loads(read(work, "asked", "summary.json"))
+    assert abs(result["top1"] - summary["final_top1"]) < 1e-9 and abs(result["top5"] - summary["final_top5"]) < 1e-9
+    confusion = np.array(result["confusion"])
+    assert confusion.sum() == result["samples"] == 300
+    assert np.isclose(np.trace(confusion) / 300, result["top1"], atol=1e-6)
+    labels = the_test_set(work)[1]
+    assert confusion.sum(1).tolist() == np.bincount(labels, minlength=8).tolist()
+    for row in result["per_class"]:
+        assert np.isclose(row["recall"], confusion[row["class"], row["class"]] / confusion[row["class"]].sum(), atol=1e-6)
+    text = run("eval", work.file("asked"))
+    assert text.returncode == 0 and f"{result['top1']:.4f}" in text.stdout and "confusion matrix" in text.stdout
+
+
+def eval_counts_the_same_on_two_and_three_ranks(work):
+    alone = json.loads(run("eval", work.file("asked"), work.data, "--json").stdout)
+    for ranks in (2, 3):
+        done = run("eval", work.file("asked"), work.data, "--json", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout) == alone
+
+
+def eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out(work):
+    result = json.loads(run("eval", work.file("asked"), "--split", "train", "--json").stdout)
+    with h5py.File(work.data) as f:
+        truth = f["train/true_labels"][:]
+    assert result["left_out"] == (truth < 0).sum() > 0
+    assert result["samples"] == (truth >= 0).sum()
+    assert np.array(result["confusion"]).sum(1).tolist() == np.bincount(truth[truth >= 0], minlength=8).tolist()
+
+
+def eval_refuses_pictures_of_another_size_and_unfinished_runs(work):
+    with h5py.File(work.file("tiny.h5"), "w") as f:
+        f["train/images"], f["train/labels"] = np.zeros((4, 16, 16, 1), np.uint8), np.arange(4, dtype=np.int32)
+        f["test/images"], f["test/labels"] = np.zeros((4, 16, 16, 1), np.uint8), np.arange(4, dtype=np.int32)
+    done = run("eval", work.file("asked"), work.file("tiny.h5"))
+    assert done.returncode == 3 and "16x16x1" in done.stderr and "28x28x1" in done.stderr, done.stderr
+    done = run("eval", work.file("nothing"))
+    assert done.returncode == 3 and "nothing" in done.stderr
+    os.makedirs(work.file("empty"))
+    done = run("predict", work.file("empty"), work.data)
+    assert done.returncode == 3 and "model-a.safetensors" in done.stderr
+
+
+def predictions_agree_with_eval_and_flag_strangers(work):
+    out = work.file("answers.csv")
+    done = run("predict", work.file("asked"), work.data, "--csv", out)
+    assert done.returncode == 0, done.stderr
+    with open(out, newline="") as f:
+        rows = list(csv.DictReader(f))
+    labels = the_test_set(work)[1]
+    result = json.loads(run("eval", work.file("asked"), "--json").stdout)
+    assert len(rows) == 300
+    assert np.isclose(np.mean([int(r["class"]) == label for r, label in zip(rows, labels)]), result["top1"], atol=1e-6)
+    lines = [json.loads(line) for line in run("predict", work.file("asked"), work.data, "--json").stdout.splitlines()]
+    for row, line in zip(rows, lines):
+        assert row["path"] == line["path"] and int(row["class"]) == line["class"] == int(np.argmax(line["probabilities"]))
+        assert np.isclose(sum(line["probabilities"]), 1, atol=1e-5)
+        assert np.isclose(float(row["confidence"]), max(line["probabilities"]), atol=1e-6)
+        assert (float(row["ood_score"]) > 1) == line["out_of_distribution"] == (row["out_of_distribution"] == "1")
+
+
+def about_as_many_training_pictures_are_flagged_as_the_run_removed(work):
+    with h5py.File(work.data) as source, h5py.File(work.file("training.h5"), "w") as f:
+        f["train/images"], f["train/labels"] = source["train/images"][:], source["train/labels"][:]
+        mean, std = source.attrs.get("mean"), source.attrs.get("std")
+        if mean is not None:
+            f.attrs["mean"], f.attrs["std"] = mean, std
+    lines = [json.loads(x) for x in run("predict", work.file("asked"), work.file("training.h5"), "--json").stdout.splitlines()]
+    flagged = np.mean([x["out_of_distribution"] for x in lines])
+    with h5py.File(work.file("asked") + "/divisions/epoch-0003.h5") as f:
+        removed = np.mean([(f[n]["split"][:] == 0).mean() for n in "ab"])
+    assert 0.3 * removed <= flagged <= 1.7 * removed, (flagged, removed)
+
+
+def the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts(work):
+    out = work.file("out.safetensors")
+    assert run("export", work.file("asked"), "--safetensors", out, "--network", "b").returncode == 0
+    assert open(out, "rb").read() == read(work, "asked", "model-b.safetensors")
+    rows = list(csv.DictReader(io.StringIO(read(work, "asked", "labels.csv").decode())))
+    kept = [r for r in rows if r["verdict"] != "out_of_distribution"]
+    wanted = [f"{r['id'] or r['index']} {r['suggested' if r['verdict'] == 'mislabelled' else 'given']}" for r in kept]
+    done = run("export", work.file("asked"), "--list", "-")
+    assert done.returncode == 0 and done.stdout.splitlines() == wanted
+    done = run("export", work.file("asked"), "--list", "-", "--drop-mislabelled", "--min-clean", "0.6")
+    wanted = [f"{r['id'] or r['index']} {r['given']}" for r in kept
+              if r["verdict"] == "clean" and float(r["clean_probability"]) >= 0.6]
+    assert done.stdout.splitlines() == wanted
+    done = run("export", work.file("asked"), "--csv", "-", "--verdict", "mislabelled", "--max-clean", "0.3")
+    found = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert found == [r for r in rows if r["verdict"] == "mislabelled" and float(r["clean_probability"]) <= 0.3] and found
+    for wrong in (["--list", "-", "--csv", "-"], ["--network", "c", "--safetensors", out], ["--csv", "-", "--min-clean", "x"]):
+        assert run("export", work.file("asked"), *wrong).returncode == 2, wrong
+
+
+def quoted_ids_come_back_from_labels_csv_as_they_were(work):
+    shutil.copytree(work.file("asked"), work.file("quoted"))
+    with open(work.file("quoted") + "/labels.csv", newline="") as f:
+        rows = list(csv.DictReader(f))[:3]
+    for row, name in zip(rows, ('a "b", c.png', "two words.png", "plain.png")):
+        row["id"], row["verdict"] = name, "clean"
+    with open(work.file("quoted") + "/labels.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    done = run("export", work.file("quoted"), "--csv", "-")
+    assert list(csv.DictReader(io.StringIO(done.stdout))) == rows, done.stdout
+    done = run("export", work.file("quoted"), "--list", "-")
+    assert done.stdout.splitlines() == [f"{r['id']}{chr(9) if ' ' in r['id'] else ' '}{r['given']}" for r in rows]
+    with open(work.file("quoted") + "/labels.csv", "a") as f:
+        f.write('7,"open')
+    assert run("export", work.file("quoted"), "--csv", "-").returncode == 3
+
+
+def pictures_from_files_folders_and_stdin_get_the_same_answers(work):
+    if not os.path.exists(os.path.join(SOURCE, "include/mdm/data/picture.h")):
+        print("        (skipped: this build does not decode single pictures)")
+        return
+    from PIL import Image
+    images = the_test_set(work)[0][:300]
+    os.makedirs(work.file("photos/deep"))
+    for i, picture in enumerate(images):
+        Image.fromarray(picture[:, :, 0]).save(work.file(f"photos/{'deep/' if i % 2 else ''}{i:03d}.png"))
+    expected = {i: json.loads(line) for i, line in
+                enumerate(run("predict", work.file("asked"), work.data, "--json").stdout.splitlines())}
+    folder = run("predict", work.file("asked"), work.file("photos"), "--json")
+    assert folder.returncode == 0, folder.stderr
+    lines = [json.loads(line) for line in folder.stdout.splitlines()]
+    assert len(lines) == 300
+    for line in lines:
+        wanted = expected[int(os.path.basename(line["path"])[:3])]
+        assert np.allclose(line["probabilities"], wanted["probabilities"], atol=1e-6), line["path"]
+        assert np.isclose(line["ood_score"], wanted["ood_score"], atol=1e-5)
+    by_stdin = run("predict", work.file("asked"), "-", "--json", input="".join(line["path"] + "\n" for line in lines))
+    assert by_stdin.stdout == folder.stdout
+    one = run("predict", work.file("asked"), work.file("photos/000.png"), work.data, "--json")
+    assert len(one.stdout.splitlines()) == 301 and json.loads(one.stdout.splitlines()[0])["path"].endswith("000.png")
+    with open(work.file("photos/bad.png"), "wb") as f:
+        f.write(open(work.file("photos/000.png"), "rb").read()[:100])
+    bad = run("predict", work.file("asked"), work.file("photos"), "--json")
+    assert bad.returncode == 3 and len(bad.stdout.splitlines()) == 300 and "bad.png" in bad.stderr, bad.stderr
+    os.makedirs(work.file("hollow"))
+    assert run("predict", work.file("asked"), work.file("hollow")).returncode == 3
+
+
+INIT = ["pretrain.epochs=0", "train.epochs=1", "train.warmup=1", "train.lr_backbone=1e-12", "train.lr_head=1e-12"]
+
+
+def weights_of_contrastive_checkpoints_start_a_run(work):
+    tensors, _ = read_safetensors(read(work, "asked", "model-a.safetensors"))
+    theirs = {"module." + n.replace("shortcut", "downsample"): v for n, v in tensors.items() if n.startswith("encoder.")}
+    theirs["module.encoder.bn1.num_batches_tracked"] = np.array(7, np.int64)
+    theirs["module.head.0.weight"] = np.zeros((64, 64), np.float32)
+    theirs["module.fc.weight"] = np.zeros((1000, 64), np.float32)
+    write_safetensors(work.file("simclr.safetensors"), theirs)
+    dry = train(work, "init-dry", *INIT, f"model.init={work.file('simclr.safetensors')}", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    encoder = sum(n.startswith("encoder.") for n in tensors)
+    assert f"{encoder} of {encoder} of the encoder" in dry.stdout, dry.stdout
+    assert "module.head.0.weight [64,64]: preact_resnet10 has no such tensor" in dry.stdout
+    assert "module.fc.weight [1000,64]: wrong shape, fc.weight of this network is [8,64]" in dry.stdout
+    assert "projection_head.weight [16,64]" in dry.stdout and "num_batches_tracked" not in dry.stdout
+    done = train(work, "init", *INIT, "train.batchnorm=frozen", f"model.init={work.file('simclr.safetensors')}", ranks=2)
+    assert done.returncode == 0, done.stderr
+    for member in ("model-a.safetensors", "model-b.safetensors"):
+        got, _ = read_safetensors(read(work, "init", member))
+        for name, value in tensors.items():
+            if name.startswith("encoder."):
+                assert np.allclose(got[name], value, atol=1e-6), (member, name)
+
+
+def a_file_of_which_nothing_fits_is_refused_with_the_reasons(work):
+    write_safetensors(work.file("other.safetensors"), {"conv1.weight": np.zeros((8, 3, 7, 7), np.float32),
+                                                       "blocks.0.attn": np.zeros((4, 4), np.float32)})
+    done = train(work, "init-none", *INIT, f"model.init={work.file('other.safetensors')}")
+    assert done.returncode == 3 and "nothing in it fits" in done.stderr, done.stderr
+    assert "conv1.weight [8,3,7,7]: wrong shape, encoder.conv1.weight of this network is [8,1,3,3]" in done.stderr
+    done = train(work, "init-none", *INIT, f"model.init={work.file('missing.safetensors')}")
+    assert done.returncode == 3 and "missing.safetensors" in done.stderr
+
+
+def frozen_statistics_must_come_from_somewhere(work):
+    tensors, _ = read_safetensors(read(work, "asked", "model-a.safetensors"))
+    write_safetensors(work.file("bare.safetensors"), {n: v for n, v in tensors.items() if "running" not in n})
+    arguments = [*INIT, "train.batchnorm=frozen"]
+    done = train(work, "init-bare", *arguments, f"model.init={work.file('bare.safetensors')}")
+    assert done.returncode == 3 and "running statistics" in done.stderr, done.stderr
+    assert train(work, "init-bare", *arguments).returncode == 2
+    done = train(work, "frozen", "train.batchnorm=frozen", "pretrain.epochs=1", "train.epochs=1", "train.warmup=1")
+    assert done.returncode == 0, done.stderr
+    variance = read_safetensors(read(work, "frozen", "model-a.safetensors"))[0]["encoder.bn1.running_var"]
+    assert not np.any(variance == 1), "pretraining left the statistics as they began"
+
+
+def the_notes_of_a_weights_file_rebuild_its_network(work):
+    _, notes = read_safetensors(read(work, "asked", "model-a.safetensors"))
+    assert notes["arch"] == "preact_resnet10" and notes["image"] == "1,28,28" and notes["classes"] == "8"
+    assert SMALL[1] == "model.width=" + notes["width"] and len(json.loads(notes["class_names"])) in (0, 8)
+    assert 0 < float(notes["mean"]) < 1 and 0 < float(notes["std"]) < 1
+
+
+main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eval_counts_the_same_on_two_and_three_ranks,
+      eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out,
+      eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
+      about_as_many_training_pictures_are_flagged_as_the_run_removed,
+      the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
+      pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
+      a_file_of_which_nothing_fits_is_refused_with_the_reasons, frozen_statistics_must_come_from_somewhere,
+      the_notes_of_a_weights_file_rebuild_its_network])

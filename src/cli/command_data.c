@@ -9,33 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_help(void) {
-    printf(
-        "usage: mdm-dist data import SOURCE OUT.h5 [--format idx|cifar10|cifar100] [--force]\n"
-        "       mdm-dist data noise IN.h5 OUT.h5 [options]\n"
-        "       mdm-dist data info FILE.h5 [--json]\n\n"
-        "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 in binary form, gzipped "
-        "or not\n"
-        "noise   writes a copy with label noise and the truth beside it, for experiments:\n"
-        "  --samples N            random subset of so many training samples [all]\n"
-        "  --symmetric R          share of samples whose label is drawn anew among all classes\n"
-        "  --exclude-own          ... among the other classes only\n"
-        "  --asymmetric R         share whose label moves to a similar class (CIFAR-10 pairs, CIFAR-100 "
-        "cycles)\n"
-        "  --transition-matrix F  ... or by this text file of C x C numbers (row: true class)\n"
-        "  --ood R                share of samples that belong to no class ...\n"
-        "  --hold-out 8,9         ... pictures of these classes, which leave the label set\n"
-        "  --ood-from FILE.h5     ... or pictures of another file; replaced samples keep their label\n"
-        "  --noise-file F         take the labels from this JSON list instead\n"
-        "  --write-noise-file F   write the labels as a JSON list\n"
-        "  --seed S [1]  --force  --json\n"
-        "info    what a file holds, and whether it is sound (exit code 3 when not)\n\n"
-        "Examples:\n"
-        "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
-        "  mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric 0.4\n"
-        "  mdm-dist data info noisy.h5\n");
-}
-
 typedef struct arguments {
     const char *places[2];
     int place_count;
@@ -307,11 +280,6 @@ static mdm_status run_info(const arguments *a) {
 mdm_status mdm_command_data(int argc, char **argv) {
     static const char *const verbs[] = {"import", "noise", "info"};
     arguments a;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_help();
-            return MDM_OK;
-        }
     if (argc < 2) return mdm_fail(MDM_USAGE, "data needs import, noise or info; mdm-dist data --help");
     if (!is_one_of(argv[1], verbs, 3)) {
         const char *near = mdm_nearest_name(argv[1], verbs, 3);

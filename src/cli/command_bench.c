@@ -362,18 +362,6 @@ static const struct {
                {"allreduce", bench_allreduce}};
 enum { BENCHES = sizeof benches / sizeof *benches };
 
-static void print_help(void) {
-    printf("usage: mdm-dist bench step|semi|pretrain|knn|gmm|augment|io|allreduce|all [key=value ...]\n\n"
-           "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys "
-           "that matter are\n"
-           "model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and data.train for "
-           "io.\n"
-           "images_per_s counts labelled pictures for semi, samples for knn and gmm, views for augment.\n\n"
-           "Examples:\n"
-           "  mdm-dist bench step model.width=64 train.batch=64\n"
-           "  mpirun -np 2 mdm-dist bench all train.precision=bf16\n");
-}
-
 static mdm_status open_bench(bench *b) {
     char text[256];
     mdm_network_spec spec = {.base_width = b->config->model.width,
@@ -426,10 +414,7 @@ static mdm_status check_name(const char *name) {
 mdm_status mdm_command_bench(int argc, char **argv) {
     bench b;
     memset(&b, 0, sizeof b);
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
-        print_help();
-        return argc < 2 ? mdm_fail(MDM_USAGE, "bench needs a measurement") : MDM_OK;
-    }
+    if (argc < 2) return mdm_fail(MDM_USAGE, "bench needs a measurement; mdm-dist bench --help lists them");
     MDM_TRY(check_name(argv[1]));
     MDM_TRY(MDM_ALLOCATE(b.config, 1, "the configuration"));
     mdm_status status = read_settings(argc, argv, b.config);

@@ -10,54 +10,6 @@
 #include <string.h>
 #include <unistd.h>
 
-static void print_help(void) {
-    printf(
-        "usage: mdm-dist data import SOURCE OUT.h5 [options]\n"
-        "       mdm-dist data noise IN.h5 OUT.h5 [options]\n"
-        "       mdm-dist data info FILE.h5 [--json]\n"
-        "       mdm-dist data verify FILE.h5 [--json]\n\n"
-        "import  SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 (binary or Python's "
-        "files);\n"
-        "        a folder of class folders with JPEG and PNG files, or with train/ and test/ or val/ of "
-        "them;\n"
-        "        a list file with lines `path label`; or a folder with metadata.csv or metadata.jsonl\n"
-        "  --format F             idx, cifar10, cifar100, folder, list or metadata [recognised]\n"
-        "  --size N               scale the shorter side to N (as Pillow's BILINEAR), cut N x N out of the "
-        "middle\n"
-        "                         [no scaling: all pictures must have one size]\n"
-        "  --keep-encoded         store the JPEG and PNG files; they are decoded, scaled and cut while "
-        "training\n"
-        "  --classes FILE         class names, one a line: fixes their order [sorted by name]\n"
-        "  --test FOLDER          test pictures [test, val, valid or validation beside train]\n"
-        "  --root FOLDER          where the paths of a list start [the list's folder]\n"
-        "  --test-list FILE       list of test pictures\n"
-        "  --label-column NAME    of the metadata [label, labels, class or category]\n"
-        "  --on-error fail|skip   what an unreadable picture does; skipped ones are listed [fail]\n"
-        "  --threads N            [all processors]  --force\n"
-        "noise   writes a copy with label noise and the truth beside it, for experiments:\n"
-        "  --samples N            random subset of so many training samples [all]\n"
-        "  --symmetric R          share of samples whose label is drawn anew among all classes\n"
-        "  --exclude-own          ... among the other classes only\n"
-        "  --asymmetric R         share whose label moves to a similar class (CIFAR-10 pairs, CIFAR-100 "
-        "cycles)\n"
-        "  --transition-matrix F  ... or by this text file of C x C numbers (row: true class)\n"
-        "  --ood R                share of samples that belong to no class ...\n"
-        "  --hold-out 8,9         ... pictures of these classes, which leave the label set\n"
-        "  --ood-from FILE.h5     ... or pictures of another file; replaced samples keep their label\n"
-        "  --noise-file F         take the labels from this JSON list instead\n"
-        "  --write-noise-file F   write the labels as a JSON list\n"
-        "  --seed S [1]  --force  --json\n"
-        "info    what a file holds, and whether it is sound (exit code 3 when not)\n"
-        "verify  reads and decodes every picture (exit code 3 when one is damaged)\n\n"
-        "Examples:\n"
-        "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
-        "  mdm-dist data import my-pictures mine.h5 --size 64 --on-error skip\n"
-        "  mdm-dist data import train_list.txt web.h5 --root images --test-list val_list.txt --size 224 "
-        "--keep-encoded\n"
-        "  mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric 0.4\n"
-        "  mdm-dist data info noisy.h5\n");
-}
-
 typedef struct arguments {
     const char *places[2];
     int place_count;
@@ -405,11 +357,6 @@ static mdm_status run_verify(const arguments *a) {
 mdm_status mdm_command_data(int argc, char **argv) {
     static const char *const verbs[] = {"import", "noise", "info", "verify"};
     arguments a;
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
-            print_help();
-            return MDM_OK;
-        }
     if (argc < 2)
         return mdm_fail(MDM_USAGE, "data needs import, noise, info or verify; mdm-dist data --help");
     if (!is_one_of(argv[1], verbs, 4)) {

@@ -14,23 +14,9 @@
 
 enum { BATCH = 512, MOST_PRINTED_CLASSES = 30 };
 
-static void print_help(void) {
-    printf(
-        "usage: mdm-dist eval RUN [DATA.h5] [--split test|train] [--json]\n\n"
-        "Accuracy of the mean prediction of the run's networks (averaged weights where the run averaged\n"
-        "them): first and among the first five, per class, and the confusion matrix (row: true class).\n"
-        "DATA.h5 defaults to the run's own test set. Under mpirun the ranks share the pictures.\n\n"
-        "  --split test|train  test set, or training set against its true labels where the file has them,\n"
-        "                      else against the given ones [test]\n"
-        "  --json              one JSON object on stdout\n\n"
-        "Examples:\n"
-        "  mdm-dist eval runs/quickstart\n"
-        "  mpirun -np 2 mdm-dist eval runs/quickstart other.h5 --json\n");
-}
-
 typedef struct request {
     const char *run, *data;
-    int train, json, help;
+    int train, json;
     char data_path[MDM_CONFIG_TEXT], test_path[MDM_CONFIG_TEXT];
 } request;
 
@@ -38,9 +24,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
     static const char *const names[] = {"--split", "--json", "--help"};
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
-        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
-            r->help = 1;
-        else if (strcmp(a, "--json") == 0)
+        if (strcmp(a, "--json") == 0)
             r->json = 1;
         else if (strcmp(a, "--split") == 0) {
             const char *value = i + 1 < argc ? argv[++i] : "nothing";
@@ -58,7 +42,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else
             r->run = a;
     }
-    if (!r->run && !r->help) return mdm_fail(MDM_USAGE, "eval needs RUN, a run folder; mdm-dist eval --help");
+    if (!r->run) return mdm_fail(MDM_USAGE, "eval needs RUN, a run folder; mdm-dist eval --help");
     return MDM_OK;
 }
 
@@ -267,10 +251,6 @@ static mdm_status run_under_mpi(mdm_comm *comm, request *r) {
 mdm_status mdm_command_eval(int argc, char **argv) {
     request r = {0};
     MDM_TRY(read_options(argc, argv, &r));
-    if (r.help) {
-        print_help();
-        return MDM_OK;
-    }
     mdm_comm *comm;
     MDM_TRY(mdm_comm_start(&argc, &argv, &comm));
     mdm_log_set_rank(mdm_comm_rank(comm), mdm_comm_size(comm));

@@ -11,42 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void print_help(void) {
-    printf(
-        "usage: mdm-dist export RUN --safetensors FILE [--network a|b]\n"
-        "       mdm-dist export RUN --onnx FILE [--network a|b|ensemble]\n"
-        "       mdm-dist export RUN --csv FILE [filters]\n"
-        "       mdm-dist export RUN --list FILE [filters] [--names] [--drop-mislabelled]\n\n"
-        "  --safetensors FILE  weights under PyTorch's names; docs/weights.md shows how to load them\n"
-        "  --onnx FILE         ONNX, operator set 13, any batch size: input pictures, float of 0 to 255,\n"
-        "                      [batch,channels,H,W]; outputs logits (of two networks logits_a, logits_b) "
-        "and\n"
-        "                      probabilities\n"
-        "  --network a|b       which network [a; the ensemble of all for --onnx]\n"
-        "  --csv FILE          rows of labels.csv that pass the filters\n"
-        "  --list FILE         cleaned `path label` lines: the given label where the verdict is clean, the\n"
-        "                      suggested one where it is mislabelled; out-of-distribution samples are left\n"
-        "                      out. The path is the sample's id, or its number where the data set has no "
-        "ids\n"
-        "  --names             class names instead of numbers\n"
-        "  --drop-mislabelled  leaves those out, too, instead of relabelling them\n"
-        "Filters:\n"
-        "  --min-clean P       clean_probability of at least P\n"
-        "  --max-clean P       ... of at most P\n"
-        "  --max-ood S         ood_score of at most S\n"
-        "  --verdict V         clean, mislabelled or out_of_distribution\n\n"
-        "FILE - is stdout.\n\n"
-        "Examples:\n"
-        "  mdm-dist export runs/quickstart --list cleaned.txt\n"
-        "  mdm-dist export runs/quickstart --csv - --verdict mislabelled --max-clean 0.1\n"
-        "  mdm-dist export runs/quickstart --safetensors model.safetensors --network b\n"
-        "  mdm-dist export runs/quickstart --onnx model.onnx\n");
-}
-
 typedef struct request {
     const char *run, *safetensors, *onnx, *csv, *list, *network, *verdict;
     double min_clean, max_clean, max_ood;
-    int names, drop, help;
+    int names, drop;
 } request;
 
 static mdm_status read_number(const char *option, const char *text, double *value) {
@@ -115,9 +83,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
         int used = 0;
-        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
-            r->help = 1;
-        else if (strcmp(a, "--names") == 0)
+        if (strcmp(a, "--names") == 0)
             r->names = 1;
         else if (strcmp(a, "--drop-mislabelled") == 0)
             r->drop = 1;
@@ -129,7 +95,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else
             r->run = a;
     }
-    return r->help ? MDM_OK : check_request(r);
+    return check_request(r);
 }
 
 static mdm_status write_text(const char *path, mdm_text *text, int64_t rows, int64_t all) {
@@ -257,10 +223,6 @@ static mdm_status export_network(mdm_comm *comm, const request *r) {
 mdm_status mdm_command_export(int argc, char **argv) {
     request r = {.max_clean = INFINITY, .max_ood = INFINITY};
     MDM_TRY(read_options(argc, argv, &r));
-    if (r.help) {
-        print_help();
-        return MDM_OK;
-    }
     if (r.csv || r.list) return export_labels(&r);
     mdm_comm *comm;
     MDM_TRY(mdm_comm_start(&argc, &argv, &comm));

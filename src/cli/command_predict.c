@@ -3,11 +3,9 @@
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/dataset_file.h"
+#include "mdm/data/picture.h"
 #include "predict_sources.h"
 #include "predict_table.h"
-#ifdef MDM_HAVE_PICTURES
-#include "mdm/data/picture.h"
-#endif
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,32 +13,10 @@
 
 enum { BATCH = 256, MOST_FILE_BYTES = 1 << 29 };
 
-static void print_help(void) {
-    printf(
-        "usage: mdm-dist predict RUN IMAGES ... [--csv OUT] [--json]\n\n"
-        "Class and confidence of pictures by the mean prediction of the run's networks, and whether they "
-        "look\n"
-        "like the pictures that the run kept. IMAGES are JPEG and PNG files, folders of them, data set "
-        "files\n"
-        "(.h5: the test pictures, or the training pictures where there are no others), or - for one path a\n"
-        "line on stdin. Pictures of another size are scaled until they cover the run's, and cut out of the\n"
-        "middle. One that cannot be read is told and left out; the exit code is then 3.\n\n"
-        "out_of_distribution: the mean cosine distance of the picture's embedding to those of the divide.k\n"
-        "nearest training pictures (of at most 4096 that the last division kept), divided by the network's\n"
-        "threshold, mean over the networks, is above 1. The threshold is the score that the same share of\n"
-        "training pictures exceeds as the run removed (divide.remove_first, divide.remove_step).\n\n"
-        "  --csv OUT   rows of path,class,name,confidence,ood_score,out_of_distribution; - is stdout\n"
-        "  --json      one JSON object a line on stdout, with all probabilities\n\n"
-        "Examples:\n"
-        "  mdm-dist predict runs/quickstart photos/ --csv answers.csv\n"
-        "  find . -name '*.png' | mdm-dist predict runs/quickstart - --json\n"
-        "  mdm-dist predict runs/quickstart new.h5\n");
-}
-
 typedef struct request {
     const char *run, *csv;
     char **paths;
-    int path_count, json, help;
+    int path_count, json;
 } request;
 
 static mdm_status read_options(int argc, char **argv, request *r) {
@@ -48,9 +24,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
     MDM_TRY(MDM_ALLOCATE(r->paths, argc, "arguments"));
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
-        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
-            r->help = 1;
-        else if (strcmp(a, "--json") == 0)
+        if (strcmp(a, "--json") == 0)
             r->json = 1;
         else if (strcmp(a, "--csv") == 0) {
             if (i + 1 == argc) return mdm_fail(MDM_USAGE, "--csv needs a value");
@@ -64,7 +38,6 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else
             r->paths[r->path_count++] = a;
     }
-    if (r->help) return MDM_OK;
     if (!r->run || !r->path_count)
         return mdm_fail(MDM_USAGE, "predict needs RUN, a run folder, and pictures; mdm-dist predict --help");
     if (r->csv && r->json) return mdm_fail(MDM_USAGE, "predict: --csv or --json, not both");
@@ -132,7 +105,6 @@ static mdm_status predict_dataset(sink *s, const char *path) {
 }
 
 /* Reads one file to the network's size. */
-#ifdef MDM_HAVE_PICTURES
 static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
     mdm_picture picture = {0};
     char *content = NULL;
@@ -146,13 +118,6 @@ static mdm_status read_picture(const mdm_network_spec *spec, const char *path, u
     mdm_picture_free(&picture);
     return status;
 }
-#else
-static mdm_status read_picture(const mdm_network_spec *spec, const char *path, uint8_t *pixels) {
-    (void)spec, (void)pixels;
-    return mdm_fail(MDM_USAGE, "%s: this build reads no JPEG and PNG files; import them into a .h5 file",
-                    path);
-}
-#endif
 
 /* Pictures collected until there are enough for a batch. */
 typedef struct batch {
@@ -243,8 +208,7 @@ static mdm_status predict(mdm_comm *comm, const request *r) {
 mdm_status mdm_command_predict(int argc, char **argv) {
     request r = {0};
     mdm_status status = read_options(argc, argv, &r);
-    if (status == MDM_OK && r.help) print_help();
-    if (status == MDM_OK && !r.help) {
+    if (status == MDM_OK) {
         mdm_comm *comm;
         status = mdm_comm_start(&argc, &argv, &comm);
         if (status == MDM_OK) {

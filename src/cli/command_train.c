@@ -1,5 +1,6 @@
 /* mdm-dist [train] [CONFIG.yaml] [key=value ...]: settings from the file and the arguments, then the run. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/config.h"
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
@@ -26,33 +27,16 @@ void mdm_command_leave(mdm_comm *comm, mdm_status status) {
     told_by_another_rank = mdm_comm_rank(comm) != 0;
 }
 
-static void print_help(void) {
-    printf("usage: mdm-dist [train] [CONFIG.yaml] [key=value ...] [options]\n\n"
-           "Trains as the config says; without CONFIG the built-in quickstart. Start under mpirun or srun "
-           "for several ranks.\n\n"
-           "  --help-config   every key with its default, range and meaning\n"
-           "  --print-config  the settings as resolved, and stop\n"
-           "  --dry-run       check settings, data and memory, take one step of every stage, write nothing\n"
-           "  --force         begin afresh in a folder that holds a run\n\n"
-           "Examples:\n"
-           "  mdm-dist configs/quickstart.yaml run=runs/first train.epochs=5\n"
-           "  mpirun -np 4 mdm-dist configs/cifar100.yaml data.train=cifar100-noisy.h5\n");
-}
-
 typedef struct request {
     const char *config_file;
-    int help, help_config, print_config;
+    int help_config, print_config;
     mdm_run_options options;
 } request;
 
 static mdm_status read_options(int argc, char **argv, request *r) {
-    static const char *const names[] = {"--help",    "--help-config", "--print-config",
-                                        "--dry-run", "--force",       "--json"};
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
-        if (strcmp(a, "--help") == 0 || strcmp(a, "-h") == 0)
-            r->help = 1;
-        else if (strcmp(a, "--help-config") == 0)
+        if (strcmp(a, "--help-config") == 0)
             r->help_config = 1;
         else if (strcmp(a, "--print-config") == 0)
             r->print_config = 1;
@@ -60,11 +44,9 @@ static mdm_status read_options(int argc, char **argv, request *r) {
             r->options.dry_run = 1;
         else if (strcmp(a, "--force") == 0)
             r->options.force = 1;
-        else if (a[0] == '-') {
-            const char *near = mdm_nearest_name(a, names, 5);
-            return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist train --help lists them", a,
-                            near ? "; did you mean " : "", near ? near : "");
-        } else if (!strchr(a, '=')) {
+        else if (a[0] == '-')
+            return mdm_manual_refuse_option("train", a);
+        else if (!strchr(a, '=')) {
             if (r->config_file)
                 return mdm_fail(MDM_USAGE, "two config files, %s and %s; give one", r->config_file, a);
             r->config_file = a;
@@ -73,10 +55,10 @@ static mdm_status read_options(int argc, char **argv, request *r) {
     return MDM_OK;
 }
 
-static mdm_status read_config(int argc, char **argv, const request *r, mdm_config *config) {
+mdm_status mdm_command_read_config(int argc, char **argv, const char *file, mdm_config *config) {
     mdm_config_defaults(config);
-    if (r->config_file)
-        MDM_TRY(mdm_config_read_yaml(config, r->config_file));
+    if (file)
+        MDM_TRY(mdm_config_read_yaml(config, file));
     else
         MDM_TRY(mdm_config_quickstart(config));
     for (int i = 1; i < argc; i++)
@@ -134,7 +116,7 @@ static mdm_status run_under_mpi(mdm_comm *comm, int argc, char **argv, request *
     mdm_config *config;
     mdm_status status = MDM_OK;
     MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
-    if (mdm_comm_rank(comm) == 0) status = read_config(argc, argv, r, config);
+    if (mdm_comm_rank(comm) == 0) status = mdm_command_read_config(argc, argv, r->config_file, config);
     if (mdm_comm_rank(comm) == 0 && status == MDM_OK && !r->config_file)
         status = make_quickstart_data(config);
     status = mdm_comm_agree(comm, status);
@@ -147,10 +129,6 @@ static mdm_status run_under_mpi(mdm_comm *comm, int argc, char **argv, request *
 mdm_status mdm_command_train(int argc, char **argv) {
     request r = {.options = {.argument_count = argc, .arguments = argv}};
     MDM_TRY(read_options(argc, argv, &r));
-    if (r.help) {
-        print_help();
-        return MDM_OK;
-    }
     if (r.help_config) {
         mdm_config_help(stdout);
         return MDM_OK;
@@ -158,7 +136,7 @@ mdm_status mdm_command_train(int argc, char **argv) {
     if (r.print_config) {
         mdm_config *config;
         MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
-        mdm_status status = read_config(argc, argv, &r, config);
+        mdm_status status = mdm_command_read_config(argc, argv, r.config_file, config);
         if (status == MDM_OK) status = print_config(config);
         free(config);
         return status;

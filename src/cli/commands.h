@@ -3,6 +3,7 @@
 #ifndef MDM_CLI_COMMANDS_H
 #define MDM_CLI_COMMANDS_H
 
+#include "mdm/base/config.h"
 #include "mdm/base/status.h"
 
 MDM_MUST_CHECK mdm_status mdm_command_train(int argc, char **argv);
@@ -11,6 +12,16 @@ MDM_MUST_CHECK mdm_status mdm_command_eval(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_predict(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_export(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_bench(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_doctor(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_status(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_slurm(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_completion(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_man(int argc, char **argv);
+
+/* The settings of a command line, checked: from `file` (NULL: the built-in quickstart) and every word of argv
+ * with a = that is no option. */
+MDM_MUST_CHECK mdm_status mdm_command_read_config(int argc, char **argv, const char *file,
+                                                  mdm_config *config);
 
 typedef struct mdm_comm mdm_comm;
 /* To be called by every rank at the end of a command: a failure that only this rank has seen ends all ranks

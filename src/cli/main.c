@@ -1,58 +1,61 @@
 /* mdm-dist: the commands. Arguments in, exit code out; the only place that ends the program. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/log.h"
-#include "mdm/base/text.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+/* What each command says about itself is in manual_table.c. */
 typedef struct command {
-    const char *name, *summary;
+    const char *name;
     mdm_status (*run)(int argc, char **argv);
 } command;
 
 static const command commands[] = {
-    {"train", "train on a noisy data set (the default command)", mdm_command_train},
-    {"data", "import, noise, info: make and look at data set files", mdm_command_data},
-    {"eval", "accuracy, per class and confused, of a run's networks", mdm_command_eval},
-    {"predict", "class, confidence and out-of-distribution flag of new pictures", mdm_command_predict},
-    {"export", "weights, cleaned labels and lists for other programs", mdm_command_export},
-    {"bench", "measure steps, KNN, GMM, augmentation, all-reduce", mdm_command_bench},
+    {"train", mdm_command_train},           {"data", mdm_command_data},     {"eval", mdm_command_eval},
+    {"predict", mdm_command_predict},       {"export", mdm_command_export}, {"bench", mdm_command_bench},
+    {"doctor", mdm_command_doctor},         {"status", mdm_command_status}, {"slurm", mdm_command_slurm},
+    {"completion", mdm_command_completion}, {"man", mdm_command_man},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
-static void print_help(FILE *out) {
-    fprintf(out, "mdm-dist %s: learning from badly labelled pictures (Manifold DivideMix)\n\n", MDM_VERSION);
-    fprintf(out,
-            "  mdm-dist [CONFIG.yaml] [key=value ...]     train; without CONFIG the built-in quickstart\n");
-    for (int i = 0; i < COMMANDS; i++)
-        fprintf(out, "  mdm-dist %-8s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\n  --help, COMMAND --help, --version, train --help-config\n\n"
-                 "Examples:\n"
-                 "  mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5\n"
-                 "  mdm-dist data noise fashion.h5 noisy.h5 --symmetric 0.4 --seed 1\n"
-                 "  mpirun -np 4 mdm-dist configs/template.yaml data.train=noisy.h5 train.epochs=50\n\n"
-                 "Exit codes: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 "
-                 "a rank was lost,\n"
-                 "75 stopped by a signal with the state saved.\n");
-}
-
 /* A first word that is neither a command, a file nor key=value is a typing error. */
 static mdm_status check_first_word(const char *word) {
-    const char *names[COMMANDS];
     if (strchr(word, '=') || strchr(word, '.') || strchr(word, '/') || word[0] == '-') return MDM_OK;
-    for (int i = 0; i < COMMANDS; i++) names[i] = commands[i].name;
-    const char *near = mdm_nearest_name(word, names, COMMANDS);
-    return mdm_fail(MDM_USAGE, "there is no command '%s'%s%s%s; mdm-dist --help lists them", word,
-                    near ? "; did you mean '" : "", near ? near : "", near ? "'" : "");
+    return mdm_manual_refuse_command(word);
+}
+
+static int asks_for_help(int argc, char **argv) {
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return 1;
+    return 0;
+}
+
+/* --help anywhere prints the page of what the other words name: a command, a group of them, or else train.
+ * 0 when a command has no page in the table. */
+static int print_help(int argc, char **argv) {
+    int group;
+    const char *first = argc > 1 ? argv[1] : "";
+    if (argc == 2) {
+        mdm_manual_print_overview(stdout);
+        return 1;
+    }
+    const mdm_manual *page = mdm_manual_find(first, argc > 2 ? argv[2] : NULL, &group);
+    if (page)
+        mdm_manual_print(stdout, page);
+    else if (group)
+        mdm_manual_print_group(stdout, first);
+    else if (check_first_word(first) == MDM_OK)
+        mdm_manual_print(stdout, mdm_manual_find("train", NULL, &group));
+    else
+        return 0;
+    return 1;
 }
 
 static mdm_status run(int argc, char **argv) {
-    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        print_help(stdout);
-        return MDM_OK;
-    }
+    if (asks_for_help(argc, argv) && print_help(argc, argv)) return MDM_OK;
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
         printf("mdm-dist %s\n", MDM_VERSION);
         return MDM_OK;

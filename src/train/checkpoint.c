@@ -174,6 +174,7 @@ static mdm_status save_on_rank_0(mdm_trainer *t) {
 mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     if (t->options.dry_run) return MDM_OK;
     int32_t failed = 0;
+    double start = mdm_seconds();
     if (mdm_comm_rank(t->comm) == 0) {
         /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries
          * again */
@@ -182,6 +183,7 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t) {
         if (failed) mdm_warn("the checkpoint could not be saved: %s", mdm_last_message());
     }
     t->last_save = mdm_seconds();
+    if (t->last_save - start > t->longest_save) t->longest_save = t->last_save - start;
     MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
     if (failed && mdm_signals_stop())
         return mdm_fail(MDM_RESOURCE,

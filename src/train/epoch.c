@@ -74,6 +74,14 @@ static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
     double minutes = t->config.checkpoint.minutes;
     if (minutes > 0 && mdm_comm_rank(t->comm) == 0 && mdm_seconds() - t->last_save > 60.0 * minutes)
         flags[1] = 1;
+    /* Before a time limit: half a minute to leave in, two saves, and what may lie between two agreements, a
+     * division for example. */
+    double now = mdm_seconds();
+    if (t->last_agreed > 0 && now - t->last_agreed > t->longest_gap) t->longest_gap = now - t->last_agreed;
+    t->last_agreed = now;
+    if (mdm_comm_rank(t->comm) == 0 &&
+        mdm_signals_time_is_up(30 + 1.25 * t->longest_gap + 2 * t->longest_save))
+        flags[0] = 1;
     MDM_TRY(mdm_comm_all_reduce(t->comm, flags, 2, MDM_INT32, MDM_MAX));
     *stop = flags[0];
     *save = flags[1];

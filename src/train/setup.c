@@ -153,6 +153,7 @@ static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(mdm_comm_agree(t->comm, status));
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
     status = create_networks(t);
+    if (status == MDM_OK) status = mdm_check_memory(t);
     if (status == MDM_OK) status = allocate_state(t);
     return mdm_comm_agree(t->comm, status);
 }

@@ -1,7 +1,9 @@
 /* Signals only set flags; the ranks agree on them between two steps. */
 #include "trainer.h"
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t stop_asked, save_asked;
@@ -30,6 +32,14 @@ void mdm_signals_install(void) {
 
 int mdm_signals_stop(void) {
     return stop_asked;
+}
+
+int mdm_signals_time_is_up(double seconds_needed) {
+    const char *text = getenv("SLURM_JOB_END_TIME");
+    char *end;
+    if (!text || !*text) return 0;
+    double limit = strtod(text, &end);
+    return !*end && limit > 0 && limit - (double)time(NULL) < seconds_needed;
 }
 
 int mdm_signals_take_save(void) {

@@ -92,6 +92,7 @@ typedef struct mdm_trainer {
     mdm_run_folder *folder;
     mdm_metrics *metrics;
     double started, last_save;
+    double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */
     int threads;
     char thread_text[256];
 } mdm_trainer;
@@ -102,6 +103,10 @@ MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *con
 void mdm_trainer_close(mdm_trainer *trainer);
 /* Room for steps of `rows` image rows and `samples` listed samples; not inside a step. */
 MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples);
+
+/* memory.c: tells in a dry run what the run will take; MDM_RESOURCE, naming the setting that shrinks it most,
+ * when it is more than there is. After the networks were made, before steps are planned. */
+MDM_MUST_CHECK mdm_status mdm_check_memory(mdm_trainer *t);
 
 /* place.c: which stage a position belongs to, and the epoch within pretraining, training or the baseline. */
 mdm_stage mdm_stage_of(const mdm_trainer *t, int64_t position, int64_t *epoch);
@@ -170,5 +175,8 @@ void mdm_use_batchnorm_of(mdm_trainer *t, mdm_stage stage);
 void mdm_signals_install(void);
 int mdm_signals_stop(void);
 int mdm_signals_take_save(void);
+/* Whether fewer than so many seconds are left of the Slurm job (SLURM_JOB_END_TIME); 0 where there is no
+ * limit. */
+int mdm_signals_time_is_up(double seconds_needed);
 
 #endif

@@ -1,0 +1,72 @@
+/* From the control groups, the resource limits and the machine to the memory that a process may use. */
+#include "mdm/base/machine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+/* The number in a file, negative when there is none ("max" is none). */
+static double read_limit(const char *path) {
+    char text[64] = "", *end;
+    FILE *file = fopen(path, "r");
+    if (!file) return -1;
+    if (!fgets(text, sizeof text, file)) text[0] = 0;
+    fclose(file);
+    double value = strtod(text, &end);
+    return end == text ? -1 : value;
+}
+
+static void take_smaller(double value, const char *name, double *least, char *source, size_t size) {
+    /* cgroup v1 writes the largest number there is for no limit */
+    if (value <= 0 || value > 9e18 || (*least >= 0 && value >= *least)) return;
+    *least = value;
+    snprintf(source, size, "%s", name);
+}
+
+/* The limit of a group and of all groups above it, which bound it as well. */
+static void walk_up(const char *base, const char *group, const char *file, double *least, char *source,
+                    size_t size) {
+    char at[4096], path[8400];
+    snprintf(at, sizeof at, "%s", group);
+    for (;;) {
+        snprintf(path, sizeof path, "%s%s/%s", base, strcmp(at, "/") == 0 ? "" : at, file);
+        take_smaller(read_limit(path), path, least, source, size);
+        char *slash = strrchr(at, '/');
+        if (!slash || at[0] == 0) return;
+        *slash = 0;
+    }
+}
+
+double mdm_memory_limit_of(const char *root, const char *groups, double machine, char *source, size_t size) {
+    double least = -1;
+    char line[4200], base[4096];
+    struct rlimit space;
+    if (size > 0) source[0] = 0;
+    take_smaller(machine, "the memory of the machine", &least, source, size);
+    if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
+        take_smaller((double)space.rlim_cur, "the address space limit (ulimit -v)", &least, source, size);
+    FILE *file = fopen(groups, "r");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        char *controllers = strchr(line, ':'), *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!group) continue;
+        *controllers++ = 0;
+        *group++ = 0;
+        if (strcmp(line, "0") == 0 && !*controllers) {
+            walk_up(root, group, "memory.max", &least, source, size);
+        } else if (strcmp(controllers, "memory") == 0) {
+            snprintf(base, sizeof base, "%s/memory", root);
+            walk_up(base, group, "memory.limit_in_bytes", &least, source, size);
+        }
+    }
+    if (file) fclose(file);
+    return least;
+}
+
+double mdm_memory_limit(char *source, size_t size) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    double machine = pages > 0 && page > 0 ? (double)pages * (double)page : -1;
+    return mdm_memory_limit_of("/sys/fs/cgroup", "/proc/self/cgroup", machine, source, size);
+}

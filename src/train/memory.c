@@ -1,0 +1,73 @@
+/* From settings, data and ranks to the memory that the run will take, and to a refusal that names the way out
+ * when that is more than there is. */
+#include "mdm/base/log.h"
+#include "mdm/base/machine.h"
+#include "trainer.h"
+#include <stdio.h>
+#include <string.h>
+
+typedef struct need {
+    double networks, activations, plans, images, samples, data; /* bytes; data: once a node */
+} need;
+
+/* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
+static double slice_rows(const mdm_trainer *t, int batch) {
+    int64_t steps = mdm_step_count(t->data->train_count, batch);
+    return (double)((t->data->train_count / steps + 1) / mdm_comm_size(t->comm) + 1);
+}
+
+static need estimate(const mdm_trainer *t) {
+    const mdm_config *c = &t->config;
+    const mdm_store_info *d = t->data;
+    need n = {0};
+    double weights = 4.0 * (double)t->layout->weight_count, count = (double)d->train_count;
+    double image = (double)d->channels * d->height * d->width, ranks = mdm_comm_size(t->comm);
+    double train = slice_rows(t, c->train.batch);
+    double pretrain = c->pretrain.epochs > 0 ? slice_rows(t, c->pretrain.batch) : 0;
+    double rows = 4 * train > 2 * pretrain ? 4 * train : 2 * pretrain;
+    int copies = t->network_count * (c->model.ema > 0 ? 2 : 1) + (t->baseline != NULL);
+    double evaluation = count / ranks < 256 ? count / ranks : 256;
+    n.networks = 3.0 * weights * copies;
+    n.activations = (double)mdm_executor_bytes(t->executor, (int)rows);
+    /* Each plan's convolutions keep the weights in the layouts their algorithms want, and steps of two sizes
+     * in each stage have plans of their own: about ten plans, three or four copies in each. */
+    n.plans = 10 * 3.5 * weights;
+    n.images = 4.0 * image * (3 * rows + evaluation) + 8.0 * image * rows;
+    n.samples = count * (13.0 * t->network_count + 33) +
+                4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
+    if (d->resident) n.data = (count + (double)d->test_count) * image;
+    return n;
+}
+
+static double of_rank(const need *n) {
+    const double libraries = 140 << 20; /* MPI, HDF5, oneDNN and the program itself: measured */
+    return libraries + n->networks + n->activations + n->plans + n->images + n->samples;
+}
+
+mdm_status mdm_check_memory(mdm_trainer *t) {
+    char source[256];
+    const double mebibyte = 1 << 20;
+    need n = estimate(t);
+    int node = mdm_comm_node_size(t->comm);
+    double limit = mdm_memory_limit(source, sizeof source), wanted = of_rank(&n) * node + n.data;
+    if (t->options.dry_run)
+        mdm_info("memory: about %.0f MiB a rank (activations %.0f, networks %.0f, convolutions %.0f, "
+                 "pictures of a "
+                 "step %.0f, samples' scores and embeddings %.0f)%s",
+                 of_rank(&n) / mebibyte, n.activations / mebibyte, n.networks / mebibyte, n.plans / mebibyte,
+                 n.images / mebibyte, n.samples / mebibyte,
+                 t->data->resident ? ", and the pictures once a node" : "");
+    if (t->options.dry_run)
+        mdm_info("memory: about %.0f MiB on a node of %d rank%s; it has %.0f MiB (%s)", wanted / mebibyte,
+                 node, node > 1 ? "s" : "", limit / mebibyte, source);
+    if (limit < 0 || wanted <= limit) return MDM_OK;
+    const char *largest = n.activations >= n.data && n.activations >= n.samples
+                              ? "a smaller train.batch, pretrain.batch or model.width"
+                          : n.data >= n.samples ? "data.resident=stream"
+                                                : "fewer samples in data.train";
+    return mdm_fail(MDM_RESOURCE,
+                    "the run needs about %.0f MiB on this node for %d rank%s, but there are %.0f MiB (%s); "
+                    "%s would shrink "
+                    "it most, or use more nodes",
+                    wanted / mebibyte, node, node > 1 ? "s" : "", limit / mebibyte, source, largest);
+}

@@ -124,9 +124,10 @@ static const mdm_config_key keys[] = {
          "share of the samples removed as out of distribution before warm-up"),
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",
          "share removed in addition at every division"),
-    REAL("divide.temperature", divide.temperature, "1", 0, 100, LOW | HASHED, "",
-         "logits are divided by it before the losses are taken; below 1 where short training leaves networks "
-         "unsure, so that hard classes are not taken for noise"),
+    REAL("divide.loss_limit", divide.loss_limit, "0", 0, 1e6, HASHED, "times log(classes)",
+         "losses are cut here before the mixture is fitted, 1 being the loss of a guess; after a short "
+         "warm-up "
+         "it keeps hard classes from being taken for noise whole; 0: not cut"),
     REAL("divide.threshold", divide.threshold, "0.3", 0, 1, LOW | HIGH | HASHED, "",
          "clean probability above which a sample keeps its label"),
     INTEGER("divide.gmm_iterations", divide.gmm_iterations, "20", 1, 100000, HASHED, "iterations",

@@ -57,6 +57,34 @@ mdm_status mdm_split_samples(const float *ood_score, const float *clean_probabil
     return MDM_OK;
 }
 
+typedef struct suspect {
+    float clean_probability, loss;
+    int64_t index;
+} suspect;
+
+static int compare_suspicion(const void *a, const void *b) {
+    const suspect *x = a, *y = b;
+    if (x->clean_probability != y->clean_probability)
+        return x->clean_probability > y->clean_probability ? -1 : 1;
+    return (x->loss > y->loss) - (x->loss < y->loss);
+}
+
+mdm_status mdm_noise_rank(const float *clean_probability, const float *loss, int64_t n, float *rank) {
+    suspect *sorted = NULL;
+    MDM_TRY(check_finite(clean_probability, n, "clean probability"));
+    MDM_TRY(check_finite(loss, n, "loss"));
+    MDM_TRY(MDM_ALLOCATE(sorted, n, "sorted noise scores"));
+    for (int64_t i = 0; i < n; i++) sorted[i] = (suspect){clean_probability[i], loss[i], i};
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_suspicion);
+    int64_t same = 0; /* first of those that equal sample i */
+    for (int64_t i = 0; i < n; i++) {
+        if (compare_suspicion(&sorted[same], &sorted[i]) != 0) same = i;
+        rank[sorted[i].index] = (float)same;
+    }
+    free(sorted);
+    return MDM_OK;
+}
+
 /* The area is the share of (positive, other) pairs in the right order: from the top score down, every other
  * sample is beaten by the positive ones above it, and half by those that share its score. */
 mdm_status mdm_auc(const float *score, const uint8_t *positive, int64_t n, double *auc) {

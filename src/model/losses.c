@@ -91,14 +91,10 @@ static inline float log_target(float target) {
     return logf(target < TARGET_FLOOR ? TARGET_FLOOR : target > 1.0f ? 1.0f : target);
 }
 
-void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes,
-                       float temperature, float *loss) {
+void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes, float *loss) {
     for (int64_t i = 0; i < rows; i++, logits += classes) {
-        float greatest = logits[0], sum = 0.0f;
-        for (int c = 1; c < classes; c++)
-            if (logits[c] > greatest) greatest = logits[c];
-        for (int c = 0; c < classes; c++) sum += expf((logits[c] - greatest) / temperature);
-        loss[i] = logf(sum) - (logits[label[i]] - greatest) / temperature;
+        row_sum row = sum_row(logits, classes);
+        loss[i] = logf(row.sum) - (logits[label[i]] - row.greatest);
     }
 }
 

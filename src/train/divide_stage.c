@@ -15,11 +15,12 @@
 /* This rank's slice of what a division computes. */
 typedef struct slice {
     int64_t first, count;
-    float *loss, *embedding, *logits, *score, *clean; /* [count, ...] */
+    float *loss, *cut, *embedding, *logits, *score, *clean; /* [count, ...] */
 } slice;
 
 static void free_slice(slice *s) {
     free(s->loss);
+    free(s->cut);
     free(s->embedding);
     free(s->logits);
     free(s->score);
@@ -31,6 +32,7 @@ static mdm_status allocate_slice(mdm_trainer *t, slice *s) {
     mdm_comm_my_slice(t->comm, t->data->train_count, &s->first, &s->count);
     long long n = s->count > 0 ? s->count : 1;
     MDM_TRY(MDM_ALLOCATE(s->loss, n, "losses of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->cut, n, "losses of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->embedding, n * t->layout->embedding, "embeddings of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->score, n, "scores of all samples"));
@@ -148,6 +150,13 @@ static void report_division(mdm_trainer *t, int64_t epoch, int network, double k
              (long long)o->counts.removed, aucs);
 }
 
+/* The losses that the mixture sees: beyond a multiple of log C, the loss of a guess, more says no more. */
+static void cut_losses(const mdm_trainer *t, slice *s) {
+    double limit = t->config.divide.loss_limit * log((double)t->layout->spec.classes);
+    for (int64_t i = 0; i < s->count; i++)
+        s->cut[i] = limit > 0 && (double)s->loss[i] > limit ? (float)limit : s->loss[i];
+}
+
 /* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows.
  */
 static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, float *embedding_all,
@@ -161,7 +170,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score,
                            NULL, NULL));
     double middle = mdm_seconds();
-    MDM_TRY(mdm_gmm_fit(t->comm, s->loss, s->count, &options, &o->gmm, s->clean));
+    cut_losses(t, s);
+    MDM_TRY(mdm_gmm_fit(t->comm, s->cut, s->count, &options, &o->gmm, s->clean));
     double end = mdm_seconds();
     MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
@@ -174,8 +184,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(true_auc(t, o->ood_score, 0, &o->auc_ood));
     float *suspicion;
     MDM_TRY(MDM_ALLOCATE(suspicion, samples, "noise scores"));
-    for (int64_t i = 0; i < samples; i++) suspicion[i] = 1.0f - o->clean_probability[i];
-    mdm_status status = true_auc(t, suspicion, 1, &o->auc_noise);
+    mdm_status status = mdm_noise_rank(o->clean_probability, o->loss, samples, suspicion);
+    if (status == MDM_OK) status = true_auc(t, suspicion, 1, &o->auc_noise);
     free(suspicion);
     MDM_TRY(status);
     report_division(t, epoch, network, middle - start, end - middle);

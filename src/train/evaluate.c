@@ -37,9 +37,7 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
         MDM_TRY(load_rows(t, MDM_TRAIN, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
-        if (loss)
-            mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c,
-                              (float)t->config.divide.temperature, loss + done);
+        if (loss) mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c, loss + done);
         if (embedding) memcpy(embedding + done * d, out.embedding, sizeof(float) * (size_t)(rows * d));
         if (logits) memcpy(logits + done * c, out.logits, sizeof(float) * (size_t)(rows * c));
     }

@@ -84,6 +84,17 @@ static void area_is_one_half_or_nothing_for_right_equal_and_wrong_orders(void **
     assert_true(auc == 0.5);
 }
 
+static void suspicion_goes_by_clean_probability_and_then_by_loss(void **state) {
+    (void)state;
+    const float clean[5] = {1, 0, 0, 0.5f, 0}, loss[5] = {9, 3, 4, 0, 3};
+    float rank[5];
+    assert_int_equal(mdm_noise_rank(clean, loss, 5, rank), MDM_OK);
+    const float expected[5] = {0, 2, 4, 1, 2}; /* samples 1 and 4 share a rank */
+    for (int i = 0; i < 5; i++) assert_true(rank[i] == expected[i]);
+    const float damaged[5] = {9, 3, NAN, 0, 3};
+    assert_int_equal(mdm_noise_rank(clean, damaged, 5, rank), MDM_NUMERIC);
+}
+
 static void area_of_one_class_is_not_a_number(void **state) {
     (void)state;
     const float score[2] = {1, 2};
@@ -126,6 +137,7 @@ int main(void) {
         cmocka_unit_test(all_or_none_may_be_removed_but_not_more),
         cmocka_unit_test(a_score_that_is_not_finite_is_refused_by_name),
         cmocka_unit_test(area_is_one_half_or_nothing_for_right_equal_and_wrong_orders),
+        cmocka_unit_test(suspicion_goes_by_clean_probability_and_then_by_loss),
         cmocka_unit_test(area_of_one_class_is_not_a_number),
         cmocka_unit_test(area_is_that_of_counting_all_pairs),
     };

@@ -93,7 +93,7 @@ typedef struct mdm_config {
     struct {
         int interval, k, metric;
         double remove_first, remove_step; /* shares of the training samples */
-        double temperature; /* logits are divided by it before the losses of a division are taken */
+        double loss_limit; /* multiple of log C at which losses are cut for the mixture; 0: not cut */
         double threshold;
         int gmm_iterations;
         double gmm_tolerance, gmm_floor;

@@ -18,6 +18,11 @@ MDM_MUST_CHECK mdm_status mdm_split_samples(const float *ood_score, const float 
                                             int64_t remove, double threshold, uint8_t *split,
                                             mdm_split_counts *counts);
 
+/* Noise score: rank[i] is how many samples are less suspicious than i, by 1 - clean_probability and, where the
+ * mixture no longer tells (equal probabilities), by the larger loss. Equal pairs share a rank. */
+MDM_MUST_CHECK mdm_status mdm_noise_rank(const float *clean_probability, const float *loss, int64_t n,
+                                         float *rank);
+
 /* Area under the ROC curve of `score` for telling positive (positive[i] != 0) from the rest; ties count half.
  * NaN when one class is empty. MDM_RESOURCE when out of memory. */
 MDM_MUST_CHECK mdm_status mdm_auc(const float *score, const uint8_t *positive, int64_t n, double *auc);

@@ -27,9 +27,8 @@ void mdm_sharpen(const float *probability, int64_t rows, int classes, float temp
  * p is clamped at 1e-7 from below (no gradient passes there). `sample_weight` [rows] may be NULL for ones; a
  * sample of weight 0 gets exactly no gradient. Labels are in 0..classes-1. */
 
-/* loss[i] = -log softmax(logits_i / temperature)[label_i]. */
-void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes,
-                       float temperature, float *loss);
+/* loss[i] = -log softmax(logits_i)[label_i]. */
+void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes, float *loss);
 
 void mdm_sce_hard_forward(const float *logits, const int32_t *label, int64_t rows, int classes,
                           float ce_weight, float rce_weight, float *loss /* [rows] */);

@@ -18,8 +18,8 @@ MDM_MUST_CHECK mdm_status mdm_split_samples(const float *ood_score, const float 
                                             int64_t remove, double threshold, uint8_t *split,
                                             mdm_split_counts *counts);
 
-/* Noise score: rank[i] is how many samples are less suspicious than i, by 1 - clean_probability and, where the
- * mixture no longer tells (equal probabilities), by the larger loss. Equal pairs share a rank. */
+/* Noise score: rank[i] is how many samples are less suspicious than i, by 1 - clean_probability and, where
+ * the mixture no longer tells (equal probabilities), by the larger loss. Equal pairs share a rank. */
 MDM_MUST_CHECK mdm_status mdm_noise_rank(const float *clean_probability, const float *loss, int64_t n,
                                          float *rank);
 

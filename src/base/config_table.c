@@ -125,9 +125,8 @@ static const mdm_config_key keys[] = {
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",
          "share removed in addition at every division"),
     REAL("divide.loss_limit", divide.loss_limit, "0", 0, 1e6, HASHED, "times log(classes)",
-         "losses are cut here before the mixture is fitted, 1 being the loss of a guess; after a short "
-         "warm-up "
-         "it keeps hard classes from being taken for noise whole; 0: not cut"),
+         "losses are cut here for the mixture, 1: a guess's; keeps hard classes from being taken for noise; "
+         "0: off"),
     REAL("divide.threshold", divide.threshold, "0.3", 0, 1, LOW | HIGH | HASHED, "",
          "clean probability above which a sample keeps its label"),
     INTEGER("divide.gmm_iterations", divide.gmm_iterations, "20", 1, 100000, HASHED, "iterations",

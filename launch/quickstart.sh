@@ -2,7 +2,7 @@
 # Sets everything up and runs the main job: Fashion-MNIST with wrong labels and foreign pictures, on two ranks (one where there is
 # a single core). Arguments go to mdm-dist, as in launch/quickstart.sh seed=2 run=runs/second
 set -eu
-samples=2000
+samples=1000
 source=/usr/share/datasets/fashion-mnist
 
 cd "$(dirname "$0")/.."

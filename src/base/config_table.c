@@ -83,6 +83,9 @@ static const mdm_config_key keys[] = {
         "samples a rank computes at once; auto: what memory allows"),
     INTEGER("train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",
             "epochs between measurements on the test set; the last epoch of a stage is always measured"),
+    INTEGER(
+        "train.patience", train.patience, "0", 0, 1000000, HASHED, "epochs",
+        "with data.validation: training ends after so many epochs without a better accuracy there; 0: never"),
     REAL("train.lr_backbone", train.lr_backbone, "0.02", 0, 100, HASHED, "",
          "first learning rate of the encoder"),
     REAL("train.lr_head", train.lr_head, "0.05", 0, 100, LOW | HASHED, "",

@@ -350,12 +350,6 @@ void mdm_layout_destroy(mdm_layout *layout) {
     free(layout);
 }
 
-int mdm_layout_find(const mdm_layout *layout, const char *name) {
-    for (int i = 0; i < layout->tensor_count; i++)
-        if (strcmp(layout->tensors[i].name, name) == 0) return i;
-    return -1;
-}
-
 double mdm_layout_forward_flop(const mdm_layout *layout) {
     double flop = 2.0 * layout->embedding * (layout->spec.classes + layout->spec.projection);
     for (int i = 0; i < layout->layer_count; i++) {

@@ -19,6 +19,7 @@ static const char *const members[] = {
     [MDM_RUN_CONFIG] = "config.yaml",          [MDM_RUN_ENVIRONMENT] = "environment.json",
     [MDM_RUN_METRICS] = "metrics.jsonl",       [MDM_RUN_DIVISIONS] = "divisions",
     [MDM_RUN_CHECKPOINTS] = "checkpoints",     [MDM_RUN_MODEL_A] = "model-a.safetensors",
+    [MDM_RUN_BEST_A] = "best-a.safetensors",   [MDM_RUN_BEST_B] = "best-b.safetensors",
     [MDM_RUN_MODEL_B] = "model-b.safetensors", [MDM_RUN_OOD_REFERENCE] = "ood-reference.safetensors",
     [MDM_RUN_LABELS] = "labels.csv",           [MDM_RUN_REPORT] = "report.html",
     [MDM_RUN_SUMMARY] = "summary.json",        [MDM_RUN_LOCK] = ".lock"};

@@ -129,6 +129,10 @@ mdm_status mdm_summary_write(const char *path, const mdm_summary *s) {
         add_integer(&all, "best_epoch", s->best_epoch);
     else
         add_text(&all, "best_epoch", NULL);
+    if (s->best_validation_epoch >= 0) {
+        add_number(&all, "best_validation_top1", s->best_validation_top1);
+        add_integer(&all, "best_validation_epoch", s->best_validation_epoch);
+    }
     add_number(&all, "before_semi_top1", s->before_semi_top1);
     add_number(&all, "baseline_ce_top1", s->baseline_ce_top1);
     add_number(&all, "baseline_sce_top1", s->baseline_sce_top1);

@@ -74,8 +74,8 @@ typedef struct scalars {
 
 static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
     int64_t divided = t->divided;
-    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step,
-                           &t->removed,        &divided,          &t->best_epoch};
+    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step,           &t->removed,
+                           &divided,           &t->best_epoch,    &t->best_validation_epoch};
     double *numbers[] = {&t->place.rows,
                          &t->place.seconds,
                          &t->latest.top1,
@@ -87,6 +87,7 @@ static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
                          &t->baseline_score[1].top1,
                          &t->baseline_score[1].top5,
                          &t->best_top1,
+                         &t->best_validation,
                          &t->images};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         if (restore)

@@ -140,6 +140,18 @@ mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const c
     return status;
 }
 
+mdm_status mdm_write_best(mdm_trainer *t) {
+    static const mdm_run_member names[MDM_MOST_NETWORKS] = {MDM_RUN_BEST_A, MDM_RUN_BEST_B};
+    for (int n = 0; n < t->network_count; n++) {
+        char *path = mdm_run_folder_member(t->folder->path, names[n]);
+        if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+        mdm_status status = mdm_write_weights(t, mdm_predicting_network(t, n), path);
+        free(path);
+        MDM_TRY(status);
+    }
+    return MDM_OK;
+}
+
 /* A second network of an earlier run in this folder would be taken for this run's. */
 static void remove_other_network(const mdm_trainer *t) {
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_MODEL_B);
@@ -297,6 +309,8 @@ static mdm_status write_summary(mdm_trainer *t) {
                      .final_top5 = known(t->latest.top1 < 0 ? -1 : t->latest.top5),
                      .best_top1 = known(t->best_top1),
                      .best_epoch = t->best_epoch,
+                     .best_validation_top1 = known(t->best_validation),
+                     .best_validation_epoch = t->best_validation_epoch,
                      .before_semi_top1 = known(t->before_semi.top1),
                      .baseline_ce_top1 = known(t->baseline_score[0].top1),
                      .baseline_sce_top1 = known(t->baseline_score[1].top1),

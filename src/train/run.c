@@ -40,6 +40,27 @@ static mdm_status open_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     return MDM_OK;
 }
 
+/* The best networks by a clean validation set are kept beside the last ones. */
+static mdm_status validate_ensemble(mdm_trainer *t, mdm_network **networks, int64_t epoch, double *top1) {
+    mdm_score score;
+    MDM_TRY(mdm_evaluate_validation(t, networks, t->network_count, &score));
+    *top1 = score.top1;
+    if (score.top1 <= t->best_validation) return MDM_OK;
+    t->best_validation = score.top1;
+    t->best_validation_epoch = epoch;
+    mdm_status status = MDM_OK;
+    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = mdm_write_best(t);
+    return mdm_comm_agree(t->comm, status);
+}
+
+/* Whether train.patience epochs after the warm-up brought no better validation accuracy. */
+static int is_patience_over(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
+    int64_t since =
+        t->best_validation_epoch > t->config.train.warmup ? t->best_validation_epoch : t->config.train.warmup;
+    return stage == MDM_STAGE_SEMI && t->config.train.patience > 0 &&
+           epoch - since >= t->config.train.patience;
+}
+
 static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     mdm_network *networks[MDM_MOST_NETWORKS];
     double start = mdm_seconds();
@@ -48,8 +69,10 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     for (int n = 0; n < t->network_count; n++) networks[n] = mdm_predicting_network(t, n);
     if (baseline) networks[0] = t->baseline;
     MDM_TRY(mdm_evaluate_test(t, networks, baseline ? 1 : t->network_count, &score));
+    double validation = -1;
+    if (!baseline) MDM_TRY(validate_ensemble(t, networks, epoch, &validation));
     t->seconds[4] += mdm_seconds() - start;
-    if (score.top1 < 0) return MDM_OK;
+    if (score.top1 < 0 && validation < 0) return MDM_OK;
     if (baseline) {
         t->baseline_score[stage == MDM_STAGE_BASELINE_SCE] = score;
     } else {
@@ -61,9 +84,16 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     mdm_metrics_text(t->metrics, "stage", mdm_stage_name(stage));
     mdm_metrics_integer(t->metrics, "epoch", epoch);
     mdm_metrics_text(t->metrics, "network", baseline ? "baseline" : t->network_count > 1 ? "ensemble" : "a");
-    mdm_metrics_number(t->metrics, "test_top1", score.top1);
-    mdm_metrics_number(t->metrics, "test_top5", score.top5);
+    if (score.top1 >= 0) {
+        mdm_metrics_number(t->metrics, "test_top1", score.top1);
+        mdm_metrics_number(t->metrics, "test_top5", score.top5);
+    }
+    if (validation >= 0) mdm_metrics_number(t->metrics, "validation_top1", validation);
     mdm_metrics_end(t->metrics);
+    if (validation >= 0)
+        mdm_info("%s epoch %lld: validation accuracy %.4f, best %.4f", mdm_stage_name(stage),
+                 (long long)epoch + 1, validation, t->best_validation);
+    if (score.top1 < 0) return MDM_OK;
     mdm_info("%s epoch %lld: test accuracy %.4f%s", mdm_stage_name(stage), (long long)epoch + 1, score.top1,
              baseline || t->network_count == 1 ? "" : " (ensemble)");
     return MDM_OK;
@@ -81,6 +111,11 @@ static int is_evaluated(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
 static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     if (is_evaluated(t, stage, epoch)) MDM_TRY(test_ensemble(t, stage, epoch));
     t->place.position++;
+    if (is_patience_over(t, stage, epoch)) {
+        t->place.position = t->config.pretrain.epochs + (int64_t)t->config.train.epochs;
+        mdm_info("training ends after epoch %lld: no better validation accuracy in train.patience=%d epochs",
+                 (long long)epoch + 1, t->config.train.patience);
+    }
     int last = t->place.position == mdm_position_count(t);
     int32_t stop = mdm_signals_stop();
     MDM_TRY(mdm_comm_all_reduce(t->comm, &stop, 1, MDM_INT32, MDM_MAX));

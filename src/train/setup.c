@@ -12,9 +12,15 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     if (c->device == MDM_CONFIG_DEVICE_CUDA)
         return mdm_fail(MDM_RESOURCE,
                         "device=cuda: this build computes on CPUs only; use device=cpu or auto");
-    if (c->data.validation[0])
-        return mdm_fail(MDM_USAGE, "data.validation=%s: validation is not in this version yet",
-                        c->data.validation);
+    if (mdm_config_validation(c, NULL) == MDM_VALIDATION_FRACTION)
+        return mdm_fail(
+            MDM_USAGE,
+            "data.validation=%s: holding out a share is not in this version yet; name a clean data "
+            "set file",
+            c->data.validation);
+    if (c->train.patience > 0 && !c->data.validation[0])
+        return mdm_fail(MDM_USAGE, "train.patience=%d needs a clean data.validation to measure on",
+                        c->train.patience);
     if (c->train.micro_batch > 0 && c->train.micro_batch < c->train.batch)
         return mdm_fail(MDM_USAGE,
                         "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
@@ -33,6 +39,9 @@ static mdm_status open_data(mdm_trainer *t) {
     const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
     MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
     t->data = mdm_store_get_info(t->store);
+    if (t->config.data.validation[0]) /* with the training set's shape, classes and normalisation */
+        MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, t->config.data.validation,
+                                         MDM_RESIDENT_STREAM, &t->validation));
     MDM_TRY(mdm_config_check_data(&t->config, t->data->train_count, t->data->classes, t->data->height,
                                   t->data->width));
     return mdm_config_check_ranks(&t->config, mdm_comm_size(t->comm));
@@ -88,8 +97,11 @@ static mdm_status allocate_state(mdm_trainer *t) {
         MDM_TRY(MDM_ALLOCATE(o->split, samples, "the samples' state"));
         o->auc_noise = o->auc_ood = NAN;
     }
-    return mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
-                            &t->views);
+    MDM_TRY(mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
+                             &t->views));
+    if (!t->validation) return MDM_OK;
+    return mdm_views_create(t->validation, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
+                            &t->validation_views);
 }
 
 mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
@@ -168,8 +180,8 @@ mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_
     t->config = *config;
     t->options = *options;
     t->latest.top1 = t->before_semi.top1 = t->baseline_score[0].top1 = t->baseline_score[1].top1 = -1;
-    t->best_top1 = -1;
-    t->best_epoch = -1;
+    t->best_top1 = t->best_validation = -1;
+    t->best_epoch = t->best_validation_epoch = -1;
     t->started = t->last_save = mdm_seconds();
     return open_all(t);
 }
@@ -199,7 +211,9 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_layout_destroy(t->layout);
     mdm_device_destroy(t->device);
     mdm_views_destroy(t->views);
+    mdm_views_destroy(t->validation_views);
     mdm_store_close(t->store);
+    mdm_store_close(t->validation);
     void *arrays[] = {t->keep,        t->order,       t->labelled, t->unlabelled, t->pool,
                       t->sample_list, t->view_list,   t->weights,  t->row_loss,   t->row_label,
                       t->gradient,    t->permutation, t->next_list};

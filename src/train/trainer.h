@@ -54,11 +54,12 @@ typedef struct mdm_trainer {
     mdm_precision precision;
     mdm_store *store;
     const mdm_store_info *data;
+    mdm_store *validation; /* NULL: none; its test set is what the best networks are chosen by */
     mdm_layout *layout;
     mdm_executor *executor;
     mdm_network *networks[MDM_MOST_NETWORKS], *averages[MDM_MOST_NETWORKS], *baseline;
     int network_count;
-    mdm_views *views;
+    mdm_views *views, *validation_views;
     /* state of the method */
     uint8_t *keep;   /* [N] 0: removed before warm-up */
     int64_t removed; /* samples to remove at the next division */
@@ -66,8 +67,8 @@ typedef struct mdm_trainer {
     mdm_opinion opinions[MDM_MOST_NETWORKS];
     mdm_place place;
     mdm_score latest, before_semi, baseline_score[2]; /* ensemble; negative: not measured */
-    double best_top1;
-    int64_t best_epoch;
+    double best_top1, best_validation;                /* negative: not measured */
+    int64_t best_epoch, best_validation_epoch;
     double seconds[6]; /* pretrain, warm-up, semi, divide, evaluate, baseline */
     double images;     /* trained on, for images per second */
     /* an epoch's plan */
@@ -146,9 +147,12 @@ mdm_network *mdm_predicting_network(mdm_trainer *t, int number);
  * embedding [n,D] and logits [n,C]; each may be NULL. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss,
                                                 float *embedding, float *logits);
-/* Collective. Test accuracy of the sum of the networks' softmax. */
+/* Collective. Accuracy of the sum of the networks' softmax on the test set, or on the validation set where
+ * there is one; negative: there are no pictures to measure on. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count,
                                             mdm_score *score);
+MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **networks, int count,
+                                                  mdm_score *score);
 
 /* checkpoint.c */
 MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
@@ -159,6 +163,8 @@ MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
 MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,
                                              const float *logits);
 MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path);
+/* Not collective, rank 0: the predicting networks as best-a.safetensors and best-b.safetensors. */
+MDM_MUST_CHECK mdm_status mdm_write_best(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);
 MDM_MUST_CHECK mdm_status mdm_write_results(mdm_trainer *t);
 

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -165,6 +166,29 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 
 
+def a_validation_set_chooses_the_best_networks_and_ends_training_in_time(work):
+    clean = work.file("clean.h5")
+    shutil.copy(work.data, clean)  # measured on its test set, as on the training file's own: the numbers must agree
+    done = train(work, "validated", f"data.validation={clean}", ranks=2)
+    assert done.returncode == 0, done.stderr
+    measured = [e for e in events(work, "validated") if "validation_top1" in e]
+    assert len(measured) == 4 and all(e["validation_top1"] == e["test_top1"] for e in measured)
+    with open(work.file("validated") + "/summary.json") as f:
+        summary = json.load(f)
+    best = max(measured, key=lambda e: e["validation_top1"])
+    assert summary["best_validation_top1"] == best["validation_top1"]
+    assert summary["best_validation_epoch"] == best["epoch"]
+    last_is_best = best["epoch"] == measured[-1]["epoch"]
+    for letter in "ab":
+        same = read(work, "validated", f"best-{letter}.safetensors") == read(work, "validated", f"model-{letter}.safetensors")
+        assert same == last_is_best
+    done = train(work, "patient", f"data.validation={clean}", "train.patience=1", "train.epochs=9", "train.lr_backbone=1e-9",
+                 "train.lr_head=1e-9", "train.batchnorm=frozen", "divide.interval=100")
+    assert done.returncode == 0, done.stderr
+    trained = {e["epoch"] for e in events(work, "patient") if e.get("stage") in ("warmup", "semi")}
+    assert trained == {0, 1, 2, 3}, trained  # warm-up of two, one to compare with, one without gain
+
+
 def a_dry_run_writes_nothing(work):
     done = train(work, "dry", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -188,4 +212,4 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       splits_and_losses_do_not_depend_on_the_number_of_ranks, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
-      a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])
+      a_validation_set_chooses_the_best_networks_and_ends_training_in_time, a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])

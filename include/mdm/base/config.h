@@ -80,6 +80,7 @@ typedef struct mdm_config {
         int epochs, warmup, batch;
         int micro_batch; /* 0: as large as memory allows */
         int evaluate_every;
+        int patience; /* epochs without a better validation accuracy; 0: never stop early */
         double lr_backbone, lr_head, momentum, weight_decay;
         double rce_weight;                  /* of the reverse cross entropy in warm-up */
         int schedule, precision, batchnorm; /* MDM_CONFIG_SCHEDULE_..., _PRECISION_..., _BATCHNORM_... */

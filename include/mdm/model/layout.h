@@ -83,8 +83,6 @@ typedef struct mdm_layout {
  * layout. */
 MDM_MUST_CHECK mdm_status mdm_layout_create(const mdm_network_spec *spec, mdm_layout **layout);
 void mdm_layout_destroy(mdm_layout *layout);
-/* Tensor number by name, or -1. */
-int mdm_layout_find(const mdm_layout *layout, const char *name);
 /* Multiply-adds times two of one image's forward pass. */
 double mdm_layout_forward_flop(const mdm_layout *layout);
 

@@ -37,6 +37,8 @@ typedef enum mdm_run_member {
     MDM_RUN_CHECKPOINTS, /* checkpoints */
     MDM_RUN_MODEL_A,     /* model-a.safetensors */
     MDM_RUN_MODEL_B,
+    MDM_RUN_BEST_A, /* best-a.safetensors, with data.validation */
+    MDM_RUN_BEST_B,
     MDM_RUN_OOD_REFERENCE, /* ood-reference.safetensors */
     MDM_RUN_LABELS,        /* labels.csv */
     MDM_RUN_REPORT,        /* report.html */

@@ -12,6 +12,8 @@ typedef struct mdm_summary {
     int64_t epochs;                           /* done */
     double final_top1, final_top5, best_top1; /* of the ensemble on the test set, 0 to 1 */
     int64_t best_epoch;                       /* -1: none */
+    double best_validation_top1;              /* NaN and -1: no validation set */
+    int64_t best_validation_epoch;
     double before_semi_top1; /* of the ensemble at the end of warm-up: what the semi-supervised phase began
                                 with */
     double baseline_ce_top1, baseline_sce_top1; /* of one network trained with that loss alone */

@@ -139,8 +139,8 @@ def unknown_commands_and_help_behave(work):
     wrong = run("dta")
     assert wrong.returncode == 2 and "data" in wrong.stderr
     assert "train.epochs" in run("train", "--help-config").stdout
-    printed = run("train", "--print-config", "train.epochs=17")
-    assert printed.returncode == 0 and "epochs: 17" in printed.stdout
+    printed = run("train", "--print-config", "train.epochs=70")
+    assert printed.returncode == 0 and "epochs: 70" in printed.stdout
 
 
 def degenerate_data_have_a_defined_end(work):

@@ -8,8 +8,8 @@ import time
 
 from program import main, run, start, train, SMALL, SOURCE, PROGRAM
 
-COMMANDS = [["train"], ["data", "import"], ["data", "noise"], ["data", "info"], ["bench"], ["doctor"], ["status"],
-            ["slurm"], ["completion"]]
+COMMANDS = [["train"], ["data", "import"], ["data", "noise"], ["data", "info"], ["data", "verify"], ["eval"], ["predict"],
+            ["export"], ["bench"], ["doctor"], ["status"], ["slurm"], ["completion"]]
 
 
 def error_lines(done):
@@ -114,7 +114,7 @@ def every_command_has_help_with_examples_that_starts_with_its_name(work):
         assert page.returncode == 0 and "Examples:\n  " in page.stdout, command
         assert page.stdout.startswith("usage: mdm-dist") and " ".join(command) in page.stdout.splitlines()[0]
         assert "mdm-dist " + " ".join(command) in overview
-    assert run("data", "--help").stdout.count("usage:") == 3
+    assert run("data", "--help").stdout.count("usage:") == 4
     assert "usage: mdm-dist [train]" in run("configs/quickstart.yaml", "--help").stdout
 
 

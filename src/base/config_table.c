@@ -42,7 +42,7 @@ static const mdm_config_key keys[] = {
          "train one more network by cross entropy (ce), symmetric (sce) or each (both) alone, to compare in "
          "summary.json",
          "none", "none", "ce", "sce", "both"),
-    BOOLEAN("report", report, "false", 0, "write report.html at the end"),
+    BOOLEAN("report", report, "true", 0, "write report.html at the end"),
     BOOLEAN("tensorboard", tensorboard, "false", 0, "write TensorBoard events beside metrics.jsonl"),
 
     KEY("run.threads", INTEGER, run.threads, "auto", 1, 4096, 0, WORDS("auto"), "threads",

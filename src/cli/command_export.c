@@ -1,8 +1,8 @@
 /* mdm-dist export RUN: from a run folder to files that other programs take. */
 #include "commands.h"
-#include "labels_filter.h"
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
+#include "mdm/report/labels_rows.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/predictor.h"
 #include <errno.h>

@@ -16,6 +16,7 @@ MDM_MUST_CHECK mdm_status mdm_command_doctor(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_status(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_slurm(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_completion(int argc, char **argv);
+MDM_MUST_CHECK mdm_status mdm_command_report(int argc, char **argv);
 MDM_MUST_CHECK mdm_status mdm_command_man(int argc, char **argv);
 
 /* The settings of a command line, checked: from `file` (NULL: the built-in quickstart) and every word of argv

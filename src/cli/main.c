@@ -17,7 +17,7 @@ static const command commands[] = {
     {"train", mdm_command_train},           {"data", mdm_command_data},     {"eval", mdm_command_eval},
     {"predict", mdm_command_predict},       {"export", mdm_command_export}, {"bench", mdm_command_bench},
     {"doctor", mdm_command_doctor},         {"status", mdm_command_status}, {"slurm", mdm_command_slurm},
-    {"completion", mdm_command_completion}, {"man", mdm_command_man},
+    {"completion", mdm_command_completion}, {"man", mdm_command_man},       {"report", mdm_command_report},
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

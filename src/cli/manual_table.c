@@ -179,6 +179,18 @@ static const mdm_manual pages[] = {
      .words = MDM_WORD_RUN,
      .options = {{"--json", NULL, "print it as one JSON object"}},
      .examples = {"mdm-dist status runs/quickstart", "watch mdm-dist status runs/quickstart"}},
+    {.name = "report",
+     .summary = "write a run's report.html, or a page that compares runs",
+     .usage = "RUN [RUN ...] [--out FILE]",
+     .text =
+         "One page in one file, to be opened in a browser: accuracy, losses, divisions, the pictures whose "
+         "labels "
+         "are most surely wrong, and the strangest ones. Of several runs: their figures side by side. A run "
+         "under way may be reported on, too.",
+     .words = MDM_WORD_RUN,
+     .options = {{"--out", "FILE", "where to write [RUN/report.html; of several runs comparison.html]"}},
+     .examples = {"mdm-dist report runs/quickstart",
+                  "mdm-dist report runs/first runs/second --out both.html"}},
     {.name = "slurm",
      .summary = "print an sbatch file for a run, each line explained",
      .usage = "[CONFIG.yaml] [key=value ...] [options]",

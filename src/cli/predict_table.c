@@ -1,6 +1,6 @@
 /* From predictions to rows of text. */
 #include "predict_table.h"
-#include "labels_filter.h"
+#include "mdm/report/labels_rows.h"
 #include <math.h>
 
 void mdm_predict_head(mdm_text *text, mdm_predict_form form) {

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT_VERSION = 1, LOSS = 0, CLEAN, OOD, SPLIT, EMBEDDING, LOGITS, ARRAYS };
+enum { FORMAT_VERSION = 1, LOSS = 0, CLEAN, OOD, SPLIT, NEIGHBOUR, SIMILARITY, EMBEDDING, LOGITS, ARRAYS };
 
 static const char *const group_names[MDM_DIVISION_NETWORKS] = {"a", "b"};
 
@@ -34,6 +34,11 @@ static const struct {
                "unlabelled "
                "(label ignored, picture used); under co-division it trains the other network",
                offsetof(mdm_division_network, split)},
+    [NEIGHBOUR] = {"neighbour", "index of the sample whose embedding is the most similar",
+                   offsetof(mdm_division_network, neighbour)},
+    [SIMILARITY] = {"similarity",
+                    "cosine similarity (-1 to 1) of the embeddings of the sample and its neighbour",
+                    offsetof(mdm_division_network, similarity)},
     [EMBEDDING] = {"embedding", "the network's features of the sample, before the classifier",
                    offsetof(mdm_division_network, embedding)},
     [LOGITS] = {"logits", "the classifier's output before the softmax",
@@ -61,7 +66,7 @@ static int64_t width_of(const mdm_division_network *network, int array) {
 }
 
 static hid_t type_of(int array) {
-    return array == SPLIT ? H5T_NATIVE_UINT8 : H5T_NATIVE_FLOAT;
+    return array == SPLIT ? H5T_NATIVE_UINT8 : array == NEIGHBOUR ? H5T_NATIVE_INT32 : H5T_NATIVE_FLOAT;
 }
 
 static mdm_status put_network(hid_t file, const char *group, const mdm_division_network *network,
@@ -70,7 +75,7 @@ static mdm_status put_network(hid_t file, const char *group, const mdm_division_
     for (int i = 0; i < ARRAYS; i++) {
         const void *data = array_of(network, i);
         int64_t dims[2] = {samples, width_of(network, i)};
-        if (!data && i >= EMBEDDING) continue;
+        if (!data && i >= NEIGHBOUR) continue;
         snprintf(path, sizeof path, "%s/%s", group, arrays[i].name);
         MDM_TRY(image_put(file, path, type_of(i), i >= EMBEDDING ? 2 : 1, dims, data));
         MDM_TRY(image_put_text_attribute(file, path, "description", arrays[i].description));
@@ -164,7 +169,8 @@ static mdm_status get_network(hid_t file, const char *path, int n, int with_feat
     char name[64];
     for (int i = 0; i < ARRAYS; i++) {
         snprintf(name, sizeof name, "%s/%s", group_names[n], arrays[i].name);
-        if (i >= EMBEDDING && !(with_features && image_has(file, name))) continue;
+        if (i >= EMBEDDING && !with_features) continue;
+        if (i >= NEIGHBOUR && !image_has(file, name)) continue;
         MDM_TRY(get_array(file, path, n, i, division));
     }
     for (int64_t i = 0; i < division->samples; i++)

@@ -16,6 +16,8 @@
 typedef struct slice {
     int64_t first, count;
     float *loss, *cut, *embedding, *logits, *score, *clean; /* [count, ...] */
+    int64_t *neighbour;                                     /* [count, k], and how similar: */
+    float *similarity;
 } slice;
 
 static void free_slice(slice *s) {
@@ -25,6 +27,8 @@ static void free_slice(slice *s) {
     free(s->logits);
     free(s->score);
     free(s->clean);
+    free(s->neighbour);
+    free(s->similarity);
 }
 
 static mdm_status allocate_slice(mdm_trainer *t, slice *s) {
@@ -36,11 +40,14 @@ static mdm_status allocate_slice(mdm_trainer *t, slice *s) {
     MDM_TRY(MDM_ALLOCATE(s->embedding, n * t->layout->embedding, "embeddings of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->score, n, "scores of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->neighbour, n * t->config.divide.k, "neighbours of all samples"));
+    MDM_TRY(MDM_ALLOCATE(s->similarity, n * t->config.divide.k, "neighbours of all samples"));
     return MDM_ALLOCATE(s->clean, n, "clean probabilities of all samples");
 }
 
 /* Every rank's slice of one value per sample, put together on all ranks. */
-static mdm_status gather_values(mdm_trainer *t, const float *mine, int64_t count, int64_t width, float *all) {
+static mdm_status gather_typed(mdm_trainer *t, const void *mine, int64_t count, int64_t width, void *all,
+                               mdm_type type) {
     int ranks = mdm_comm_size(t->comm);
     int64_t *counts;
     MDM_TRY(MDM_ALLOCATE(counts, ranks, "a gather"));
@@ -49,9 +56,27 @@ static mdm_status gather_values(mdm_trainer *t, const float *mine, int64_t count
         mdm_comm_slice(t->data->train_count, r, ranks, &first, &counts[r]);
         counts[r] *= width;
     }
-    mdm_status status = mdm_comm_all_gather(t->comm, mine, count * width, all, counts, MDM_FLOAT);
+    mdm_status status = mdm_comm_all_gather(t->comm, mine, count * width, all, counts, type);
     free(counts);
     return status;
+}
+
+static mdm_status gather_values(mdm_trainer *t, const float *mine, int64_t count, int64_t width, float *all) {
+    return gather_typed(t, mine, count, width, all, MDM_FLOAT);
+}
+
+/* The first of each sample's k neighbours, which the division file keeps. */
+static mdm_status gather_neighbours(mdm_trainer *t, slice *s, mdm_opinion *o) {
+    int32_t *nearest;
+    MDM_TRY(MDM_ALLOCATE(nearest, s->count + 1, "neighbours of all samples"));
+    for (int64_t i = 0; i < s->count; i++) {
+        nearest[i] = (int32_t)s->neighbour[i * t->config.divide.k];
+        s->similarity[i] = s->similarity[i * t->config.divide.k];
+    }
+    mdm_status status = gather_typed(t, nearest, s->count, 1, o->neighbour, MDM_INT32);
+    free(nearest);
+    MDM_TRY(status);
+    return gather_values(t, s->similarity, s->count, 1, o->similarity);
 }
 
 static mdm_status true_auc(mdm_trainer *t, const float *score, int against_given, double *auc) {
@@ -168,7 +193,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
     double start = mdm_seconds();
     MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score,
-                           NULL, NULL));
+                           s->neighbour, s->similarity));
     double middle = mdm_seconds();
     cut_losses(t, s);
     MDM_TRY(mdm_gmm_fit(t->comm, s->cut, s->count, &options, &o->gmm, s->clean));
@@ -176,6 +201,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));
+    MDM_TRY(gather_neighbours(t, s, o));
     if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
     if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
     int64_t remove = t->removed < samples / 2 ? t->removed : samples / 2;

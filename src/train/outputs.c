@@ -3,6 +3,7 @@
 #include "mdm/model/losses.h"
 #include "mdm/report/division_file.h"
 #include "mdm/report/labels_csv.h"
+#include "mdm/report/report.h"
 #include "mdm/report/summary.h"
 #include "mdm/train/weights.h"
 #include "trainer.h"
@@ -181,6 +182,8 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
         out->clean_probability = o->clean_probability;
         out->ood_score = o->ood_score;
         out->split = o->split;
+        out->neighbour = o->neighbour;
+        out->similarity = o->similarity;
         out->embedding = embedding ? embedding + n * samples * d : NULL;
         out->logits = logits ? logits + n * samples * c : NULL;
         out->embedding_width = d;
@@ -349,6 +352,15 @@ static void tell_end(mdm_trainer *t) {
     mdm_info("done in %.0f s; results in %s", mdm_seconds() - t->started, t->folder->path);
 }
 
+/* A report that cannot be made takes nothing away from the run. */
+static void write_report(mdm_trainer *t) {
+    if (!t->config.report) return;
+    if (mdm_report_write(t->folder->path, t->store, NULL, NULL) == MDM_OK)
+        mdm_info("the report is %s/report.html", t->folder->path);
+    else
+        mdm_warn("the report could not be written: %s", mdm_last_message());
+}
+
 mdm_status mdm_write_results(mdm_trainer *t) {
     float *probabilities;
     mdm_status status = MDM_OK;
@@ -369,7 +381,10 @@ mdm_status mdm_write_results(mdm_trainer *t) {
     MDM_TRY(mdm_write_ood_reference(t));
     if (mdm_comm_rank(t->comm) == 0) {
         status = write_summary(t);
-        if (status == MDM_OK) tell_end(t);
+        if (status == MDM_OK) {
+            tell_end(t);
+            write_report(t);
+        }
     }
     return mdm_comm_agree(t->comm, status);
 }

@@ -26,9 +26,6 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
                         "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
                         "smaller train.batch, or more ranks",
                         c->train.micro_batch);
-    if (c->report || c->tensorboard)
-        return mdm_fail(MDM_USAGE, "%s=true: not in this version yet; metrics.jsonl has the numbers",
-                        c->report ? "report" : "tensorboard");
     return MDM_OK;
 }
 
@@ -95,6 +92,8 @@ static mdm_status allocate_state(mdm_trainer *t) {
         MDM_TRY(MDM_ALLOCATE(o->clean_probability, samples, "the samples' state"));
         MDM_TRY(MDM_ALLOCATE(o->ood_score, samples, "the samples' state"));
         MDM_TRY(MDM_ALLOCATE(o->split, samples, "the samples' state"));
+        MDM_TRY(MDM_ALLOCATE(o->neighbour, samples, "the samples' state"));
+        MDM_TRY(MDM_ALLOCATE(o->similarity, samples, "the samples' state"));
         o->auc_noise = o->auc_ood = NAN;
     }
     MDM_TRY(mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
@@ -191,6 +190,8 @@ static void free_opinion(mdm_opinion *o) {
     free(o->clean_probability);
     free(o->ood_score);
     free(o->split);
+    free(o->neighbour);
+    free(o->similarity);
 }
 
 void mdm_trainer_close(mdm_trainer *t) {

@@ -36,6 +36,8 @@ typedef struct mdm_place {
 /* What one network thinks of every sample, [N], on every rank. */
 typedef struct mdm_opinion {
     float *loss, *clean_probability, *ood_score;
+    int32_t *neighbour; /* the nearest other sample in the embedding, and its cosine similarity */
+    float *similarity;
     uint8_t *split;
     mdm_gmm gmm;
     mdm_split_counts counts;

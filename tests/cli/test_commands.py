@@ -9,7 +9,7 @@ import time
 from program import main, run, start, train, SMALL, SOURCE, PROGRAM
 
 COMMANDS = [["train"], ["data", "import"], ["data", "noise"], ["data", "info"], ["data", "verify"], ["eval"], ["predict"],
-            ["export"], ["bench"], ["doctor"], ["status"], ["slurm"], ["completion"]]
+            ["export"], ["report"], ["bench"], ["doctor"], ["status"], ["slurm"], ["completion"]]
 
 
 def error_lines(done):

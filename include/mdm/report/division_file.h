@@ -1,9 +1,9 @@
 /* divisions/epoch-NNNN.h5: what each network thinks of every sample (CONTRACT, section 4). Rank 0 only.
  *
  * Groups `a` and `b`, one per network, with loss, clean_probability, ood_score [N] float, split [N] uint8 (0
- * removed, 1 labelled, 2 unlabelled), optionally embedding [N,D] and logits [N,C] float; attributes
- * gmm_means, gmm_variances, gmm_weights (two numbers each), removed, and a description on everything, so that
- * the file explains itself.
+ * removed, 1 labelled, 2 unlabelled), optionally neighbour [N] int32, similarity [N], embedding [N,D] and
+ * logits [N,C] float; attributes gmm_means, gmm_variances, gmm_weights (two numbers each), removed, and a
+ * description on everything, so that the file explains itself.
  */
 #ifndef MDM_REPORT_DIVISION_FILE_H
 #define MDM_REPORT_DIVISION_FILE_H
@@ -18,6 +18,8 @@ typedef struct mdm_division_network {
     const float *clean_probability; /* [N] */
     const float *ood_score;         /* [N] mean cosine distance to the k nearest others */
     const uint8_t *split;           /* [N] MDM_REMOVED, MDM_LABELLED, MDM_UNLABELLED of mdm/divide/split.h */
+    const int32_t *neighbour;       /* [N] index of the nearest other sample, NULL: not saved */
+    const float *similarity;        /* [N] cosine similarity to it, NULL: not saved */
     const float *embedding;         /* [N,embedding_width], NULL: not saved */
     const float *logits;            /* [N,classes], NULL: not saved */
     int64_t embedding_width, classes;
@@ -31,7 +33,7 @@ typedef struct mdm_division {
     int64_t epoch, samples; /* samples: N */
     int networks;           /* 1 or 2 */
     mdm_division_network network[MDM_DIVISION_NETWORKS];
-    void *memory[MDM_DIVISION_NETWORKS][6]; /* of a division that was read; mdm_division_free() frees it */
+    void *memory[MDM_DIVISION_NETWORKS][8]; /* of a division that was read; mdm_division_free() frees it */
 } mdm_division;
 
 /* Writes the whole file, so that a reader sees all of it or the old one. Needs memory for one copy of it. The

@@ -1,5 +1,5 @@
 /* From the text of labels.csv to fields. */
-#include "labels_filter.h"
+#include "mdm/report/labels_rows.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,6 +1,6 @@
-/* labels.csv read back: rows as fields, and which of them an export takes. */
-#ifndef MDM_CLI_LABELS_FILTER_H
-#define MDM_CLI_LABELS_FILTER_H
+/* labels.csv read back: rows as fields. */
+#ifndef MDM_REPORT_LABELS_ROWS_H
+#define MDM_REPORT_LABELS_ROWS_H
 
 #include "mdm/base/text.h"
 #include <stdint.h>

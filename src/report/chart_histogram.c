@@ -74,7 +74,10 @@ static void draw_curves(mdm_text *t, const chart_histogram *h, double top, doubl
         mdm_text_add(t, "<path class=\"curve\" style=\"stroke:var(--%s)\" d=\"", h->curve_colors[c]);
         for (int i = 0; i <= CURVE_POINTS; i++) {
             double x = h->low + (h->high - h->low) * i / CURVE_POINTS, y = h->curve(h->context, c, x);
-            if (!isfinite(y)) continue;
+            if (!isfinite(y) || y < 0.004 * top) { /* nothing to be seen there */
+                open = 0;
+                continue;
+            }
             if (y > top) y = top;
             mdm_text_add(t, "%s%.1f %.1f", open ? "L" : "M", LEFT + plot_width * i / CURVE_POINTS,
                          TOP + plot_height * (1 - y / top));

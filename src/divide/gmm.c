@@ -131,21 +131,29 @@ release:
     return status;
 }
 
-static void keep_everything(mdm_gmm *gmm, const char *reason, int64_t n, float *clean_probability) {
+static void give_up(mdm_gmm *gmm, const char *reason) {
     gmm->degenerate = 1;
     gmm->degenerate_reason = reason;
-    for (int64_t i = 0; i < n; i++) clean_probability[i] = 1;
 }
 
-static void write_answer(const mdm_gmm_parameters *p, mdm_gmm_scaling scaling, const float *loss, int64_t n,
-                         mdm_gmm *gmm, float *clean_probability) {
-    mdm_gmm_parameters sorted;
+static void take_parameters(const mdm_gmm_parameters *p, mdm_gmm *gmm) {
     int swap = p->mean[1] < p->mean[0];
     for (int c = 0; c < 2; c++) {
-        gmm->mean[c] = sorted.mean[c] = p->mean[c ^ swap];
-        gmm->variance[c] = sorted.variance[c] = p->variance[c ^ swap];
-        gmm->weight[c] = sorted.weight[c] = p->weight[c ^ swap];
+        gmm->mean[c] = p->mean[c ^ swap];
+        gmm->variance[c] = p->variance[c ^ swap];
+        gmm->weight[c] = p->weight[c ^ swap];
     }
+}
+
+void mdm_gmm_clean_probability(const mdm_gmm *gmm, const float *loss, int64_t n, float *clean_probability) {
+    if (gmm->degenerate) {
+        for (int64_t i = 0; i < n; i++) clean_probability[i] = 1;
+        return;
+    }
+    mdm_gmm_scaling scaling = {gmm->minimum, 1 / (gmm->maximum - gmm->minimum)};
+    mdm_gmm_parameters sorted = {.mean = {gmm->mean[0], gmm->mean[1]},
+                                 .variance = {gmm->variance[0], gmm->variance[1]},
+                                 .weight = {gmm->weight[0], gmm->weight[1]}};
     mdm_gmm_density density = mdm_gmm_density_of(&sorted, scaling);
     const mdm_kernels *kernels = mdm_divide_kernels();
 #pragma omp parallel for
@@ -163,13 +171,15 @@ mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n, const mdm_g
     MDM_TRY(mdm_comm_all_reduce(comm, extremes, 2, MDM_FLOAT, MDM_MIN));
     MDM_TRY(mdm_comm_all_reduce(comm, &samples, 1, MDM_INT64, MDM_SUM));
     if (samples < 2) {
-        keep_everything(gmm, "fewer than two samples", n, clean_probability);
+        give_up(gmm, "fewer than two samples");
+        mdm_gmm_clean_probability(gmm, loss, n, clean_probability);
         return MDM_OK;
     }
     gmm->minimum = extremes[0];
     gmm->maximum = -(double)extremes[1];
     if (gmm->maximum <= gmm->minimum) {
-        keep_everything(gmm, "all losses are equal", n, clean_probability);
+        give_up(gmm, "all losses are equal");
+        mdm_gmm_clean_probability(gmm, loss, n, clean_probability);
         return MDM_OK;
     }
     mdm_gmm_scaling scaling = {gmm->minimum, 1 / (gmm->maximum - gmm->minimum)};
@@ -178,8 +188,9 @@ mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n, const mdm_g
     MDM_TRY(mdm_gmm_choose_start(comm, loss, n, scaling, options, &parameters, &sound));
     if (sound) MDM_TRY(fit(comm, loss, n, (double)samples, scaling, options, &parameters, gmm, &sound));
     if (sound)
-        write_answer(&parameters, scaling, loss, n, gmm, clean_probability);
+        take_parameters(&parameters, gmm);
     else
-        keep_everything(gmm, "a component of the mixture is empty", n, clean_probability);
+        give_up(gmm, "a component of the mixture is empty");
+    mdm_gmm_clean_probability(gmm, loss, n, clean_probability);
     return MDM_OK;
 }

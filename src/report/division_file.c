@@ -95,6 +95,11 @@ static mdm_status put_division(hid_t file, const mdm_division *division) {
     const int64_t version = FORMAT_VERSION;
     for (int n = 0; n < division->networks; n++)
         MDM_TRY(put_network(file, group_names[n], &division->network[n], division->samples));
+    if (division->held_out) {
+        MDM_TRY(image_put(file, "held_out", H5T_NATIVE_UINT8, 1, &division->samples, division->held_out));
+        MDM_TRY(image_put_text_attribute(file, "held_out", "description",
+                                         "1: held out by data.validation; not trained on, but judged"));
+    }
     MDM_TRY(image_put_text_attribute(file, ".", "format", "mdm-division"));
     MDM_TRY(image_put_attribute(file, ".", "format_version", H5T_NATIVE_INT64, 1, &version));
     MDM_TRY(image_put_attribute(file, ".", "epoch", H5T_NATIVE_INT64, 1, &division->epoch));

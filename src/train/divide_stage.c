@@ -182,24 +182,37 @@ static void cut_losses(const mdm_trainer *t, slice *s) {
         s->cut[i] = limit > 0 && (double)s->loss[i] > limit ? (float)limit : s->loss[i];
 }
 
+/* Fits the mixture to the losses of the samples trained on; those held out are judged by it. */
+static mdm_status fit_mixture(mdm_trainer *t, slice *s, mdm_gmm *gmm) {
+    mdm_gmm_options options = {t->config.divide.gmm_iterations, t->config.divide.gmm_tolerance,
+                               t->config.divide.gmm_floor};
+    const uint8_t *held = t->held + s->first;
+    int64_t front = 0, back = s->count;
+    float *packed = s->score; /* gathered already: free to hold the losses in the order wanted here */
+    for (int64_t i = 0; i < s->count; i++) packed[held[i] ? --back : front++] = s->cut[i];
+    MDM_TRY(mdm_gmm_fit(t->comm, packed, front, &options, gmm, s->cut));
+    mdm_gmm_clean_probability(gmm, packed + front, s->count - front, s->cut + front);
+    front = 0, back = s->count;
+    for (int64_t i = 0; i < s->count; i++) s->clean[i] = s->cut[held[i] ? --back : front++];
+    return MDM_OK;
+}
+
 /* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows.
  */
 static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, float *embedding_all,
                                float *logits_all) {
     mdm_opinion *o = &t->opinions[network];
     int64_t samples = t->data->train_count;
-    mdm_gmm_options options = {t->config.divide.gmm_iterations, t->config.divide.gmm_tolerance,
-                               t->config.divide.gmm_floor};
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
     double start = mdm_seconds();
     MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score,
                            s->neighbour, s->similarity));
+    MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     double middle = mdm_seconds();
     cut_losses(t, s);
-    MDM_TRY(mdm_gmm_fit(t->comm, s->cut, s->count, &options, &o->gmm, s->clean));
+    MDM_TRY(fit_mixture(t, s, &o->gmm));
     double end = mdm_seconds();
     MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
-    MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));
     MDM_TRY(gather_neighbours(t, s, o));
     if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));

@@ -17,11 +17,16 @@ static mdm_status plan_slice(mdm_trainer *t, int64_t count) {
     return mdm_executor_plan(t->executor, (int)(count % EVALUATION_ROWS), 1);
 }
 
-/* Images of samples [first, first + rows) of a split, into the first image buffer. */
-static mdm_status load_rows(mdm_trainer *t, mdm_views *views, mdm_split split, int64_t first, int64_t rows) {
-    for (int64_t i = 0; i < rows; i++) t->sample_list[i] = first + i;
-    MDM_TRY(mdm_views_load(views, split, t->sample_list, rows));
-    mdm_views_make(views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
+/* Sample i of the pictures to measure on. */
+static int64_t sample_at(const mdm_pictures *pictures, int64_t i) {
+    return pictures->samples ? pictures->samples[i] : i;
+}
+
+/* Images [first, first + rows) of those pictures, into the first image buffer. */
+static mdm_status load_rows(mdm_trainer *t, const mdm_pictures *pictures, int64_t first, int64_t rows) {
+    for (int64_t i = 0; i < rows; i++) t->sample_list[i] = sample_at(pictures, first + i);
+    MDM_TRY(mdm_views_load(pictures->views, pictures->split, t->sample_list, rows));
+    mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
     return MDM_OK;
 }
 
@@ -29,12 +34,13 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
                                  float *logits) {
     int64_t first, count, d = t->layout->embedding, c = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
-    mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
+    mdm_pictures all = {t->store, t->views, MDM_TRAIN, NULL, t->data->train_count};
+    mdm_comm_my_slice(t->comm, all.count, &first, &count);
     MDM_TRY(plan_slice(t, count));
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
-        MDM_TRY(load_rows(t, t->views, MDM_TRAIN, first + done, rows));
+        MDM_TRY(load_rows(t, &all, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
         if (loss) mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c, loss + done);
@@ -54,14 +60,14 @@ static void count_hits(const float *probability, int classes, int label, int64_t
     hits[1] += better < 5;
 }
 
-/* Adds a network's softmax of test samples [first, first + count) to sum [count, C]. */
-static mdm_status add_predictions(mdm_trainer *t, mdm_views *views, mdm_network *network, int64_t first,
-                                  int64_t count, float *sum, float *one) {
+/* Adds a network's softmax of pictures [first, first + count) to sum [count, C]. */
+static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, mdm_network *network,
+                                  int64_t first, int64_t count, float *sum, float *one) {
     int classes = t->layout->spec.classes;
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
-        MDM_TRY(load_rows(t, views, MDM_TEST, first + done, rows));
+        MDM_TRY(load_rows(t, pictures, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
         mdm_softmax(out.logits, rows, classes, one);
@@ -70,24 +76,25 @@ static mdm_status add_predictions(mdm_trainer *t, mdm_views *views, mdm_network 
     return MDM_OK;
 }
 
-static mdm_status evaluate_pictures(mdm_trainer *t, mdm_store *store, mdm_views *views,
-                                    mdm_network **networks, int count, mdm_score *score) {
-    int64_t total = mdm_store_get_info(store)->test_count, first, mine, hits[2] = {0, 0};
+mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, mdm_network **networks,
+                                 int count, mdm_score *score) {
+    int64_t total = pictures->count, first, mine, hits[2] = {0, 0};
     int classes = t->layout->spec.classes;
-    const int32_t *labels = mdm_store_labels(store, MDM_TEST);
+    const int32_t *labels = mdm_store_labels(pictures->store, pictures->split);
     score->top1 = score->top5 = -1;
     if (total == 0) return MDM_OK;
     mdm_comm_my_slice(t->comm, total, &first, &mine);
     MDM_TRY(plan_slice(t, mine));
+    MDM_TRY(mdm_views_reserve(pictures->views, EVALUATION_ROWS));
     float *sum, *one;
-    MDM_TRY(MDM_ALLOCATE(sum, (mine + EVALUATION_ROWS) * (long long)classes, "test predictions"));
+    MDM_TRY(MDM_ALLOCATE(sum, (mine + EVALUATION_ROWS) * (long long)classes, "predictions"));
     one = sum + (size_t)mine * (size_t)classes;
     mdm_status status = MDM_OK;
     for (int n = 0; status == MDM_OK && n < count;
          n++) /* networks outside: their weights are laid out once */
-        status = add_predictions(t, views, networks[n], first, mine, sum, one);
+        status = add_predictions(t, pictures, networks[n], first, mine, sum, one);
     for (int64_t i = 0; status == MDM_OK && i < mine; i++)
-        count_hits(sum + i * classes, classes, labels[first + i], hits);
+        count_hits(sum + i * classes, classes, labels[sample_at(pictures, first + i)], hits);
     free(sum);
     MDM_TRY(status);
     MDM_TRY(mdm_comm_all_reduce(t->comm, hits, 2, MDM_INT64, MDM_SUM));
@@ -97,12 +104,6 @@ static mdm_status evaluate_pictures(mdm_trainer *t, mdm_store *store, mdm_views 
 }
 
 mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count, mdm_score *score) {
-    return evaluate_pictures(t, t->store, t->views, networks, count, score);
-}
-
-mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **networks, int count, mdm_score *score) {
-    score->top1 = score->top5 = -1;
-    if (!t->validation) return MDM_OK;
-    MDM_TRY(mdm_views_reserve(t->validation_views, EVALUATION_ROWS));
-    return evaluate_pictures(t, t->validation, t->validation_views, networks, count, score);
+    mdm_pictures test = {t->store, t->views, MDM_TEST, NULL, t->data->test_count};
+    return mdm_evaluate_pictures(t, &test, networks, count, score);
 }

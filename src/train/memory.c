@@ -12,8 +12,8 @@ typedef struct need {
 
 /* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
 static double slice_rows(const mdm_trainer *t, int batch) {
-    int64_t steps = mdm_step_count(t->data->train_count, batch);
-    return (double)((t->data->train_count / steps + 1) / mdm_comm_size(t->comm) + 1);
+    int64_t steps = mdm_step_count(t->training_count, batch);
+    return (double)((t->training_count / steps + 1) / mdm_comm_size(t->comm) + 1);
 }
 
 static need estimate(const mdm_trainer *t) {

@@ -174,7 +174,10 @@ static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
 mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding, const float *logits) {
     if (mdm_comm_rank(t->comm) != 0 || t->options.dry_run) return MDM_OK;
     int64_t samples = t->data->train_count, d = t->layout->embedding, c = t->layout->spec.classes;
-    mdm_division division = {.epoch = epoch, .samples = samples, .networks = t->network_count};
+    mdm_division division = {.epoch = epoch,
+                             .samples = samples,
+                             .networks = t->network_count,
+                             .held_out = t->training_count < samples ? t->held : NULL};
     for (int n = 0; n < t->network_count; n++) {
         const mdm_opinion *o = &t->opinions[n];
         mdm_division_network *out = &division.network[n];

@@ -6,17 +6,17 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, in
     int64_t start, n, first, count;
     (void)network;
     (void)epoch;
-    mdm_step_range(t->data->train_count, t->steps, step, &start, &n);
+    mdm_step_range(t->training_count, t->steps, step, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < count; i++) samples[i] = samples[count + i] = t->order[start + first + i];
     return 2 * count;
 }
 
 static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
-    int64_t samples = t->data->train_count, ranks = mdm_comm_size(t->comm), most;
+    int64_t samples = t->training_count, ranks = mdm_comm_size(t->comm), most;
     mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, 0,
                                           mdm_view_number(MDM_STAGE_PRETRAIN, network, 0));
-    for (int64_t i = 0; i < samples; i++) t->order[i] = i;
+    for (int64_t i = 0; i < samples; i++) t->order[i] = t->training[i];
     mdm_random_shuffle(&random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.pretrain.batch);
     most = samples / t->steps + 1;
@@ -40,7 +40,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     mdm_outputs out;
     double loss;
     float rate = (float)t->config.pretrain.lr;
-    mdm_step_range(t->data->train_count, t->steps, number, &start, &n);
+    mdm_step_range(t->training_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < 2 * count; i++)
         t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);

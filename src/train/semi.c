@@ -19,7 +19,8 @@ static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *l
                           int64_t *unlabelled) {
     const uint8_t *split = t->opinions[guide_of(t, network)].split;
     *labelled = *unlabelled = 0;
-    for (int64_t i = 0; i < t->data->train_count; i++) {
+    for (int64_t k = 0; k < t->training_count; k++) {
+        int64_t i = t->training[k];
         if (split[i] == MDM_LABELLED)
             t->order[(*labelled)++] = i;
         else if (split[i] == MDM_UNLABELLED)

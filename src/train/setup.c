@@ -12,14 +12,8 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     if (c->device == MDM_CONFIG_DEVICE_CUDA)
         return mdm_fail(MDM_RESOURCE,
                         "device=cuda: this build computes on CPUs only; use device=cpu or auto");
-    if (mdm_config_validation(c, NULL) == MDM_VALIDATION_FRACTION)
-        return mdm_fail(
-            MDM_USAGE,
-            "data.validation=%s: holding out a share is not in this version yet; name a clean data "
-            "set file",
-            c->data.validation);
     if (c->train.patience > 0 && !c->data.validation[0])
-        return mdm_fail(MDM_USAGE, "train.patience=%d needs a clean data.validation to measure on",
+        return mdm_fail(MDM_USAGE, "train.patience=%d needs data.validation to measure on",
                         c->train.patience);
     if (c->train.micro_batch > 0 && c->train.micro_batch < c->train.batch)
         return mdm_fail(MDM_USAGE,
@@ -36,7 +30,8 @@ static mdm_status open_data(mdm_trainer *t) {
     const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
     MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
     t->data = mdm_store_get_info(t->store);
-    if (t->config.data.validation[0]) /* with the training set's shape, classes and normalisation */
+    if (mdm_config_validation(&t->config, NULL) ==
+        MDM_VALIDATION_FILE) /* with the training set's shape, classes and normalisation */
         MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, t->config.data.validation,
                                          MDM_RESIDENT_STREAM, &t->validation));
     MDM_TRY(mdm_config_check_data(&t->config, t->data->train_count, t->data->classes, t->data->height,
@@ -159,8 +154,8 @@ static mdm_status open_folder(mdm_trainer *t) {
 static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(refuse_missing(&t->config, mdm_comm_size(t->comm)));
     MDM_TRY(open_data(t));
-    mdm_status status = MDM_OK;
-    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
+    mdm_status status = mdm_hold_out(t);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
     status = create_networks(t);
@@ -215,9 +210,9 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_views_destroy(t->validation_views);
     mdm_store_close(t->store);
     mdm_store_close(t->validation);
-    void *arrays[] = {t->keep,        t->order,       t->labelled, t->unlabelled, t->pool,
-                      t->sample_list, t->view_list,   t->weights,  t->row_loss,   t->row_label,
-                      t->gradient,    t->permutation, t->next_list};
+    void *arrays[] = {t->keep,        t->order,       t->labelled,  t->unlabelled, t->pool,
+                      t->sample_list, t->view_list,   t->weights,   t->row_loss,   t->row_label,
+                      t->gradient,    t->permutation, t->next_list, t->held,       t->training};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(t);
 }

@@ -62,6 +62,10 @@ typedef struct mdm_trainer {
     mdm_network *networks[MDM_MOST_NETWORKS], *averages[MDM_MOST_NETWORKS], *baseline;
     int network_count;
     mdm_views *views, *validation_views;
+    /* what is trained on */
+    uint8_t *held;          /* [N] 1: held out for validation */
+    int64_t *training;      /* [N] the samples that are not, then those that are */
+    int64_t training_count; /* how many are not */
     /* state of the method */
     uint8_t *keep;   /* [N] 0: removed before warm-up */
     int64_t removed; /* samples to remove at the next division */
@@ -149,10 +153,26 @@ mdm_network *mdm_predicting_network(mdm_trainer *t, int number);
  * embedding [n,D] and logits [n,C]; each may be NULL. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss,
                                                 float *embedding, float *logits);
-/* Collective. Accuracy of the sum of the networks' softmax on the test set, or on the validation set where
- * there is one; negative: there are no pictures to measure on. */
+/* Pictures to measure on: `count` samples of a split, listed in `samples` (NULL: all in their order). */
+typedef struct mdm_pictures {
+    mdm_store *store;
+    mdm_views *views;
+    mdm_split split;
+    const int64_t *samples;
+    int64_t count;
+} mdm_pictures;
+/* Collective. Accuracy of the sum of the networks' softmax on such pictures and their labels; negative: there
+ * are none. */
+MDM_MUST_CHECK mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures,
+                                                mdm_network **networks, int count, mdm_score *score);
+/* The same on the test set. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_test(mdm_trainer *t, mdm_network **networks, int count,
                                             mdm_score *score);
+
+/* validation.c. Chooses the samples that data.validation holds out, the same on every rank: fills t->held and
+ * t->training. */
+MDM_MUST_CHECK mdm_status mdm_hold_out(mdm_trainer *t);
+/* Collective. The same as mdm_evaluate_test on what data.validation names. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **networks, int count,
                                                   mdm_score *score);
 

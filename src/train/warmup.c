@@ -5,12 +5,12 @@
 #include <string.h>
 
 static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
-    int64_t samples = t->data->train_count, most;
+    int64_t samples = t->training_count, most;
     int64_t unused;
     mdm_stage stage = mdm_stage_of(t, t->place.position, &unused);
     mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, 0,
                                           mdm_view_number((int)stage, network, 0));
-    for (int64_t i = 0; i < samples; i++) t->order[i] = i;
+    for (int64_t i = 0; i < samples; i++) t->order[i] = t->training[i];
     mdm_random_shuffle(&random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.train.batch);
     most = samples / t->steps + 1;
@@ -27,7 +27,7 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, in
     int64_t start, n, first, count;
     (void)network;
     (void)epoch;
-    mdm_step_range(t->data->train_count, t->steps, step, &start, &n);
+    mdm_step_range(t->training_count, t->steps, step, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     memcpy(samples, t->order + start + first, sizeof *samples * (size_t)count);
     return count;
@@ -41,7 +41,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     int classes = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
     mdm_outputs out;
-    mdm_step_range(t->data->train_count, t->steps, number, &start, &n);
+    mdm_step_range(t->training_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < count; i++) {
         t->row_label[i] = labels[t->sample_list[i]];

@@ -35,7 +35,7 @@ def wrong_settings_are_refused_with_exit_code_2(work):
 
 def settings_that_this_version_lacks_are_refused_not_ignored(work):
     refuse(work, 4, ["device=cuda"], "device=cuda")
-    refuse(work, 2, ["data.validation"], "data.validation=0.1")
+    refuse(work, 2, ["data.validation"], "data.validation=0.001")
 
 
 def damaged(work, name, change):

@@ -189,6 +189,33 @@ def a_validation_set_chooses_the_best_networks_and_ends_training_in_time(work):
     assert trained == {0, 1, 2, 3}, trained  # warm-up of two, one to compare with, one without gain
 
 
+def a_share_held_out_is_judged_but_never_trained_on(work):
+    """Other pictures in the share change nothing that is learned (with no removal by neighbours); others elsewhere do."""
+    settings = ["data.validation=0.2", "divide.remove_first=0", "divide.remove_step=0", "pretrain.epochs=1", "train.epochs=3"]
+    done = train(work, "share", *settings, ranks=2)
+    assert done.returncode == 0 and "80 of 400" in done.stderr, done.stderr
+    with h5py.File(work.file("share") + "/divisions/epoch-0002.h5") as f:
+        held = f["held_out"][:].astype(bool)
+    with h5py.File(work.data) as f:
+        labels = f["train/labels"][:]
+    assert held.sum() == 80 and all(abs(held[labels == c].sum() - 0.2 * (labels == c).sum()) <= 1 for c in range(8))
+    measured = [e["validation_top1"] for e in events(work, "share") if "validation_top1" in e]
+    assert len(measured) == 3 and all(abs(80 * m - round(80 * m)) < 1e-9 for m in measured), measured
+    with open(work.file("share") + "/summary.json") as f:
+        assert json.load(f)["best_validation_top1"] == max(measured)
+    for name, changed in (("held", np.flatnonzero(held)), ("trained", np.flatnonzero(~held)[:5])):
+        path = work.file(f"other-{name}.h5")
+        shutil.copy(work.data, path)
+        with h5py.File(path, "r+") as f:
+            images = f["train/images"][:]
+            images[changed] = 255 - images[changed]
+            f["train/images"][...] = images
+        done = train(work, f"other-{name}", f"data.train={path}", *settings, ranks=2)
+        assert done.returncode == 0, done.stderr
+        same = read(work, "share", "model-a.safetensors") == read(work, f"other-{name}", "model-a.safetensors")
+        assert same == (name == "held"), name
+
+
 def a_dry_run_writes_nothing(work):
     done = train(work, "dry", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -212,4 +239,5 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       splits_and_losses_do_not_depend_on_the_number_of_ranks, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
-      a_validation_set_chooses_the_best_networks_and_ends_training_in_time, a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])
+      a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
+      a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])

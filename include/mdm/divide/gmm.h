@@ -33,4 +33,7 @@ typedef struct mdm_gmm {
 MDM_MUST_CHECK mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t n,
                                       const mdm_gmm_options *options, mdm_gmm *gmm, float *clean_probability);
 
+/* Not collective. The same for losses [n] that were not fitted; all 1 where the mixture is degenerate. */
+void mdm_gmm_clean_probability(const mdm_gmm *gmm, const float *loss, int64_t n, float *clean_probability);
+
 #endif

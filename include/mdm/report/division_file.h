@@ -2,8 +2,9 @@
  *
  * Groups `a` and `b`, one per network, with loss, clean_probability, ood_score [N] float, split [N] uint8 (0
  * removed, 1 labelled, 2 unlabelled), optionally neighbour [N] int32, similarity [N], embedding [N,D] and
- * logits [N,C] float; attributes gmm_means, gmm_variances, gmm_weights (two numbers each), removed, and a
- * description on everything, so that the file explains itself.
+ * logits [N,C] float; dataset held_out [N] uint8 where a share was held out; attributes gmm_means,
+ * gmm_variances, gmm_weights (two numbers each), removed, and a description on everything, so that the file
+ * explains itself.
  */
 #ifndef MDM_REPORT_DIVISION_FILE_H
 #define MDM_REPORT_DIVISION_FILE_H
@@ -30,8 +31,9 @@ typedef struct mdm_division_network {
 } mdm_division_network;
 
 typedef struct mdm_division {
-    int64_t epoch, samples; /* samples: N */
-    int networks;           /* 1 or 2 */
+    int64_t epoch, samples;  /* samples: N */
+    int networks;            /* 1 or 2 */
+    const uint8_t *held_out; /* [N] 1: not trained on but kept for validation; NULL: none are. Written only */
     mdm_division_network network[MDM_DIVISION_NETWORKS];
     void *memory[MDM_DIVISION_NETWORKS][8]; /* of a division that was read; mdm_division_free() frees it */
 } mdm_division;

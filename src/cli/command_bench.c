@@ -101,7 +101,7 @@ static mdm_status warmup_step(bench *b, void *context) {
     mdm_sce_hard_backward(out.logits, c->label, NULL, rows, CLASSES, 1, 1,
                           1.0f / (float)b->config->train.batch, c->gradient);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
-    MDM_TRY(mdm_comm_reduce_wait(b->comm));
+    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
     optimizer_step(b);
     return MDM_OK;
 }
@@ -115,7 +115,7 @@ static mdm_status pretrain_step(bench *b, void *context) {
     MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0.5f, 1.0f,
                               out.projection, c->gradient, &loss));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
-    MDM_TRY(mdm_comm_reduce_wait(b->comm));
+    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
     optimizer_step(b);
     return MDM_OK;
 }

@@ -15,8 +15,14 @@ static void *slot(const mdm_executor *executor, int number) {
     return executor->arena + executor->current->slot_offset[number];
 }
 
+/* Of the heads, in host memory. */
 static float *gradient_of(const mdm_executor *executor, mdm_network *network, int tensor) {
     return network->gradient + executor->layout->tensors[tensor].offset;
+}
+
+/* Of the encoder, in the device's memory. */
+static float *encoder_gradient_of(const mdm_executor *executor, mdm_network *network, int tensor) {
+    return network->encoder.gradient + executor->layout->tensors[tensor].offset;
 }
 
 static void sum_columns(const float *matrix, int rows, int columns, float *sums, int accumulate) {
@@ -61,7 +67,7 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
     const float *gamma = network->weights + layout->tensors[layout->projection_gamma].offset;
     float *gamma_gradient = gradient_of(executor, network, layout->projection_gamma);
     float *beta_gradient = gradient_of(executor, network, layout->projection_gamma + 1);
-    double *sums = executor->sums;
+    double *sums = executor->host_sums;
     int64_t total = rows;
     memset(sums, 0, sizeof(double) * 2 * (size_t)columns);
     for (int r = 0; r < rows; r++)
@@ -75,7 +81,7 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
         gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + sums[columns + c] : sums[columns + c]);
     }
     if (executor->current_uses_batch_statistics)
-        MDM_TRY(mdm_executor_sum(executor, sums, 2 * columns, rows, &total));
+        MDM_TRY(mdm_executor_sum_on_host(executor, 2 * columns, rows, &total));
     for (int c = 0; c < columns; c++) {
         double scale = (double)gamma[c] * executor->head_inverse[c], mean = 0, product = 0;
         if (executor->current_uses_batch_statistics && total > 0)
@@ -127,45 +133,39 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
 
 static mdm_status norm_backward(mdm_executor *executor, mdm_network *network, int number, int rows,
                                 int accumulate) {
-    const mdm_layout *layout = executor->layout;
-    const mdm_layer *l = &layout->layers[number];
-    norm_state *s = &executor->norms[number];
+    const mdm_layer *l = &executor->layout->layers[number];
+    mdm_device *device = executor->device;
+    const mdm_norm_values *v = &executor->norms[number];
     mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
     void *gradient = slot(executor, l->gradient);
     const void *other = l->other >= 0 ? slot(executor, l->other) : NULL, *x = buffer(executor, l->input);
-    int padded = mdm_padded_channels(executor->device, l->in_channels);
-    double *sums = executor->sums;
-    int64_t total = rows;
-    memset(sums, 0, sizeof(double) * 2 * (size_t)padded);
-    mdm_norm_relu_backward_sums(executor->device, &shape, gradient, other, x, s->scale, s->shift, s->mean,
-                                s->inverse_deviation, sums, sums + padded);
-    float *gamma_gradient = gradient_of(executor, network, l->weight);
-    float *beta_gradient = gradient_of(executor, network, l->weight + 1);
-    for (int c = 0; c < l->in_channels; c++) {
-        gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + sums[padded + c] : sums[padded + c]);
-        beta_gradient[c] = (float)(accumulate ? beta_gradient[c] + sums[c] : sums[c]);
-    }
-    memset(executor->mean_gradient, 0, sizeof(float) * (size_t)padded);
-    memset(executor->mean_product, 0, sizeof(float) * (size_t)padded);
+    int padded = mdm_padded_channels(device, l->in_channels);
+    double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
+    mdm_device_zero(device, sums, sizeof(double) * 2 * (size_t)padded);
+    mdm_norm_relu_backward_sums(device, &shape, gradient, other, x, v->scale, v->shift, v->mean,
+                                v->inverse_deviation, sums, sums + padded);
+    mdm_norm_gradients(device, l->in_channels, sums, sums + padded, accumulate,
+                       encoder_gradient_of(executor, network, l->weight),
+                       encoder_gradient_of(executor, network, l->weight + 1));
     if (executor->current_uses_batch_statistics) {
-        MDM_TRY(mdm_executor_sum(executor, sums, 2 * padded, rows, &total));
-        double count = (double)(total > 0 ? total : 1) * shape.pixels;
-        for (int c = 0; c < l->in_channels; c++) {
-            executor->mean_gradient[c] = (float)(sums[c] / count);
-            executor->mean_product[c] = (float)(sums[padded + c] / count);
-        }
+        int64_t total;
+        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
+        count = (double)(total > 0 ? total : 1) * shape.pixels;
     }
-    mdm_norm_relu_backward_input(executor->device, &shape, gradient, other, x, s->scale, s->shift, s->mean,
-                                 s->inverse_deviation, executor->mean_gradient, executor->mean_product);
+    mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
+                   executor->mean_product);
+    mdm_norm_relu_backward_input(device, &shape, gradient, other, x, v->scale, v->shift, v->mean,
+                                 v->inverse_deviation, executor->mean_gradient, executor->mean_product);
     return MDM_OK;
 }
 
 static mdm_status convolution_backward(mdm_executor *executor, mdm_network *network, int number, int rows,
                                        const float *images, int accumulate) {
     const mdm_layer *l = &executor->layout->layers[number];
-    float *weight_gradient = gradient_of(executor, network, l->weight);
+    float *weight_gradient = encoder_gradient_of(executor, network, l->weight);
     if (rows == 0) {
-        if (!accumulate) clear_gradient(executor, network, l->weight);
+        size_t bytes = sizeof(float) * (size_t)executor->layout->tensors[l->weight].count;
+        if (!accumulate) mdm_device_zero(executor->device, weight_gradient, bytes);
         return MDM_OK;
     }
     mdm_convolution *convolution = executor->current->convolutions[number];
@@ -182,7 +182,9 @@ static void weightless_backward(mdm_executor *executor, const mdm_layer *l, int 
     void *gradient = slot(executor, l->gradient);
     const void *other = l->other >= 0 ? slot(executor, l->other) : NULL;
     if (l->kind == MDM_LAYER_POOL) {
-        mdm_pool_backward(executor->device, &shape, executor->heads.embedding_gradient, gradient);
+        mdm_pool_backward(executor->device, &shape,
+                          executor->shares_memory ? executor->heads.embedding_gradient : executor->embedding,
+                          gradient);
     } else if (l->kind == MDM_LAYER_ADD_RELU) {
         mdm_add_relu_backward(executor->device, &shape, gradient, other, buffer(executor, l->output),
                               slot(executor, l->input_gradient));
@@ -193,14 +195,32 @@ static void weightless_backward(mdm_executor *executor, const mdm_layer *l, int 
     }
 }
 
+/* Where the device has memory of its own, the encoder's part of [first, end) goes to host memory first, where
+ * the ranks' messages are made. */
+static mdm_status bring_to_host(mdm_executor *executor, mdm_network *network, int64_t first, int64_t end) {
+    int64_t encoder = executor->layout->encoder_count;
+    if (!network->device || first >= encoder) return MDM_OK;
+    return mdm_device_download(executor->device, network->gradient + first, network->encoder.gradient + first,
+                               sizeof(float) * (size_t)((end < encoder ? end : encoder) - first));
+}
+
 /* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
 static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
     int64_t share = executor->layout->weight_count / MOST_BUCKETS,
             size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
+    if (mdm_comm_size(executor->comm) == 1) return MDM_OK;
     if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
+    MDM_TRY(bring_to_host(executor, network, first, *end));
     MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + first, *end - first));
     *end = first;
     return MDM_OK;
+}
+
+mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
+    MDM_TRY(mdm_comm_reduce_wait(executor->comm));
+    if (!network->device || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    return mdm_device_upload(executor->device, network->encoder.gradient, network->gradient,
+                             sizeof(float) * (size_t)executor->layout->encoder_count);
 }
 
 mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
@@ -212,6 +232,12 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
         return mdm_fail(MDM_LOST, "backward of %d rows does not follow their forward pass", rows);
     MDM_TRY(heads_backward(executor, network, rows, embedding_gradient, projection_gradient, logits_gradient,
                            accumulate));
+    if (!executor->shares_memory) {
+        images = executor->images;
+        MDM_TRY(mdm_device_upload(executor->device, executor->embedding, executor->heads.embedding_gradient,
+                                  sizeof(float) * (size_t)rows * (size_t)layout->embedding));
+        network->device_is_newer = 1;
+    }
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
         if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {

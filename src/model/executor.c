@@ -11,25 +11,32 @@ static int widest_layer(const mdm_executor *executor) {
     return mdm_padded_channels(executor->device, widest);
 }
 
+static mdm_status allocate_on_device(mdm_executor *executor, size_t count, size_t size, void **memory) {
+    return mdm_device_allocate(executor->device, count * size, "batch norm state", memory);
+}
+
 static mdm_status allocate_norms(mdm_executor *executor) {
     const mdm_layout *layout = executor->layout;
-    size_t total = 0;
+    size_t total = 0, widest = (size_t)widest_layer(executor);
     for (int i = 0; i < layout->layer_count; i++)
         if (layout->layers[i].kind == MDM_LAYER_NORM_RELU)
             total += 4 * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
     MDM_TRY(MDM_ALLOCATE(executor->norms, layout->layer_count, "batch norm state"));
-    MDM_TRY(MDM_ALLOCATE(executor->norm_memory, total, "batch norm state"));
+    MDM_TRY(allocate_on_device(executor, total, sizeof(float), (void **)&executor->norm_memory));
     float *next = executor->norm_memory;
     for (int i = 0; i < layout->layer_count; i++) {
         if (layout->layers[i].kind != MDM_LAYER_NORM_RELU) continue;
         int channels = mdm_padded_channels(executor->device, layout->layers[i].in_channels);
-        executor->norms[i] = (norm_state){next, next + channels, next + 2 * channels, next + 3 * channels};
+        executor->norms[i] =
+            (mdm_norm_values){next, next + channels, next + 2 * channels, next + 3 * channels};
         next += 4 * channels;
     }
-    int widest = widest_layer(executor);
-    MDM_TRY(MDM_ALLOCATE(executor->mean_gradient, widest, "batch norm state"));
-    MDM_TRY(MDM_ALLOCATE(executor->mean_product, widest, "batch norm state"));
-    MDM_TRY(MDM_ALLOCATE(executor->sums, 2 * widest + 1, "batch norm sums"));
+    MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_gradient));
+    MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_product));
+    MDM_TRY(allocate_on_device(executor, 2 * widest + 1, sizeof(double), (void **)&executor->sums));
+    executor->host_sums = executor->sums;
+    if (!executor->shares_memory)
+        MDM_TRY(MDM_ALLOCATE(executor->host_sums, 2 * widest + 1, "batch norm sums"));
     MDM_TRY(MDM_ALLOCATE(executor->head_mean, layout->spec.projection, "batch norm state"));
     return MDM_ALLOCATE(executor->head_inverse, layout->spec.projection, "batch norm state");
 }
@@ -44,6 +51,7 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     executor->layout = layout;
     executor->precision = precision;
     executor->batchnorm = batchnorm;
+    executor->shares_memory = !mdm_device_get_info(device)->is_cuda;
     mdm_status status = allocate_norms(executor);
     if (status != MDM_OK) {
         mdm_executor_destroy(executor);
@@ -88,12 +96,13 @@ void mdm_executor_destroy(mdm_executor *executor) {
     if (!executor) return;
     mdm_executor_forget_beyond(executor, -1);
     free(executor->plans);
-    free(executor->arena);
     free(executor->norms);
-    free(executor->norm_memory);
-    free(executor->mean_gradient);
-    free(executor->mean_product);
-    free(executor->sums);
+    if (executor->host_sums != executor->sums) free(executor->host_sums);
+    void *on_device[] = {executor->arena,        executor->norm_memory, executor->mean_gradient,
+                         executor->mean_product, executor->sums,        executor->images,
+                         executor->embedding};
+    for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
+        mdm_device_free(executor->device, on_device[i]);
     free(executor->head_mean);
     free(executor->head_inverse);
     free_heads(&executor->heads);
@@ -176,12 +185,33 @@ static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
 
 static mdm_status grow_arena(mdm_executor *executor, size_t bytes) {
     if (bytes <= executor->arena_bytes) return MDM_OK;
-    free(executor->arena);
+    mdm_device_free(executor->device, executor->arena);
     executor->arena = NULL;
     executor->arena_bytes = 0;
-    MDM_TRY(mdm_allocate((void **)&executor->arena, (long long)bytes, 1,
-                         "activations (train.batch, model.width and the number of ranks set their size)"));
+    MDM_TRY(
+        mdm_device_allocate(executor->device, bytes,
+                            "activations (train.batch, model.width and the number of ranks set their size)",
+                            (void **)&executor->arena));
     executor->arena_bytes = bytes;
+    return MDM_OK;
+}
+
+/* What goes in and out of a device with memory of its own. The CPU reads images and writes embeddings where
+ * the caller has them. */
+static mdm_status grow_exchange(mdm_executor *executor, int rows) {
+    const mdm_network_spec *s = &executor->layout->spec;
+    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width,
+           width = (size_t)executor->layout->embedding;
+    if (executor->shares_memory || rows <= executor->device_rows) return MDM_OK;
+    mdm_device_free(executor->device, executor->images);
+    mdm_device_free(executor->device, executor->embedding);
+    executor->images = executor->embedding = NULL;
+    executor->device_rows = 0;
+    MDM_TRY(mdm_device_allocate(executor->device, (size_t)rows * image * sizeof(float), "a step's images",
+                                (void **)&executor->images));
+    MDM_TRY(mdm_device_allocate(executor->device, (size_t)rows * width * sizeof(float), "embeddings",
+                                (void **)&executor->embedding));
+    executor->device_rows = rows;
     return MDM_OK;
 }
 
@@ -205,6 +235,7 @@ mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only)
     MDM_TRY_OR(status, grow_arena(executor, p->bytes), failed);
     if (rows > 0) MDM_TRY_OR(status, create_convolutions(executor, p), failed);
     MDM_TRY_OR(status, grow_heads(executor, rows > 0 ? rows : 1), failed);
+    MDM_TRY_OR(status, grow_exchange(executor, rows), failed);
     executor->plans[executor->plan_count++] = p;
     return MDM_OK;
 failed:
@@ -212,7 +243,8 @@ failed:
     return status;
 }
 
-mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int rows, int64_t *total) {
+mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows, int64_t *total) {
+    double *sums = executor->host_sums;
     sums[count] = rows;
     if (executor->batchnorm == MDM_BATCHNORM_SYNC)
         MDM_TRY(mdm_comm_all_reduce(executor->comm, sums, count + 1, MDM_DOUBLE, MDM_SUM));
@@ -220,9 +252,20 @@ mdm_status mdm_executor_sum(mdm_executor *executor, double *sums, int count, int
     return MDM_OK;
 }
 
+mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total) {
+    size_t bytes = sizeof(double) * (size_t)count;
+    *total = rows;
+    if (executor->shares_memory) return mdm_executor_sum_on_host(executor, count, rows, total);
+    if (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
+    MDM_TRY(mdm_executor_sum_on_host(executor, count, rows, total));
+    return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
+}
+
 mdm_status mdm_executor_agree_statistics(mdm_executor *executor, mdm_network *network) {
     int ranks = mdm_comm_size(executor->comm);
     if (executor->batchnorm != MDM_BATCHNORM_LOCAL || ranks == 1) return MDM_OK;
+    MDM_TRY(mdm_network_fetch(network));
     MDM_TRY(mdm_comm_all_reduce(executor->comm, network->statistics, executor->layout->statistic_count,
                                 MDM_FLOAT, MDM_SUM));
     for (int64_t i = 0; i < executor->layout->statistic_count; i++) network->statistics[i] /= (float)ranks;

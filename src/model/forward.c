@@ -1,9 +1,7 @@
 /* Forward: walks the table of layers, then the heads. */
 #include "executor.h"
-#include <math.h>
+#include "mdm/device/formulas.h"
 #include <string.h>
-
-static const float norm_epsilon = 1e-5f, norm_momentum = 0.1f; /* PyTorch's defaults, the reference's */
 
 static void *buffer(const mdm_executor *executor, int number) {
     return executor->arena + executor->current->buffer_offset[number];
@@ -14,65 +12,37 @@ typedef struct norm_mode {
     int batch, track, keep;
 } norm_mode;
 
-/* Mean and variance from sums over `count` values, and the running ones moved by them (variance unbiased, as
- * PyTorch). */
-static void statistics_from_sums(const double *sums, int channels, int stride, double count, int track,
-                                 float *mean, float *inverse, float *running_mean, float *running_variance) {
-    for (int c = 0; c < channels; c++) {
-        double m = sums[c] / count, v = sums[stride + c] / count - m * m;
-        if (v < 0) v = 0;
-        mean[c] = (float)m;
-        inverse[c] = (float)(1.0 / sqrt(v + norm_epsilon));
-        if (!track) continue;
-        double unbiased = count > 1 ? v * count / (count - 1) : v;
-        running_mean[c] += norm_momentum * ((float)m - running_mean[c]);
-        running_variance[c] += norm_momentum * ((float)unbiased - running_variance[c]);
-    }
-}
-
-static void statistics_from_running(int channels, const float *running_mean, const float *running_variance,
-                                    float *mean, float *inverse) {
-    for (int c = 0; c < channels; c++) {
-        mean[c] = running_mean[c];
-        inverse[c] = (float)(1.0 / sqrt((double)running_variance[c] + norm_epsilon));
-    }
-}
-
 static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int number, int rows,
                                norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = &layout->layers[number];
-    norm_state *state = &executor->norms[number];
+    mdm_device *device = executor->device;
+    const mdm_norm_values *values = &executor->norms[number];
     mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
     void *x = buffer(executor, l->input);
     const void *residual = l->residual >= 0 ? buffer(executor, l->residual) : NULL;
-    float *running_mean = network->statistics + layout->tensors[l->running].offset;
-    float *running_variance = network->statistics + layout->tensors[l->running + 1].offset;
-    const float *gamma = network->weights + layout->tensors[l->weight].offset;
-    const float *beta = network->weights + layout->tensors[l->weight + 1].offset;
-    int padded = mdm_padded_channels(executor->device, l->in_channels);
+    float *running_mean = network->encoder.statistics + layout->tensors[l->running].offset;
+    float *running_variance = network->encoder.statistics + layout->tensors[l->running + 1].offset;
+    const float *gamma = network->encoder.weights + layout->tensors[l->weight].offset;
+    const float *beta = network->encoder.weights + layout->tensors[l->weight + 1].offset;
+    int padded = mdm_padded_channels(device, l->in_channels);
+    double *sums = executor->sums;
     if (mode.batch || (mode.keep && residual)) {
-        memset(executor->sums, 0, sizeof(double) * 2 * (size_t)padded);
-        mdm_norm_statistics(executor->device, &shape, x, residual, executor->sums, executor->sums + padded);
+        mdm_device_zero(device, sums, sizeof(double) * 2 * (size_t)padded);
+        mdm_norm_statistics(device, &shape, x, residual, sums, sums + padded);
         residual = NULL; /* x holds the sum now */
     }
     if (mode.batch) {
         int64_t total;
-        MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * padded, rows, &total));
+        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
         if (total > 0)
-            statistics_from_sums(executor->sums, l->in_channels, padded, (double)total * shape.pixels,
-                                 mode.track, state->mean, state->inverse_deviation, running_mean,
-                                 running_variance);
+            mdm_norm_from_sums(device, l->in_channels, sums, sums + padded, (double)total * shape.pixels,
+                               gamma, beta, mode.track ? running_mean : NULL, running_variance, values);
         executor->current_total = total;
     } else {
-        statistics_from_running(l->in_channels, running_mean, running_variance, state->mean,
-                                state->inverse_deviation);
+        mdm_norm_from_running(device, l->in_channels, running_mean, running_variance, gamma, beta, values);
     }
-    for (int c = 0; c < l->in_channels; c++) {
-        state->scale[c] = gamma[c] * state->inverse_deviation[c];
-        state->shift[c] = beta[c] - state->mean[c] * state->scale[c];
-    }
-    mdm_norm_relu_forward(executor->device, &shape, x, residual, state->scale, state->shift,
+    mdm_norm_relu_forward(device, &shape, x, residual, values->scale, values->shift,
                           buffer(executor, l->output));
     return MDM_OK;
 }
@@ -103,20 +73,24 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
     const float *beta = network->weights + layout->tensors[layout->projection_gamma + 1].offset;
     if (mode.batch) {
         int64_t total;
-        memset(executor->sums, 0, sizeof(double) * 2 * (size_t)columns);
+        double *sums = executor->host_sums;
+        memset(sums, 0, sizeof(double) * 2 * (size_t)columns);
         for (int r = 0; r < rows; r++)
             for (int c = 0; c < columns; c++) {
                 double v = h->linear[(size_t)r * columns + c];
-                executor->sums[c] += v;
-                executor->sums[columns + c] += v * v;
+                sums[c] += v;
+                sums[columns + c] += v * v;
             }
-        MDM_TRY(mdm_executor_sum(executor, executor->sums, 2 * columns, rows, &total));
-        if (total > 0)
-            statistics_from_sums(executor->sums, columns, columns, (double)total, mode.track,
-                                 executor->head_mean, executor->head_inverse, running_mean, running_variance);
+        MDM_TRY(mdm_executor_sum_on_host(executor, 2 * columns, rows, &total));
+        for (int c = 0; total > 0 && c < columns; c++)
+            mdm_norm_of_sums(sums[c], sums[columns + c], (double)total, &executor->head_mean[c],
+                             &executor->head_inverse[c], mode.track ? &running_mean[c] : NULL,
+                             &running_variance[c]);
     } else {
-        statistics_from_running(columns, running_mean, running_variance, executor->head_mean,
-                                executor->head_inverse);
+        for (int c = 0; c < columns; c++) {
+            executor->head_mean[c] = running_mean[c];
+            executor->head_inverse[c] = mdm_inverse_deviation(running_variance[c]);
+        }
     }
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++) {
@@ -147,8 +121,9 @@ static mdm_status prepare_weights(mdm_executor *executor, const mdm_network *net
     if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
     for (int i = 0; i < layout->layer_count; i++)
         if (p->convolutions[i])
-            MDM_TRY(mdm_convolution_set_weights(
-                p->convolutions[i], network->weights + layout->tensors[layout->layers[i].weight].offset));
+            MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
+                                                network->encoder.weights +
+                                                    layout->tensors[layout->layers[i].weight].offset));
     p->prepared = network->version;
     return MDM_OK;
 }
@@ -160,13 +135,26 @@ static norm_mode mode_of(const mdm_executor *executor, mdm_pass pass) {
     return mode;
 }
 
+/* Where the device can read the images: a copy in its memory, which backward finds there again. */
+static mdm_status take_images(mdm_executor *executor, int rows, const float **images) {
+    const mdm_network_spec *s = &executor->layout->spec;
+    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
+    if (executor->shares_memory) return MDM_OK;
+    MDM_TRY(
+        mdm_device_upload(executor->device, executor->images, *images, sizeof(float) * (size_t)rows * image));
+    *images = executor->images;
+    return MDM_OK;
+}
+
 mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
                                 mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
     norm_mode mode = mode_of(executor, pass);
     executor->current = mdm_executor_find_plan(executor, rows, !mode.keep);
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
+    MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(prepare_weights(executor, network));
+    MDM_TRY(take_images(executor, rows, &images));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = rows;
     for (int i = 0; i < layout->layer_count; i++) {
@@ -181,7 +169,7 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
             mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
             mdm_pool_forward(executor->device, &shape, buffer(executor, l->input),
                              l->residual >= 0 ? buffer(executor, l->residual) : NULL,
-                             executor->heads.embedding);
+                             executor->shares_memory ? executor->heads.embedding : executor->embedding);
         } else if (l->kind == MDM_LAYER_ADD_RELU) {
             mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
             mdm_add_relu_forward(executor->device, &shape, buffer(executor, l->input),
@@ -191,6 +179,11 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
             mdm_max_pool_forward(executor->device, &shape, buffer(executor, l->input),
                                  buffer(executor, l->output));
         }
+    }
+    if (network->device) {
+        if (mode.batch && mode.track) network->device_is_newer = 1; /* its running statistics moved */
+        MDM_TRY(mdm_device_download(executor->device, executor->heads.embedding, executor->embedding,
+                                    sizeof(float) * (size_t)rows * (size_t)layout->embedding));
     }
     MDM_TRY(heads_forward(executor, network, rows, mode));
     *outputs = (mdm_outputs){executor->heads.embedding, executor->heads.projection, executor->heads.logits};

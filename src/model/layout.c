@@ -283,6 +283,7 @@ static void place_tensors(mdm_layout *l) {
         if (t->role == MDM_TENSOR_ENCODER) l->encoder_count = l->weight_count;
         if (t->role != MDM_TENSOR_STATISTIC) l->weight_count_tensors++;
     }
+    l->encoder_statistic_count = l->tensors[l->projection_running].offset; /* the head's come last */
 }
 
 static mdm_status check_spec(const mdm_network_spec *s, const architecture **found) {

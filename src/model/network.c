@@ -1,6 +1,7 @@
 /* The values of one network: fresh weights, copies, the momentum step. */
 #include "mdm/model/network.h"
 #include "mdm/base/random.h"
+#include "mdm/device/formulas.h"
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -12,8 +13,13 @@ static const double pi = 3.14159265358979323846;
  */
 static atomic_ullong next_version = 1;
 
-void mdm_network_touch(mdm_network *network) {
+static void renew(mdm_network *network) {
     network->version = atomic_fetch_add(&next_version, 1);
+}
+
+void mdm_network_touch(mdm_network *network) {
+    network->host_is_newer = 1;
+    renew(network);
 }
 
 static int ends_with(const char *text, const char *end) {
@@ -67,6 +73,10 @@ mdm_status mdm_network_create(const mdm_layout *layout, uint64_t seed, int numbe
     MDM_TRY_OR(status, MDM_ALLOCATE(network->velocity, layout->weight_count, "momentum"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(network->statistics, layout->statistic_count, "running statistics"),
                failed);
+    network->encoder.weights = network->weights;
+    network->encoder.gradient = network->gradient;
+    network->encoder.velocity = network->velocity;
+    network->encoder.statistics = network->statistics;
     draw_weights(network, seed, number);
     mdm_network_touch(network);
     *out = network;
@@ -78,6 +88,12 @@ failed:
 
 void mdm_network_destroy(mdm_network *network) {
     if (!network) return;
+    if (network->device) {
+        mdm_device_free(network->device, network->encoder.weights);
+        mdm_device_free(network->device, network->encoder.gradient);
+        mdm_device_free(network->device, network->encoder.velocity);
+        mdm_device_free(network->device, network->encoder.statistics);
+    }
     free(network->weights);
     free(network->gradient);
     free(network->velocity);
@@ -85,10 +101,96 @@ void mdm_network_destroy(mdm_network *network) {
     free(network);
 }
 
-void mdm_network_copy(mdm_network *to, const mdm_network *from) {
+/* The encoder's arrays, twice, with their sizes in bytes. */
+typedef struct home {
+    float *host, **on_device;
+    size_t bytes;
+} home;
+
+enum { HOMES = 4 };
+
+static void list_homes(mdm_network *network, home *homes) {
+    size_t weights = sizeof(float) * (size_t)network->layout->encoder_count;
+    size_t statistics = sizeof(float) * (size_t)network->layout->encoder_statistic_count;
+    homes[0] = (home){network->weights, &network->encoder.weights, weights};
+    homes[1] = (home){network->velocity, &network->encoder.velocity, weights};
+    homes[2] = (home){network->statistics, &network->encoder.statistics, statistics};
+    homes[3] = (home){network->gradient, &network->encoder.gradient, weights};
+}
+
+mdm_status mdm_network_fetch(mdm_network *network) {
+    home homes[HOMES];
+    if (!network->device || !network->device_is_newer) return MDM_OK;
+    if (network->host_is_newer)
+        return mdm_fail(MDM_LOST, "a network was changed by hand without its values of the device");
+    list_homes(network, homes);
+    for (int i = 0; i < HOMES; i++)
+        MDM_TRY(mdm_device_download(network->device, homes[i].host, *homes[i].on_device, homes[i].bytes));
+    network->device_is_newer = 0;
+    return MDM_OK;
+}
+
+/* From here on the encoder's values are on the device: freed there whatever fails. */
+static mdm_status settle(mdm_network *network, mdm_device *device, home *homes) {
+    for (int i = 0; i < HOMES; i++) *homes[i].on_device = NULL;
+    network->device = device;
+    for (int i = 0; i < HOMES; i++) {
+        MDM_TRY(mdm_device_allocate(device, homes[i].bytes,
+                                    "a network (model.width, model.networks and model.ema set its size)",
+                                    (void **)homes[i].on_device));
+    }
+    network->host_is_newer = 1;
+    return MDM_OK;
+}
+
+mdm_status mdm_network_send(mdm_network *network, mdm_device *device) {
+    home homes[HOMES];
+    if (!mdm_device_get_info(device)->is_cuda) return MDM_OK;
+    list_homes(network, homes);
+    if (!network->device) MDM_TRY(settle(network, device, homes));
+    if (network->device != device)
+        return mdm_fail(MDM_LOST, "a network cannot be computed with on two devices");
+    if (!network->host_is_newer) return MDM_OK;
+    if (network->device_is_newer)
+        return mdm_fail(MDM_LOST, "a network was changed by hand without its values of the device");
+    for (int i = 0; i < HOMES - 1; i++) /* not the gradient: it is never made by hand */
+        MDM_TRY(mdm_device_upload(device, *homes[i].on_device, homes[i].host, homes[i].bytes));
+    network->host_is_newer = 0;
+    return MDM_OK;
+}
+
+mdm_status mdm_network_copy(mdm_network *to, mdm_network *from) {
+    MDM_TRY(mdm_network_fetch(from));
+    MDM_TRY(mdm_network_fetch(to)); /* its momentum stays */
     memcpy(to->weights, from->weights, (size_t)from->layout->weight_count * sizeof(float));
     memcpy(to->statistics, from->statistics, (size_t)from->layout->statistic_count * sizeof(float));
     mdm_network_touch(to);
+    return MDM_OK;
+}
+
+mdm_status mdm_network_clear_velocity(mdm_network *network) {
+    MDM_TRY(mdm_network_fetch(network));
+    memset(network->velocity, 0, sizeof(float) * (size_t)network->layout->weight_count);
+    mdm_network_touch(network);
+    return MDM_OK;
+}
+
+void mdm_network_clear_gradient(mdm_network *network) {
+    int64_t encoder = network->layout->encoder_count;
+    if (network->device) {
+        mdm_device_zero(network->device, network->encoder.gradient, sizeof(float) * (size_t)encoder);
+        memset(network->gradient + encoder, 0,
+               sizeof(float) * (size_t)(network->layout->weight_count - encoder));
+    } else {
+        memset(network->gradient, 0, sizeof(float) * (size_t)network->layout->weight_count);
+    }
+}
+
+/* The heads of a network whose encoder is on a device with memory of its own. */
+static void step_on_host(float *weights, const float *gradient, float *velocity, int64_t count, float rate,
+                         float momentum, float weight_decay) {
+    for (int64_t i = 0; i < count; i++)
+        mdm_sgd_of(&weights[i], gradient[i], &velocity[i], rate, momentum, weight_decay);
 }
 
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
@@ -103,23 +205,46 @@ void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float
     } parts[3] = {{MDM_STEP_ENCODER, 0, classifier, rate_encoder},
                   {MDM_STEP_CLASSIFIER, classifier, projection, rate_heads},
                   {MDM_STEP_PROJECTION, projection, layout->weight_count, rate_heads}};
-    for (int i = 0; i < 3; i++)
-        if (roles & parts[i].role)
-            mdm_sgd_step(device, network->weights + parts[i].first, network->gradient + parts[i].first,
-                         network->velocity + parts[i].first, parts[i].end - parts[i].first, parts[i].rate,
-                         momentum, weight_decay);
-    mdm_network_touch(network);
+    for (int i = 0; i < 3; i++) {
+        int64_t first = parts[i].first, count = parts[i].end - first;
+        if (!(roles & parts[i].role)) continue;
+        if (i == 0)
+            mdm_sgd_step(device, network->encoder.weights, network->encoder.gradient,
+                         network->encoder.velocity, count, parts[i].rate, momentum, weight_decay);
+        else if (network->device)
+            step_on_host(network->weights + first, network->gradient + first, network->velocity + first,
+                         count, parts[i].rate, momentum, weight_decay);
+        else
+            mdm_sgd_step(device, network->weights + first, network->gradient + first,
+                         network->velocity + first, count, parts[i].rate, momentum, weight_decay);
+    }
+    network->device_is_newer = network->device != NULL;
+    renew(network);
 }
 
 static void average_array(float *average, const float *values, int64_t count, float decay) {
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) average[i] += (1.0f - decay) * (values[i] - average[i]);
+    for (int64_t i = 0; i < count; i++) mdm_average_of(&average[i], values[i], decay);
 }
 
-void mdm_network_average(mdm_network *average, const mdm_network *network, float decay) {
-    average_array(average->weights, network->weights, network->layout->weight_count, decay);
-    average_array(average->statistics, network->statistics, network->layout->statistic_count, decay);
-    mdm_network_touch(average);
+mdm_status mdm_network_average(mdm_network *average, mdm_network *network, float decay) {
+    const mdm_layout *l = network->layout;
+    int64_t weights = 0, statistics = 0; /* where the host's part begins */
+    if (network->device) {
+        weights = l->encoder_count;
+        statistics = l->encoder_statistic_count;
+        MDM_TRY(mdm_network_send(network, network->device));
+        MDM_TRY(mdm_network_send(average, network->device));
+        mdm_average_step(network->device, average->encoder.weights, network->encoder.weights, weights, decay);
+        mdm_average_step(network->device, average->encoder.statistics, network->encoder.statistics,
+                         statistics, decay);
+        average->device_is_newer = 1;
+    }
+    average_array(average->weights + weights, network->weights + weights, l->weight_count - weights, decay);
+    average_array(average->statistics + statistics, network->statistics + statistics,
+                  l->statistic_count - statistics, decay);
+    renew(average);
+    return MDM_OK;
 }
 
 int mdm_network_not_finite(const mdm_network *network, const char **tensor) {

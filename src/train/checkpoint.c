@@ -148,8 +148,17 @@ static mdm_status put_state(mdm_trainer *t, mdm_checkpoint_writer *writer) {
     return mdm_checkpoint_put_integer(writer, "metrics_length", mdm_metrics_length(t->metrics));
 }
 
+static mdm_status fetch_networks(mdm_trainer *t) {
+    for (int n = 0; n < t->network_count; n++) {
+        MDM_TRY(mdm_network_fetch(t->networks[n]));
+        if (t->averages[n]) MDM_TRY(mdm_network_fetch(t->averages[n]));
+    }
+    return t->baseline ? mdm_network_fetch(t->baseline) : MDM_OK;
+}
+
 static mdm_status save_on_rank_0(mdm_trainer *t) {
     mdm_checkpoint_writer *writer;
+    MDM_TRY(fetch_networks(t));
     char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
     int inside = t->place.network > 0 || t->place.step > 0;
     if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");

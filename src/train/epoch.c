@@ -93,7 +93,7 @@ static mdm_status check_finite(mdm_trainer *t, mdm_stage stage, int64_t epoch,
     if (isfinite(report->loss)) return MDM_OK;
     const char *tensor = "none";
     mdm_network *network = stage >= MDM_STAGE_BASELINE_CE ? t->baseline : t->networks[t->place.network];
-    mdm_network_not_finite(network, &tensor);
+    if (mdm_network_fetch(network) == MDM_OK) mdm_network_not_finite(network, &tensor);
     return mdm_fail(
         MDM_NUMERIC,
         "the loss is not finite in %s, epoch %lld, step %lld of network %c (first weights that are not: %s); "
@@ -110,9 +110,9 @@ static mdm_status after_step(mdm_trainer *t) {
     return MDM_OK;
 }
 
-static void average_weights(mdm_trainer *t, int network) {
-    if (t->averages[network])
-        mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
+static mdm_status average_weights(mdm_trainer *t, int network) {
+    if (!t->averages[network]) return MDM_OK;
+    return mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
 }
 
 mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
@@ -145,7 +145,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         list_next_step(t, methods, network, epoch);
         MDM_TRY(methods->step(t, network, epoch, p->step, &report));
         MDM_TRY(check_finite(t, stage, epoch, &report));
-        if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) average_weights(t, network);
+        if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) MDM_TRY(average_weights(t, network));
         add_report(p, &report);
         images += (double)report.images;
         p->step++;

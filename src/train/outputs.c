@@ -123,10 +123,11 @@ mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
     return status;
 }
 
-mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path) {
+mdm_status mdm_write_weights(mdm_trainer *t, mdm_network *network, const char *path) {
     mdm_model_notes notes = {.spec = t->layout->spec};
     memcpy(notes.mean, t->data->mean, sizeof notes.mean);
     memcpy(notes.std, t->data->std, sizeof notes.std);
+    MDM_TRY(mdm_network_fetch(network));
     MDM_TRY(MDM_ALLOCATE(notes.class_names, notes.spec.classes, "class names"));
     int named = 0;
     for (int c = 0; c < notes.spec.classes; c++) {

@@ -53,7 +53,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
                               out.projection, t->gradient, &loss));
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
                                   NULL, 0, 1));
-    MDM_TRY(mdm_comm_reduce_wait(t->comm));
+    MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
     mdm_network_step(t->device, net, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, rate, rate,
                      (float)t->config.pretrain.momentum, (float)t->config.pretrain.weight_decay);
     MDM_TRY(mdm_comm_all_reduce(t->comm, &loss, 1, MDM_DOUBLE, MDM_SUM));

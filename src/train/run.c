@@ -13,8 +13,8 @@ enum { MOST_PLANS = 24 };
 
 static mdm_status begin_training(mdm_trainer *t) {
     for (int n = 0; n < t->network_count; n++) {
-        memset(t->networks[n]->velocity, 0, sizeof(float) * (size_t)t->layout->weight_count);
-        if (t->averages[n]) mdm_network_copy(t->averages[n], t->networks[n]);
+        MDM_TRY(mdm_network_clear_velocity(t->networks[n]));
+        if (t->averages[n]) MDM_TRY(mdm_network_copy(t->averages[n], t->networks[n]));
     }
     return mdm_remove_first(t);
 }
@@ -30,10 +30,10 @@ static mdm_status open_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         if (epoch > 0) return MDM_OK;
         mdm_network *fresh;
         MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, 0, &fresh));
-        mdm_network_copy(t->baseline, fresh);
-        memset(t->baseline->velocity, 0, sizeof(float) * (size_t)t->layout->weight_count);
+        mdm_status status = mdm_network_copy(t->baseline, fresh);
         mdm_network_destroy(fresh);
-        return MDM_OK;
+        MDM_TRY(status);
+        return mdm_network_clear_velocity(t->baseline);
     }
     if (stage != MDM_STAGE_PRETRAIN && epoch == 0) MDM_TRY(begin_training(t));
     if (stage == MDM_STAGE_SEMI && divides_at(t, epoch)) MDM_TRY(mdm_divide(t, epoch));

@@ -319,7 +319,7 @@ static mdm_status mixed_pass(mdm_comm *comm, mdm_executor *executor, mdm_network
                                &parts[MDM_PART_X], &parts[MDM_PART_U]);
     MDM_TRY(balance(comm, b, classes, out.logits, w, balance_part));
     MDM_TRY(mdm_executor_backward(executor, network, rows, w->mixed, NULL, NULL, w->logits_gradient, 1, 1));
-    return mdm_comm_reduce_wait(comm);
+    return mdm_executor_reduce_wait(executor, network);
 }
 
 mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
@@ -330,7 +330,7 @@ mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *ne
     int64_t confident;
     if (b->n > w->n)
         return mdm_fail(MDM_LOST, "a step of %lld rows in memory for %lld", (long long)b->n, (long long)w->n);
-    memset(network->gradient, 0, sizeof(float) * (size_t)network->layout->weight_count);
+    mdm_network_clear_gradient(network);
     MDM_TRY(make_targets(executor, network, guesser, o, b, w, &confident));
     MDM_TRY(mix_targets_and_images(comm, b, network->layout->spec.classes, w));
     MDM_TRY(strong_pass(comm, executor, network, o, b, w, sums));

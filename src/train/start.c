@@ -49,6 +49,7 @@ mdm_status mdm_take_initial_weights(mdm_trainer *t) {
     MDM_TRY(mdm_comm_agree(t->comm, mdm_comm_rank(t->comm) == 0 ? load_on_rank_0(t) : MDM_OK));
     for (int n = 0; n < t->network_count; n++) {
         mdm_network *network = t->networks[n];
+        MDM_TRY(mdm_network_fetch(network));
         MDM_TRY(mdm_comm_broadcast(t->comm, network->weights, t->layout->weight_count, MDM_FLOAT, 0));
         MDM_TRY(mdm_comm_broadcast(t->comm, network->statistics, t->layout->statistic_count, MDM_FLOAT, 0));
         mdm_network_touch(network);

@@ -184,7 +184,7 @@ MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
 /* outputs.c */
 MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,
                                              const float *logits);
-MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, const mdm_network *network, const char *path);
+MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, mdm_network *network, const char *path);
 /* Not collective, rank 0: the predicting networks as best-a.safetensors and best-b.safetensors. */
 MDM_MUST_CHECK mdm_status mdm_write_best(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);

@@ -58,7 +58,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
                           1.0f / (float)n, t->gradient);
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
                                   0, 1));
-    MDM_TRY(mdm_comm_reduce_wait(t->comm));
+    MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
     double epochs = t->config.train.epochs;
     mdm_network_step(t->device, net, MDM_STEP_ALL,
                      (float)mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),

@@ -163,6 +163,7 @@ static mdm_status read_tensor(const mdm_safetensors *file, const mdm_tensor_info
 mdm_status mdm_weights_read(mdm_network *network, const char *path) {
     mdm_safetensors *file;
     mdm_status status = MDM_OK;
+    MDM_TRY(mdm_network_fetch(network));
     MDM_TRY(mdm_safetensors_open(path, &file));
     for (int i = 0; status == MDM_OK && i < network->layout->tensor_count; i++)
         status = read_tensor(file, &network->layout->tensors[i], network, path);

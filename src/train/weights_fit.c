@@ -195,6 +195,7 @@ mdm_status mdm_weights_fit_file(mdm_network *network, const char *path, mdm_text
     const mdm_layout *l = network->layout;
     mdm_safetensors *file;
     memset(fit, 0, sizeof *fit);
+    MDM_TRY(mdm_network_fetch(network));
     MDM_TRY(mdm_safetensors_open(path, &file));
     fitting f = {.network = network, .file = file};
     mdm_status status = take_all(&f);

@@ -4,6 +4,7 @@
 #include "golden.h"
 #include "mdm/base/random.h"
 #include "mdm/device/device.h"
+#include "test_device.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,8 +73,7 @@ static void close_setting(setting *s) {
 }
 
 static void *tensor(mdm_device *device, const float *plain, int n, int c, int h, int w) {
-    void *memory = aligned_alloc(64, (mdm_tensor_bytes(device, n, c, h, w, MDM_FP32) + 63) / 64 * 64);
-    assert_non_null(memory);
+    void *memory = test_device_copy(device, NULL, mdm_tensor_bytes(device, n, c, h, w, MDM_FP32));
     assert_int_equal(mdm_tensor_import(device, plain, n, c, h, w, MDM_FP32, memory), MDM_OK);
     return memory;
 }
@@ -84,32 +84,36 @@ static void check(mdm_convolution_shape shape, int winograd, double tolerance) {
     mdm_convolution *convolution;
     open_setting(&s, shape);
     int n = shape.batch, ci = shape.in_channels, co = shape.out_channels, h = shape.height, w = shape.width;
-    assert_int_equal(mdm_device_create_cpu(2, winograd, &device), MDM_OK);
+    device = test_device_open(2, winograd);
     assert_int_equal(mdm_convolution_create(device, &shape, &convolution), MDM_OK);
-    assert_int_equal(mdm_convolution_set_weights(convolution, s.w), MDM_OK);
-    void *x = shape.from_image ? (void *)s.x : tensor(device, s.x, n, ci, h, w);
+    size_t weight_bytes = sizeof(float) * (size_t)s.w_count;
+    float *weights = test_device_copy(device, s.w, weight_bytes);
+    assert_int_equal(mdm_convolution_set_weights(convolution, weights), MDM_OK);
+    void *x = shape.from_image ? test_device_copy(device, s.x, sizeof(float) * (size_t)s.x_count)
+                               : tensor(device, s.x, n, ci, h, w);
     void *y = tensor(device, s.y, n, co, s.out_height, s.out_width);
     void *dy = tensor(device, s.dy, n, co, s.out_height, s.out_width);
     float *result = calloc((size_t)(s.x_count + s.y_count), sizeof(float)), *dw = draw(s.w_count, 5);
-    memcpy(s.dw, dw, sizeof(float) * (size_t)s.w_count); /* gradients are added to what is there */
+    memcpy(s.dw, dw, weight_bytes); /* gradients are added to what is there */
+    float *gradient = test_device_copy(device, dw, weight_bytes);
     if (!shape.add_to_output) memset(s.y, 0, sizeof(float) * (size_t)s.y_count);
     convolve_plainly(&s);
     assert_int_equal(mdm_convolution_forward(convolution, x, y), MDM_OK);
     assert_int_equal(mdm_tensor_export(device, y, n, co, s.out_height, s.out_width, MDM_FP32, result),
                      MDM_OK);
     assert_close(result, s.y, s.y_count, tolerance * 10, tolerance, "output");
-    assert_int_equal(mdm_convolution_backward_weights(convolution, x, dy, dw, 1), MDM_OK);
+    assert_int_equal(mdm_convolution_backward_weights(convolution, x, dy, gradient, 1), MDM_OK);
+    assert_int_equal(mdm_device_download(device, dw, gradient, weight_bytes), MDM_OK);
     assert_close(dw, s.dw, s.w_count, tolerance * 40, tolerance, "gradient of the weights");
     if (!shape.from_image) {
         void *dx = tensor(device, s.x, n, ci, h, w);
         assert_int_equal(mdm_convolution_backward_data(convolution, dy, dx), MDM_OK);
         assert_int_equal(mdm_tensor_export(device, dx, n, ci, h, w, MDM_FP32, result), MDM_OK);
         assert_close(result, s.dx, s.x_count, tolerance * 10, tolerance, "gradient of the input");
-        free(dx);
-        free(x);
+        mdm_device_free(device, dx);
     }
-    free(y);
-    free(dy);
+    void *memories[] = {x, y, dy, weights, gradient};
+    for (int i = 0; i < 5; i++) mdm_device_free(device, memories[i]);
     free(result);
     free(dw);
     mdm_convolution_destroy(convolution);
@@ -138,6 +142,7 @@ static void winograd_convolutions_equal_plain_loops_within_their_rounding(void *
 }
 
 int main(void) {
+    test_device_or_skip();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(direct_convolutions_equal_plain_loops),
         cmocka_unit_test(winograd_convolutions_equal_plain_loops_within_their_rounding),

@@ -5,6 +5,7 @@
 #include "mdm/comm/comm.h"
 #include "mdm/model/executor.h"
 #include "mdm/model/losses.h"
+#include "test_device.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +75,7 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     b->golden = &networks[number];
     golden_use(b->golden->file);
     const mdm_network_spec *s = &b->golden->spec;
-    assert_int_equal(mdm_device_create_cpu(1, 0, &b->device), MDM_OK);
+    b->device = test_device_open(1, 0);
     assert_int_equal(mdm_layout_create(s, &b->layout), MDM_OK);
     assert_int_equal(mdm_network_create(b->layout, 1, 0, &b->network), MDM_OK);
     assert_int_equal(mdm_executor_create(b->device, comm, b->layout, precision, batchnorm, &b->executor),
@@ -154,7 +155,8 @@ static double forward_and_backward(bench *b) {
     assert_int_equal(mdm_executor_backward(b->executor, b->network, (int)b->count, b->images, NULL,
                                            dprojection, dlogits, 0, 1),
                      MDM_OK);
-    assert_int_equal(mdm_comm_reduce_wait(comm), MDM_OK);
+    assert_int_equal(mdm_executor_reduce_wait(b->executor, b->network), MDM_OK);
+    assert_int_equal(mdm_network_fetch(b->network), MDM_OK);
     free(dlogits);
     free(dprojection);
     return loss;
@@ -243,6 +245,7 @@ static void three_optimizer_steps_and_the_evaluation_after_them_are_golden(void 
         }
         assert_close(losses, expected, 3, 2e-3, 2e-3, path);
         free(expected);
+        assert_int_equal(mdm_network_fetch(b.network), MDM_OK);
         expected = golden_values(&b, "after_sgd", 0);
         assert_tensors(&b, b.network->weights, expected, 0, 1e-4, 5e-3);
         free(expected);
@@ -324,6 +327,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(the_gradient_is_the_slope_of_the_loss_in_random_directions),
         cmocka_unit_test(bfloat16_follows_single_precision_within_its_rounding),
     };
+    test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     mdm_comm_finish(comm);

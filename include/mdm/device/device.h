@@ -1,9 +1,13 @@
 /* The operations of a network, behind one header: what the model room computes with.
  *
- * A tensor is a [N,C,H,W] array in the device's own layout (on the CPU: channels in blocks of 8 or 16,
- * [N,C/b,H,W,b], the lanes beyond C kept zero) in single precision or bfloat16; only its size in bytes is
- * known outside. Per-channel arrays are float [C rounded up to the block] with zeros behind C. Images are
- * float [N,C,H,W]. Everything is planned by the *_create functions; the others neither allocate nor compile.
+ * Two backends: the CPU, and CUDA devices, whose memory is their own. Every pointer that an operation on a
+ * device takes is to the memory of that device (mdm_device_allocate) unless it says "host"; on the CPU both
+ * are the same. A tensor is a [N,C,H,W] array in the device's own layout (on the CPU: channels in blocks of 8
+ * or 16, [N,C/b,H,W,b]; on CUDA: [N,H,W,C], C in blocks of 8; the lanes beyond C kept zero) in single
+ * precision or bfloat16; only its size in bytes is known outside. Per-channel arrays are [C rounded up to the
+ * block] with zeros behind C. Images are float [N,C,H,W]. Everything is planned by the *_create functions;
+ * the others neither allocate nor compile. Operations on CUDA are queued, in order; what goes wrong in one
+ * that returns nothing is told by the next that returns a status, at the latest by mdm_device_download.
  */
 #ifndef MDM_DEVICE_DEVICE_H
 #define MDM_DEVICE_DEVICE_H
@@ -13,28 +17,54 @@
 #include <stdint.h>
 
 typedef struct mdm_device mdm_device;
-typedef enum mdm_precision { MDM_FP32, MDM_BF16 } mdm_precision;
+/* TF32 (CUDA only): stored as single precision, products of convolutions rounded to 10 bits of fraction. */
+typedef enum mdm_precision { MDM_FP32, MDM_BF16, MDM_TF32 } mdm_precision;
 
 typedef struct mdm_device_info {
-    char name[128];   /* processor as the system names it */
-    char library[64]; /* "oneDNN 2.6.3" */
+    char name[128];   /* processor or graphics processor as the system names it */
+    char library[64]; /* "oneDNN 2.6.3", "cuDNN 9.19.0, CUDA 13.0" */
     char instructions[32];
-    int threads;       /* worker threads of this rank */
-    int channel_block; /* channels per block of the tensor layout */
-    int has_bf16;      /* bfloat16 arithmetic in hardware */
+    int threads;         /* worker threads of this rank */
+    int channel_block;   /* channels per block of the tensor layout */
+    int has_bf16;        /* bfloat16 arithmetic in hardware */
+    int has_tf32;        /* MDM_TF32 is understood */
+    int is_cuda;         /* memory of its own: host memory must be uploaded and downloaded */
+    size_t memory_bytes; /* CUDA: memory of the device; 0 on the CPU */
 } mdm_device_info;
 
 /* The CPU with `threads` worker threads (>= 1). `winograd` allows the faster convolution algorithm whose
  * rounding error is some ten times larger (about 1e-5 relative); 0 forces direct convolutions. */
 MDM_MUST_CHECK mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **device);
+/* CUDA device `number` (0 is the first that CUDA_VISIBLE_DEVICES leaves). MDM_RESOURCE, saying what is
+ * missing, where the build, the libraries, the driver or the device are not there; such a message names no
+ * remedy of settings, which the caller knows. */
+MDM_MUST_CHECK mdm_status mdm_device_create_cuda(int number, mdm_device **device);
+/* Number of usable CUDA devices, 0 when there are none; `why` (may be NULL) then says why. */
+int mdm_device_count_cuda(char *why, size_t why_size);
+/* What tells a device apart from the others of its host, the same in all processes. */
+enum { MDM_DEVICE_IDENTITY = 16 };
+MDM_MUST_CHECK mdm_status mdm_device_identify_cuda(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);
 void mdm_device_destroy(mdm_device *device);
 const mdm_device_info *mdm_device_get_info(const mdm_device *device);
+
+/* ---- memory of the device ---- */
+
+/* Zeroed memory, or MDM_RESOURCE naming `what`. Released by mdm_device_free. */
+MDM_MUST_CHECK mdm_status mdm_device_allocate(mdm_device *device, size_t bytes, const char *what,
+                                              void **memory);
+void mdm_device_free(mdm_device *device, void *memory);
+/* From host memory, which may be changed again on return; nothing is done where both are the same. */
+MDM_MUST_CHECK mdm_status mdm_device_upload(mdm_device *device, void *memory, const void *host, size_t bytes);
+/* To host memory; waits for all that was queued, and tells what went wrong in it. */
+MDM_MUST_CHECK mdm_status mdm_device_download(mdm_device *device, void *host, const void *memory,
+                                              size_t bytes);
+void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
 
 /* Bytes of a tensor, and channels rounded up to the block. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
                         mdm_precision precision);
 int mdm_padded_channels(const mdm_device *device, int channels);
-/* Between plain float [N,C,H,W] and the device's layout, for tests and inspection. */
+/* Between plain float [N,C,H,W] in host memory and the device's layout, for tests and inspection. */
 MDM_MUST_CHECK mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels,
                                             int height, int width, mdm_precision precision, void *tensor);
 MDM_MUST_CHECK mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int channels,
@@ -51,8 +81,8 @@ typedef struct mdm_convolution_shape {
     int forward_only;
 } mdm_convolution_shape;
 
-/* Weights live as float [out,in,k,k] with the caller; each convolution keeps copies in the layouts its
- * algorithms want. */
+/* Weights live as float [out,in,k,k] in the device's memory with the caller; each convolution keeps copies in
+ * the layouts its algorithms want. */
 MDM_MUST_CHECK mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                                  mdm_convolution **convolution);
 void mdm_convolution_destroy(mdm_convolution *convolution);
@@ -98,6 +128,26 @@ void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shap
                                   const float *mean, const float *inverse_deviation,
                                   const float *mean_gradient, const float *mean_product);
 
+/* What is between the pieces, per channel. Mean and 1 / sqrt(variance + 1e-5) of `count` values from their
+ * sums, then scale = gamma * inverse deviation and shift = beta - mean * scale. The running statistics (NULL:
+ * left alone) are moved a tenth of the way, the variance unbiased, as PyTorch does. gamma, beta and running
+ * [channels]; the rest is padded. */
+typedef struct mdm_norm_values {
+    float *mean, *inverse_deviation, *scale, *shift;
+} mdm_norm_values;
+void mdm_norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
+                        double count, const float *gamma, const float *beta, float *running_mean,
+                        float *running_variance, const mdm_norm_values *values);
+void mdm_norm_from_running(mdm_device *device, int channels, const float *running_mean,
+                           const float *running_variance, const float *gamma, const float *beta,
+                           const mdm_norm_values *values);
+/* beta_gradient = sum, gamma_gradient = product_sum, [channels]; `accumulate` adds. */
+void mdm_norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                        int accumulate, float *gamma_gradient, float *beta_gradient);
+/* mean_gradient = sum / count, mean_product = product_sum / count; zeros for count 0. */
+void mdm_norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                    double count, float *mean_gradient, float *mean_product);
+
 /* y = max(0, a + b); y may be a. */
 void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
                           void *y);
@@ -122,7 +172,7 @@ void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const voi
 void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
                        void *gradient);
 
-/* ---- dense products on plain float matrices, row-major ---- */
+/* ---- dense products on plain float matrices in host memory, row-major ---- */
 /* c [m,n] = a [m,k] * b^T + beta * c with b [n,k]. */
 void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c);
 /* c [m,n] = a [m,k] * b + beta * c with b [k,n]. */
@@ -133,5 +183,7 @@ void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float b
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay);
+/* average += (1 - decay) * (values - average). */
+void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay);
 
 #endif

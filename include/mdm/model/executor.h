@@ -21,7 +21,8 @@ typedef enum mdm_pass {
     MDM_PASS_MIXED     /* batch statistics that leave the running ones alone; backward follows */
 } mdm_pass;
 
-/* Where a forward pass left its results; valid until the next pass of the executor. Rows are this rank's. */
+/* Where a forward pass left its results, in host memory; valid until the next pass of the executor. Rows are
+ * this rank's. */
 typedef struct mdm_outputs {
     const float *embedding; /* [rows, D] */
     const float
@@ -45,20 +46,24 @@ size_t mdm_executor_bytes(const mdm_executor *executor, int rows);
  * backward. */
 void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 
-/* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised. */
+/* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised, in
+ * host memory. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows,
                                                const float *images, mdm_pass pass, mdm_outputs *outputs);
 
 /* Collective. Backward of the latest TRAIN or MIXED pass. Gradients with respect to its outputs, each [rows,
  * ...] or NULL; they are not modified. The weights' gradient is written to, or with `accumulate` added to,
  * network->gradient, as a sum over this rank's rows. With `reduce` buckets of it are handed to
- * mdm_comm_reduce_start as soon as they are complete; the caller then calls mdm_comm_reduce_wait. */
+ * the all-reduce as soon as they are complete; the caller then calls mdm_executor_reduce_wait. */
 MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, int rows,
                                                 const float *images, const float *embedding_gradient,
                                                 const float *projection_gradient,
                                                 const float *logits_gradient, int accumulate, int reduce);
 
-/* The classifier alone, for mixed embeddings: logits [rows, C] = embedding * W^T + b. */
+/* Collective. Waits until network->gradient is summed over all ranks. */
+MDM_MUST_CHECK mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network);
+
+/* The classifier alone, on host memory, for mixed embeddings: logits [rows, C] = embedding * W^T + b. */
 void mdm_classifier_forward(const mdm_network *network, int rows, const float *embedding, float *logits);
 /* Its backward: embedding_gradient [rows, D] is written (may be NULL); the weights' gradient is written or
  * added to. */

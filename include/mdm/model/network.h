@@ -1,4 +1,8 @@
-/* The values of one network: weights, their gradient and momentum, and the running statistics. */
+/* The values of one network: weights, their gradient and momentum, and the running statistics.
+ *
+ * The arrays are in host memory. Where the device has memory of its own, the encoder's part of them has a
+ * second home there, in which training moves it, while the heads stay here: mdm_network_fetch before the
+ * encoder's values are read or written by hand, mdm_network_touch after they were written. */
 #ifndef MDM_MODEL_NETWORK_H
 #define MDM_MODEL_NETWORK_H
 
@@ -10,6 +14,13 @@ typedef struct mdm_network {
     float *weights, *gradient, *velocity; /* [layout->weight_count] */
     float *statistics;                    /* [layout->statistic_count]: running means and variances */
     uint64_t version; /* changes with the weights; how prepared copies know that they are stale */
+    /* The encoder's values where the device computes: [layout->encoder_count], statistics
+     * [layout->encoder_statistic_count]; the arrays above where that is host memory. */
+    struct {
+        float *weights, *gradient, *velocity, *statistics;
+    } encoder;
+    mdm_device *device; /* whose memory the encoder's values are in; NULL: host memory */
+    int host_is_newer, device_is_newer;
 } mdm_network;
 
 /* Fresh weights as PyTorch draws them by default (uniform within 1/sqrt(fan in)), from (seed, network
@@ -17,10 +28,18 @@ typedef struct mdm_network {
 MDM_MUST_CHECK mdm_status mdm_network_create(const mdm_layout *layout, uint64_t seed, int number,
                                              mdm_network **network);
 void mdm_network_destroy(mdm_network *network);
-/* To be called after weights were changed by hand. */
+/* Makes the arrays in host memory hold what the device computed. */
+MDM_MUST_CHECK mdm_status mdm_network_fetch(mdm_network *network);
+/* To be called after weights, momentum or statistics were changed by hand. */
 void mdm_network_touch(mdm_network *network);
+/* Makes the encoder's values on the device those of the host arrays, where these are newer; the first time
+ * this allocates. */
+MDM_MUST_CHECK mdm_status mdm_network_send(mdm_network *network, mdm_device *device);
 /* Copies weights and statistics (not gradient and momentum). */
-void mdm_network_copy(mdm_network *to, const mdm_network *from);
+MDM_MUST_CHECK mdm_status mdm_network_copy(mdm_network *to, mdm_network *from);
+/* Sets the momentum to zero. */
+MDM_MUST_CHECK mdm_status mdm_network_clear_velocity(mdm_network *network);
+void mdm_network_clear_gradient(mdm_network *network);
 
 /* Which tensors a step touches. */
 enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, MDM_STEP_ALL = 7 };
@@ -28,9 +47,11 @@ enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, M
 /* One momentum step with separate rates for the encoder and the heads; `roles` is a sum of MDM_STEP_*. */
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
                       float rate_heads, float momentum, float weight_decay);
-/* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */
-void mdm_network_average(mdm_network *average, const mdm_network *network, float decay);
-/* 0 when every weight and statistic is finite, else 1 with the name of the first tensor that is not. */
+/* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. Both trained or sent
+ * to the same device. */
+MDM_MUST_CHECK mdm_status mdm_network_average(mdm_network *average, mdm_network *network, float decay);
+/* 0 when every weight and statistic is finite, else 1 with the name of the first tensor that is not. To be
+ * called after mdm_network_fetch. */
 int mdm_network_not_finite(const mdm_network *network, const char **tensor);
 
 /* rate * (1 + cos(pi * epoch / epochs)) / 2; `epoch` may be fractional. */

@@ -32,8 +32,9 @@ typedef struct operation {
         scratch; /* destination: what is written, or the gradient read */
 } operation;
 
-struct mdm_convolution {
-    mdm_device *device;
+typedef struct mdm_cpu_convolution {
+    mdm_convolution common;
+    mdm_cpu_device *device;
     mdm_convolution_shape shape;
     operation forward, backward_data, backward_weights;
     dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
@@ -45,23 +46,23 @@ struct mdm_convolution {
     dnnl_memory_t plain_weights;              /* float [out,in,k,k], handle set per call */
     dnnl_primitive_t to_forward, to_backward; /* weight reorders */
     dnnl_primitive_t from_gradient, from_gradient_add; /* weight gradient to the plain layout */
-};
+} mdm_cpu_convolution;
 
-mdm_status mdm_onednn_start(mdm_device *device) {
+mdm_status mdm_onednn_start(mdm_cpu_device *device) {
     const dnnl_version_t *version = dnnl_version();
-    snprintf(device->info.library, sizeof device->info.library, "oneDNN %d.%d.%d", version->major,
-             version->minor, version->patch);
+    snprintf(device->common.info.library, sizeof device->common.info.library, "oneDNN %d.%d.%d",
+             version->major, version->minor, version->patch);
     TRY_DNNL(dnnl_engine_create(&device->engine, dnnl_cpu, 0), "engine");
     TRY_DNNL(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), "stream");
     return MDM_OK;
 }
 
-void mdm_onednn_stop(mdm_device *device) {
+void mdm_onednn_stop(mdm_cpu_device *device) {
     if (device->stream) dnnl_stream_destroy(device->stream);
     if (device->engine) dnnl_engine_destroy(device->engine);
 }
 
-static mdm_status reserve_scratch(mdm_device *device, size_t bytes) {
+static mdm_status reserve_scratch(mdm_cpu_device *device, size_t bytes) {
     if (bytes <= device->scratch_bytes) return MDM_OK;
     free(device->scratch);
     device->scratch = NULL;
@@ -75,8 +76,8 @@ static dnnl_data_type_t data_type(mdm_precision precision) {
     return precision == MDM_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-static dnnl_format_tag_t blocked(const mdm_device *device) {
-    return device->info.channel_block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
+static dnnl_format_tag_t blocked(const mdm_cpu_device *device) {
+    return device->common.info.channel_block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
 }
 
 static mdm_status describe(dnnl_memory_desc_t *desc, int n, int c, int h, int w, dnnl_data_type_t type,
@@ -86,13 +87,13 @@ static mdm_status describe(dnnl_memory_desc_t *desc, int n, int c, int h, int w,
     return MDM_OK;
 }
 
-static mdm_status make_memory(mdm_device *device, const dnnl_memory_desc_t *desc, void *handle,
+static mdm_status make_memory(mdm_cpu_device *device, const dnnl_memory_desc_t *desc, void *handle,
                               dnnl_memory_t *memory) {
     TRY_DNNL(dnnl_memory_create(memory, desc, device->engine, handle), "a memory object");
     return MDM_OK;
 }
 
-static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *from,
+static mdm_status make_reorder(mdm_cpu_device *device, const dnnl_memory_desc_t *from,
                                const dnnl_memory_desc_t *to, int accumulate, dnnl_primitive_t *reorder) {
     dnnl_primitive_desc_t description;
     dnnl_primitive_attr_t attributes;
@@ -115,14 +116,14 @@ static mdm_status make_reorder(mdm_device *device, const dnnl_memory_desc_t *fro
     return MDM_OK;
 }
 
-static mdm_status run_reorder(mdm_device *device, dnnl_primitive_t reorder, dnnl_memory_t from,
+static mdm_status run_reorder(mdm_cpu_device *device, dnnl_primitive_t reorder, dnnl_memory_t from,
                               dnnl_memory_t to) {
     dnnl_exec_arg_t arguments[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
     TRY_DNNL(dnnl_primitive_execute(reorder, device->stream, 2, arguments), "a reorder");
     return MDM_OK;
 }
 
-static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, void *source,
+static mdm_status convert(mdm_cpu_device *device, const dnnl_memory_desc_t *from, void *source,
                           const dnnl_memory_desc_t *to, void *destination) {
     dnnl_primitive_t reorder;
     dnnl_memory_t a, b;
@@ -136,16 +137,18 @@ static mdm_status convert(mdm_device *device, const dnnl_memory_desc_t *from, vo
     return status;
 }
 
-mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
-                             int width, mdm_precision precision, void *tensor) {
+mdm_status mdm_cpu_tensor_import(mdm_device *public_device, const float *plain, int n, int channels,
+                                 int height, int width, mdm_precision precision, void *tensor) {
+    mdm_cpu_device *device = (mdm_cpu_device *)public_device;
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
     MDM_TRY(describe(&to, n, channels, height, width, data_type(precision), blocked(device)));
     return convert(device, &from, (void *)plain, &to, tensor);
 }
 
-mdm_status mdm_tensor_export(mdm_device *device, const void *tensor, int n, int channels, int height,
-                             int width, mdm_precision precision, float *plain) {
+mdm_status mdm_cpu_tensor_export(mdm_device *public_device, const void *tensor, int n, int channels,
+                                 int height, int width, mdm_precision precision, float *plain) {
+    mdm_cpu_device *device = (mdm_cpu_device *)public_device;
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, data_type(precision), blocked(device)));
     MDM_TRY(describe(&to, n, channels, height, width, dnnl_f32, dnnl_nchw));
@@ -172,9 +175,9 @@ typedef struct layouts {
     dnnl_memory_desc_t source, weights, destination;
 } layouts;
 
-static mdm_status finish_operation(mdm_device *device, dnnl_primitive_desc_t description, int weights_query,
-                                   operation *out, layouts *names, dnnl_query_t source_query,
-                                   dnnl_query_t destination_query) {
+static mdm_status finish_operation(mdm_cpu_device *device, dnnl_primitive_desc_t description,
+                                   int weights_query, operation *out, layouts *names,
+                                   dnnl_query_t source_query, dnnl_query_t destination_query) {
     names->source = *dnnl_primitive_desc_query_md(description, source_query, 0);
     names->weights = *dnnl_primitive_desc_query_md(description, (dnnl_query_t)weights_query, 0);
     names->destination = *dnnl_primitive_desc_query_md(description, destination_query, 0);
@@ -201,7 +204,7 @@ typedef struct planning {
     dnnl_primitive_attr_t plain, with_sum;
 } planning;
 
-static mdm_status plan_layouts(mdm_convolution *c, planning *plan) {
+static mdm_status plan_layouts(mdm_cpu_convolution *c, planning *plan) {
     const mdm_convolution_shape *s = &c->shape;
     dnnl_data_type_t type = data_type(s->precision);
     int pad = s->kernel / 2, out_height = (s->height + 2 * pad - s->kernel) / s->stride + 1,
@@ -217,7 +220,7 @@ static mdm_status plan_layouts(mdm_convolution *c, planning *plan) {
     return make_attributes(s->add_to_output, &plan->with_sum);
 }
 
-static mdm_status describe_forward(mdm_convolution *c, const planning *plan, dnnl_alg_kind_t algorithm,
+static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_alg_kind_t algorithm,
                                    dnnl_primitive_desc_t *description) {
     dnnl_convolution_desc_t desc;
     TRY_DNNL(dnnl_convolution_forward_desc_init(
@@ -233,11 +236,11 @@ static mdm_status describe_forward(mdm_convolution *c, const planning *plan, dnn
 
 /* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the
  * reference loops. */
-static dnnl_alg_kind_t choose_algorithm(const mdm_convolution *c) {
+static dnnl_alg_kind_t choose_algorithm(const mdm_cpu_convolution *c) {
     return c->device->winograd && !c->shape.from_image ? dnnl_convolution_auto : dnnl_convolution_direct;
 }
 
-static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
+static mdm_status plan_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
                                layouts *names) {
     dnnl_alg_kind_t algorithm = choose_algorithm(c);
     MDM_TRY(describe_forward(c, plan, algorithm, hint));
@@ -249,7 +252,7 @@ static mdm_status plan_forward(mdm_convolution *c, const planning *plan, dnnl_pr
                             dnnl_query_dst_md);
 }
 
-static mdm_status plan_backward_data(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
+static mdm_status plan_backward_data(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
                                      layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
@@ -265,8 +268,9 @@ static mdm_status plan_backward_data(mdm_convolution *c, const planning *plan, d
     return status;
 }
 
-static mdm_status plan_backward_weights(mdm_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
-                                        const dnnl_memory_desc_t *source, layouts *names) {
+static mdm_status plan_backward_weights(mdm_cpu_convolution *c, const planning *plan,
+                                        dnnl_primitive_desc_t hint, const dnnl_memory_desc_t *source,
+                                        layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
     dnnl_alg_kind_t algorithm = choose_algorithm(c);
@@ -285,7 +289,7 @@ static mdm_status plan_backward_weights(mdm_convolution *c, const planning *plan
 
 /* An image arrives as plain float [N,C,H,W]; where the convolution wants something else, it is reordered
  * first. */
-static mdm_status plan_image(mdm_convolution *c, const dnnl_memory_desc_t *wanted) {
+static mdm_status plan_image(mdm_cpu_convolution *c, const dnnl_memory_desc_t *wanted) {
     dnnl_memory_desc_t plain;
     const mdm_convolution_shape *s = &c->shape;
     MDM_TRY(describe(&plain, s->batch, s->in_channels, s->height, s->width, dnnl_f32, dnnl_nchw));
@@ -296,7 +300,7 @@ static mdm_status plan_image(mdm_convolution *c, const dnnl_memory_desc_t *wante
     return make_reorder(c->device, &plain, wanted, 0, &c->image_reorder);
 }
 
-static mdm_status plan_weights(mdm_convolution *c, const layouts *forward, const layouts *backward,
+static mdm_status plan_weights(mdm_cpu_convolution *c, const layouts *forward, const layouts *backward,
                                const layouts *gradient) {
     dnnl_memory_desc_t plain;
     const mdm_convolution_shape *s = &c->shape;
@@ -314,7 +318,7 @@ static mdm_status plan_weights(mdm_convolution *c, const layouts *forward, const
     return MDM_OK;
 }
 
-static mdm_status plan_all(mdm_convolution *c) {
+static mdm_status plan_all(mdm_cpu_convolution *c) {
     planning plan;
     layouts forward, backward, gradient;
     dnnl_primitive_desc_t hint;
@@ -334,12 +338,13 @@ static mdm_status plan_all(mdm_convolution *c) {
     return plan_weights(c, &forward, &backward, &gradient);
 }
 
-mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
-                                  mdm_convolution **out) {
-    mdm_convolution *c;
+mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                      mdm_convolution **out) {
+    mdm_cpu_convolution *c;
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
-    c->device = device;
+    c->common.operations = device->operations;
+    c->device = (mdm_cpu_device *)device;
     c->shape = *shape;
     /* Whole blocks of channels: with partial ones oneDNN falls back to its reference loops. The lanes beyond
      * are zero. */
@@ -347,10 +352,10 @@ mdm_status mdm_convolution_create(mdm_device *device, const mdm_convolution_shap
     c->out = mdm_padded_channels(device, shape->out_channels);
     mdm_status status = plan_all(c);
     if (status != MDM_OK) {
-        mdm_convolution_destroy(c);
+        mdm_cpu_convolution_destroy(&c->common);
         return status;
     }
-    *out = c;
+    *out = &c->common;
     return MDM_OK;
 }
 
@@ -361,7 +366,8 @@ static void destroy_operation(operation *o) {
         if (memories[i]) dnnl_memory_destroy(memories[i]);
 }
 
-void mdm_convolution_destroy(mdm_convolution *c) {
+void mdm_cpu_convolution_destroy(mdm_convolution *convolution) {
+    mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
     if (!c) return;
     destroy_operation(&c->forward);
     destroy_operation(&c->backward_data);
@@ -379,7 +385,7 @@ void mdm_convolution_destroy(mdm_convolution *c) {
 }
 
 /* Copies between the caller's weights and the padded ones, whose other lanes stay zero. */
-static void pad_weights(mdm_convolution *c, const float *weights) {
+static void pad_weights(mdm_cpu_convolution *c, const float *weights) {
     size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel,
            row = (size_t)c->shape.in_channels * taps;
     memset(c->padded, 0,
@@ -388,7 +394,7 @@ static void pad_weights(mdm_convolution *c, const float *weights) {
         memcpy(c->padded + (size_t)o * (size_t)c->in * taps, weights + (size_t)o * row, sizeof(float) * row);
 }
 
-static void unpad_gradient(const mdm_convolution *c, float *gradient, int accumulate) {
+static void unpad_gradient(const mdm_cpu_convolution *c, float *gradient, int accumulate) {
     size_t taps = (size_t)c->shape.kernel * (size_t)c->shape.kernel,
            row = (size_t)c->shape.in_channels * taps;
     for (int o = 0; o < c->shape.out_channels; o++) {
@@ -398,7 +404,8 @@ static void unpad_gradient(const mdm_convolution *c, float *gradient, int accumu
     }
 }
 
-mdm_status mdm_convolution_set_weights(mdm_convolution *c, const float *weights) {
+mdm_status mdm_cpu_convolution_set_weights(mdm_convolution *convolution, const float *weights) {
+    mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
     if (c->padded) pad_weights(c, weights);
     TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? (void *)c->padded : (void *)weights),
              "weights");
@@ -408,7 +415,7 @@ mdm_status mdm_convolution_set_weights(mdm_convolution *c, const float *weights)
     return MDM_OK;
 }
 
-static mdm_status execute(mdm_convolution *c, operation *o, int source_argument, const void *source,
+static mdm_status execute(mdm_cpu_convolution *c, operation *o, int source_argument, const void *source,
                           int weights_argument, int destination_argument, const void *destination) {
     TRY_DNNL(dnnl_memory_set_data_handle(o->source, (void *)source), "a tensor");
     TRY_DNNL(dnnl_memory_set_data_handle(o->destination, (void *)destination), "a tensor");
@@ -422,7 +429,7 @@ static mdm_status execute(mdm_convolution *c, operation *o, int source_argument,
 }
 
 /* The image as the convolution wants it. */
-static mdm_status lay_image(mdm_convolution *c, const void *input, const void **laid) {
+static mdm_status lay_image(mdm_cpu_convolution *c, const void *input, const void **laid) {
     *laid = input;
     if (!c->image_reorder) return MDM_OK;
     TRY_DNNL(dnnl_memory_set_data_handle(c->plain_image, (void *)input), "an image batch");
@@ -431,19 +438,23 @@ static mdm_status lay_image(mdm_convolution *c, const void *input, const void **
     return MDM_OK;
 }
 
-mdm_status mdm_convolution_forward(mdm_convolution *c, const void *input, void *output) {
+mdm_status mdm_cpu_convolution_forward(mdm_convolution *convolution, const void *input, void *output) {
+    mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
     MDM_TRY(lay_image(c, input, &input));
     return execute(c, &c->forward, DNNL_ARG_SRC, input, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, output);
 }
 
-mdm_status mdm_convolution_backward_data(mdm_convolution *c, const void *output_gradient,
-                                         void *input_gradient) {
+mdm_status mdm_cpu_convolution_backward_data(mdm_convolution *convolution, const void *output_gradient,
+                                             void *input_gradient) {
+    mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
     return execute(c, &c->backward_data, DNNL_ARG_DIFF_SRC, input_gradient, DNNL_ARG_WEIGHTS,
                    DNNL_ARG_DIFF_DST, output_gradient);
 }
 
-mdm_status mdm_convolution_backward_weights(mdm_convolution *c, const void *input,
-                                            const void *output_gradient, float *gradient, int accumulate) {
+mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, const void *input,
+                                                const void *output_gradient, float *gradient,
+                                                int accumulate) {
+    mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
     MDM_TRY(lay_image(c, input, &input));
     MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
                     output_gradient));

@@ -2,7 +2,7 @@
  * operations of them. */
 #include "device.h"
 #include "kernels.h"
-#include <cblas.h>
+#include "mdm/device/formulas.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,54 +36,66 @@ static void read_processor_name(char *name, size_t size) {
     fclose(file);
 }
 
-mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
-    mdm_device *device;
-    *out = NULL;
-    if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
-    MDM_TRY(MDM_ALLOCATE(device, 1, "the CPU device"));
-    omp_set_num_threads(threads); /* oneDNN, OpenBLAS (OpenMP build) and the kernels share one pool */
-    omp_set_dynamic(0);
-    device->winograd = winograd;
-    device->kernels = choose_kernels(&device->info.has_bf16);
-    device->info.threads = threads;
-    device->info.channel_block = device->kernels->block;
-    snprintf(device->info.instructions, sizeof device->info.instructions, "%s",
-             device->kernels->instructions);
-    read_processor_name(device->info.name, sizeof device->info.name);
-    mdm_status status = mdm_onednn_start(device);
-    if (status != MDM_OK) {
-        mdm_device_destroy(device);
-        return status;
-    }
-    *out = device;
-    return MDM_OK;
-}
+static const mdm_device_operations operations;
 
-void mdm_device_destroy(mdm_device *device) {
-    if (!device) return;
+static void destroy(mdm_device *public_device) {
+    mdm_cpu_device *device = (mdm_cpu_device *)public_device;
     mdm_onednn_stop(device);
     free(device->scratch);
     free(device->partial);
     free(device);
 }
 
-const mdm_device_info *mdm_device_get_info(const mdm_device *device) {
-    return &device->info;
+mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
+    mdm_cpu_device *device;
+    *out = NULL;
+    if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
+    MDM_TRY(MDM_ALLOCATE(device, 1, "the CPU device"));
+    omp_set_num_threads(threads); /* oneDNN, OpenBLAS (OpenMP build) and the kernels share one pool */
+    omp_set_dynamic(0);
+    device->common.operations = &operations;
+    device->winograd = winograd;
+    device->kernels = choose_kernels(&device->common.info.has_bf16);
+    device->common.info.threads = threads;
+    device->common.info.channel_block = device->kernels->block;
+    snprintf(device->common.info.instructions, sizeof device->common.info.instructions, "%s",
+             device->kernels->instructions);
+    read_processor_name(device->common.info.name, sizeof device->common.info.name);
+    mdm_status status = mdm_onednn_start(device);
+    if (status != MDM_OK) {
+        destroy(&device->common);
+        return status;
+    }
+    *out = &device->common;
+    return MDM_OK;
 }
 
-int mdm_padded_channels(const mdm_device *device, int channels) {
-    int block = device->info.channel_block;
-    return (channels + block - 1) / block * block;
+static mdm_status allocate(mdm_device *device, size_t bytes, const char *what, void **memory) {
+    (void)device;
+    return mdm_allocate(memory, (long long)bytes, 1, what);
 }
 
-size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
-                        mdm_precision precision) {
-    size_t element = precision == MDM_BF16 ? 2 : 4;
-    return (size_t)n * (size_t)mdm_padded_channels(device, channels) * (size_t)height * (size_t)width *
-           element;
+static void release(mdm_device *device, void *memory) {
+    (void)device;
+    free(memory);
 }
 
-mdm_status mdm_device_reserve_partial(mdm_device *device, size_t doubles) {
+static mdm_status upload(mdm_device *device, void *memory, const void *host, size_t bytes) {
+    (void)device;
+    if (memory != host && bytes > 0) memcpy(memory, host, bytes);
+    return MDM_OK;
+}
+
+static mdm_status download(mdm_device *device, void *host, const void *memory, size_t bytes) {
+    return upload(device, host, memory, bytes);
+}
+
+static void zero(mdm_device *device, void *memory, size_t bytes) {
+    (void)device;
+    if (bytes > 0) memset(memory, 0, bytes);
+}
+
+static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     if (doubles <= device->partial_doubles) return MDM_OK;
     free(device->partial);
     device->partial = NULL;
@@ -93,9 +105,17 @@ mdm_status mdm_device_reserve_partial(mdm_device *device, size_t doubles) {
     return MDM_OK;
 }
 
-mdm_status mdm_device_reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
-    return mdm_device_reserve_partial(device, (size_t)shape->n *
-                                                  (size_t)mdm_padded_channels(device, shape->channels) * 2);
+static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
+    return reserve_partial((mdm_cpu_device *)device,
+                           (size_t)shape->n * (size_t)mdm_padded_channels(device, shape->channels) * 2);
+}
+
+static const mdm_kernels *kernels_of(const mdm_device *device) {
+    return ((const mdm_cpu_device *)device)->kernels;
+}
+
+static double *partial_of(const mdm_device *device) {
+    return ((const mdm_cpu_device *)device)->partial;
 }
 
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
@@ -108,46 +128,46 @@ static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_sh
     return kernel;
 }
 
-void mdm_norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
-                         double *sum, double *square_sum) {
+static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                            double *sum, double *square_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->statistics(&kernel, x, residual, device->partial, sum, square_sum);
+    kernels_of(device)->statistics(&kernel, x, residual, partial_of(device), sum, square_sum);
 }
 
-void mdm_norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
-                           const void *residual, const float *scale, const float *shift, void *y) {
+static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
+                              const void *residual, const float *scale, const float *shift, void *y) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->relu_forward(&kernel, x, residual, scale, shift, y);
+    kernels_of(device)->relu_forward(&kernel, x, residual, scale, shift, y);
 }
 
-void mdm_norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
-                                 const void *other, const void *x, const float *scale, const float *shift,
-                                 const float *mean, const float *inverse_deviation, double *sum,
-                                 double *product_sum) {
+static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                    const void *other, const void *x, const float *scale, const float *shift,
+                                    const float *mean, const float *inverse_deviation, double *sum,
+                                    double *product_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->relu_backward_sums(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
-                                        device->partial, sum, product_sum);
+    kernels_of(device)->relu_backward_sums(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
+                                           partial_of(device), sum, product_sum);
 }
 
-void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
-                                  const void *other, const void *x, const float *scale, const float *shift,
-                                  const float *mean, const float *inverse_deviation,
-                                  const float *mean_gradient, const float *mean_product) {
+static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
+                                     const void *other, const void *x, const float *scale, const float *shift,
+                                     const float *mean, const float *inverse_deviation,
+                                     const float *mean_gradient, const float *mean_product) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->relu_backward_input(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
-                                         mean_gradient, mean_product);
+    kernels_of(device)->relu_backward_input(&kernel, gradient, other, x, scale, shift, mean,
+                                            inverse_deviation, mean_gradient, mean_product);
 }
 
-void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
-                          void *y) {
+static void add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
+                             void *y) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->add_relu_forward(&kernel, a, b, y);
+    kernels_of(device)->add_relu_forward(&kernel, a, b, y);
 }
 
-void mdm_add_relu_backward(mdm_device *device, const mdm_norm_shape *shape, void *gradient, const void *other,
-                           const void *y, void *copy) {
+static void add_relu_backward(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
+                              const void *other, const void *y, void *copy) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->add_relu_backward(&kernel, gradient, other, y, copy);
+    kernels_of(device)->add_relu_backward(&kernel, gradient, other, y, copy);
 }
 
 static mdm_kernel_shape max_pool_kernel_shape(const mdm_device *device, const mdm_max_pool_shape *shape) {
@@ -161,42 +181,111 @@ static mdm_kernel_shape max_pool_kernel_shape(const mdm_device *device, const md
     return kernel;
 }
 
-void mdm_max_pool_forward(mdm_device *device, const mdm_max_pool_shape *shape, const void *x, void *y) {
+static void max_pool_forward(mdm_device *device, const mdm_max_pool_shape *shape, const void *x, void *y) {
     mdm_kernel_shape kernel = max_pool_kernel_shape(device, shape);
-    device->kernels->max_pool_forward(&kernel, x, y);
+    kernels_of(device)->max_pool_forward(&kernel, x, y);
 }
 
-void mdm_max_pool_backward(mdm_device *device, const mdm_max_pool_shape *shape, const void *gradient,
-                           const void *other, const void *x, const void *y, void *x_gradient) {
+static void max_pool_backward(mdm_device *device, const mdm_max_pool_shape *shape, const void *gradient,
+                              const void *other, const void *x, const void *y, void *x_gradient) {
     mdm_kernel_shape kernel = max_pool_kernel_shape(device, shape);
-    device->kernels->max_pool_backward(&kernel, gradient, other, x, y, x_gradient);
+    kernels_of(device)->max_pool_backward(&kernel, gradient, other, x, y, x_gradient);
 }
 
-void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,
-                      float *embedding) {
+static void pool_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,
+                         float *embedding) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->pool_forward(&kernel, x, residual, shape->channels, embedding);
+    kernels_of(device)->pool_forward(&kernel, x, residual, shape->channels, embedding);
 }
 
-void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
-                       void *gradient) {
+static void pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
+                          void *gradient) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    device->kernels->pool_backward(&kernel, embedding_gradient, shape->channels, gradient);
+    kernels_of(device)->pool_backward(&kernel, embedding_gradient, shape->channels, gradient);
 }
 
-void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
-                  float rate, float momentum, float weight_decay) {
-    device->kernels->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
+static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, float rate, float momentum, float weight_decay) {
+    kernels_of(device)->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
-void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a, k, b, k, beta, c, n);
+static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
+                           double count, const float *gamma, const float *beta, float *running_mean,
+                           float *running_variance, const mdm_norm_values *v) {
+    (void)device;
+    for (int c = 0; c < channels; c++) {
+        mdm_norm_of_sums(sum[c], square_sum[c], count, &v->mean[c], &v->inverse_deviation[c],
+                         running_mean ? &running_mean[c] : NULL, running_mean ? &running_variance[c] : NULL);
+        mdm_norm_scale(v->mean[c], v->inverse_deviation[c], gamma[c], beta[c], &v->scale[c], &v->shift[c]);
+    }
 }
 
-void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1.0f, a, k, b, n, beta, c, n);
+static void norm_from_running(mdm_device *device, int channels, const float *running_mean,
+                              const float *running_variance, const float *gamma, const float *beta,
+                              const mdm_norm_values *v) {
+    (void)device;
+    for (int c = 0; c < channels; c++) {
+        v->mean[c] = running_mean[c];
+        v->inverse_deviation[c] = mdm_inverse_deviation(running_variance[c]);
+        mdm_norm_scale(v->mean[c], v->inverse_deviation[c], gamma[c], beta[c], &v->scale[c], &v->shift[c]);
+    }
 }
 
-void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1.0f, a, m, b, n, beta, c, n);
+static void norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                           int accumulate, float *gamma_gradient, float *beta_gradient) {
+    (void)device;
+    for (int c = 0; c < channels; c++) {
+        gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + product_sum[c] : product_sum[c]);
+        beta_gradient[c] = (float)(accumulate ? beta_gradient[c] + sum[c] : sum[c]);
+    }
 }
+
+static void norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                       double count, float *mean_gradient, float *mean_product) {
+    (void)device;
+    for (int c = 0; c < channels; c++) {
+        mean_gradient[c] = count > 0 ? (float)(sum[c] / count) : 0.0f;
+        mean_product[c] = count > 0 ? (float)(product_sum[c] / count) : 0.0f;
+    }
+}
+
+static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
+                         float decay) {
+    (void)device;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) mdm_average_of(&average[i], values[i], decay);
+}
+
+static const mdm_device_operations operations = {
+    .destroy = destroy,
+    .allocate = allocate,
+    .release = release,
+    .upload = upload,
+    .download = download,
+    .zero = zero,
+    .tensor_import = mdm_cpu_tensor_import,
+    .tensor_export = mdm_cpu_tensor_export,
+    .convolution_create = mdm_cpu_convolution_create,
+    .convolution_destroy = mdm_cpu_convolution_destroy,
+    .convolution_set_weights = mdm_cpu_convolution_set_weights,
+    .convolution_forward = mdm_cpu_convolution_forward,
+    .convolution_backward_data = mdm_cpu_convolution_backward_data,
+    .convolution_backward_weights = mdm_cpu_convolution_backward_weights,
+    .reserve_norm = reserve_norm,
+    .norm_statistics = norm_statistics,
+    .norm_relu_forward = norm_relu_forward,
+    .norm_relu_backward_sums = norm_relu_backward_sums,
+    .norm_relu_backward_input = norm_relu_backward_input,
+    .norm_from_sums = norm_from_sums,
+    .norm_from_running = norm_from_running,
+    .norm_gradients = norm_gradients,
+    .norm_means = norm_means,
+    .add_relu_forward = add_relu_forward,
+    .add_relu_backward = add_relu_backward,
+    .max_pool_forward = max_pool_forward,
+    .max_pool_backward = max_pool_backward,
+    .pool_forward = pool_forward,
+    .pool_backward = pool_backward,
+    .sgd_step = sgd_step,
+    .average_step = average_step,
+};

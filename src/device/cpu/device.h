@@ -2,12 +2,12 @@
 #ifndef MDM_DEVICE_CPU_DEVICE_H
 #define MDM_DEVICE_CPU_DEVICE_H
 
+#include "../operations.h"
 #include "kernels.h"
-#include "mdm/device/device.h"
 #include <dnnl.h>
 
-struct mdm_device {
-    mdm_device_info info;
+typedef struct mdm_cpu_device {
+    mdm_device common;
     const mdm_kernels *kernels;
     int winograd;
     dnnl_engine_t engine;
@@ -16,10 +16,24 @@ struct mdm_device {
     size_t scratch_bytes;
     double *partial; /* sums of each picture and channel block */
     size_t partial_doubles;
-};
+} mdm_cpu_device;
 
-MDM_MUST_CHECK mdm_status mdm_onednn_start(mdm_device *device);
-void mdm_onednn_stop(mdm_device *device);
-MDM_MUST_CHECK mdm_status mdm_device_reserve_partial(mdm_device *device, size_t doubles);
+MDM_MUST_CHECK mdm_status mdm_onednn_start(mdm_cpu_device *device);
+void mdm_onednn_stop(mdm_cpu_device *device);
+
+/* convolution.c: the operations' entries. */
+mdm_status mdm_cpu_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
+                                 int width, mdm_precision precision, void *tensor);
+mdm_status mdm_cpu_tensor_export(mdm_device *device, const void *tensor, int n, int channels, int height,
+                                 int width, mdm_precision precision, float *plain);
+mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                      mdm_convolution **convolution);
+void mdm_cpu_convolution_destroy(mdm_convolution *convolution);
+mdm_status mdm_cpu_convolution_set_weights(mdm_convolution *convolution, const float *weights);
+mdm_status mdm_cpu_convolution_forward(mdm_convolution *convolution, const void *input, void *output);
+mdm_status mdm_cpu_convolution_backward_data(mdm_convolution *convolution, const void *output_gradient,
+                                             void *input_gradient);
+mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, const void *input,
+                                                const void *output_gradient, float *gradient, int accumulate);
 
 #endif

@@ -1,0 +1,70 @@
+/* What stands behind gpu.h in a build without the CUDA toolkit: no devices. */
+#include "gpu.h"
+#include <stdio.h>
+
+static const char reason[] =
+    "this build has no CUDA; build it where the CUDA toolkit 12 or newer and cuDNN 9 "
+    "are found (MDM_CUDA=ON says what is missing)";
+
+int mdm_gpu_count(char *why, size_t why_size) {
+    if (why) snprintf(why, why_size, "%s", reason);
+    return 0;
+}
+
+mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {
+    (void)identity;
+    return mdm_fail(MDM_RESOURCE, "no CUDA device %d: %s", number, reason);
+}
+
+mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
+    (void)info;
+    *gpu = NULL;
+    return mdm_fail(MDM_RESOURCE, "no CUDA device %d: %s", number, reason);
+}
+
+/* Nothing below is reached without a device. */
+void mdm_gpu_close(mdm_gpu *gpu) {
+    (void)gpu;
+}
+
+mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory) {
+    (void)gpu, (void)bytes;
+    *memory = NULL;
+    return mdm_fail(MDM_RESOURCE, "no memory for %s: %s", what, reason);
+}
+
+void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
+    (void)gpu, (void)memory;
+}
+
+mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
+    (void)gpu, (void)memory, (void)host, (void)bytes;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
+    (void)gpu, (void)memory, (void)host, (void)bytes;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
+    (void)gpu, (void)memory, (void)bytes;
+}
+
+mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
+                                    mdm_gpu_plan **plan) {
+    (void)gpu, (void)convolution;
+    *plan = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
+    (void)gpu, (void)plan, (void)x, (void)filter, (void)y;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+#define DEFINE(name, arguments)                                                                              \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
+        (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
+    }
+MDM_GPU_KERNELS(DEFINE, DEFINE)

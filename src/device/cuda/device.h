@@ -1,0 +1,41 @@
+/* Inside of the CUDA device, shared by device.c and convolution.c of this folder. */
+#ifndef MDM_DEVICE_CUDA_DEVICE_H
+#define MDM_DEVICE_CUDA_DEVICE_H
+
+#include "gpu.h"
+
+typedef struct mdm_cuda_device {
+    mdm_device common;
+    mdm_gpu *gpu;
+    double *partial; /* of sums */
+    size_t partial_doubles;
+    /* shared by all convolutions, which run one after another */
+    void *image, *filter_gradient, *sum;
+    size_t image_bytes, filter_gradient_bytes, sum_bytes;
+} mdm_cuda_device;
+
+static inline mdm_cuda_device *mdm_cuda(mdm_device *device) {
+    return (mdm_cuda_device *)device;
+}
+
+/* Blocks for so many threads. */
+static inline uint32_t mdm_blocks_for(size_t threads) {
+    return (uint32_t)((threads + MDM_GPU_THREADS - 1) / MDM_GPU_THREADS);
+}
+
+/* Grows one of the device's buffers. */
+MDM_MUST_CHECK mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
+                                           const char *what);
+
+mdm_status mdm_cuda_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                       mdm_convolution **convolution);
+void mdm_cuda_convolution_destroy(mdm_convolution *convolution);
+mdm_status mdm_cuda_convolution_set_weights(mdm_convolution *convolution, const float *weights);
+mdm_status mdm_cuda_convolution_forward(mdm_convolution *convolution, const void *input, void *output);
+mdm_status mdm_cuda_convolution_backward_data(mdm_convolution *convolution, const void *output_gradient,
+                                              void *input_gradient);
+mdm_status mdm_cuda_convolution_backward_weights(mdm_convolution *convolution, const void *input,
+                                                 const void *output_gradient, float *gradient,
+                                                 int accumulate);
+
+#endif

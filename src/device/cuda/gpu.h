@@ -1,0 +1,61 @@
+/* What the CUDA backend asks of the machine: memory, launches of our kernels, convolutions.
+ *
+ * Two programs' worth of code stand behind it: runtime.c, kernels.cu and convolutions.c for CUDA devices;
+ * and, in the tests, one that runs every thread of every launch on the CPU over memory that only kernels may
+ * touch, so that all of the backend but these files is checked without a device. absent.c is what a build
+ * without the CUDA toolkit has.
+ */
+#ifndef MDM_DEVICE_CUDA_GPU_H
+#define MDM_DEVICE_CUDA_GPU_H
+
+#include "../operations.h"
+#include "kernels.h"
+
+typedef struct mdm_gpu mdm_gpu;
+
+typedef struct mdm_gpu_info {
+    char name[128], library[64], instructions[32];
+    size_t memory_bytes;
+} mdm_gpu_info;
+
+int mdm_gpu_count(char *why, size_t why_size);
+MDM_MUST_CHECK mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);
+MDM_MUST_CHECK mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info);
+void mdm_gpu_close(mdm_gpu *gpu);
+
+/* Zeroed; aligned to 256 bytes. */
+MDM_MUST_CHECK mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory);
+void mdm_gpu_free(mdm_gpu *gpu, void *memory);
+/* Queued; `host` may be changed again on return. */
+MDM_MUST_CHECK mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes);
+/* Waits for everything queued; tells earlier failures. */
+MDM_MUST_CHECK mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes);
+void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes);
+
+/* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */
+#define MDM_GPU_DECLARE(name, arguments)                                                                     \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a);
+MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
+#undef MDM_GPU_DECLARE
+
+/* One pass of a convolution over tensors [N,H,W,C] and a filter [K,R,S,C], channels in whole blocks; 16-byte
+ * aligned. In MDM_BF16 all three are bfloat16, sums in single precision. */
+typedef enum mdm_gpu_pass {
+    MDM_GPU_FORWARD,        /* writes y */
+    MDM_GPU_BACKWARD_DATA,  /* reads y's gradient, writes x's */
+    MDM_GPU_BACKWARD_FILTER /* reads x and y's gradient, writes the filter's */
+} mdm_gpu_pass;
+
+typedef struct mdm_gpu_convolution {
+    mdm_gpu_pass pass;
+    mdm_precision precision;
+    int batch, in, out, height, width, kernel, stride; /* in, out: padded; padding kernel / 2 */
+} mdm_gpu_convolution;
+
+/* Owned by `gpu`, which keeps it for the next convolution of the same kind. May time several ways. */
+typedef struct mdm_gpu_plan mdm_gpu_plan;
+MDM_MUST_CHECK mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
+                                                   mdm_gpu_plan **plan);
+MDM_MUST_CHECK mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y);
+
+#endif

@@ -1,0 +1,652 @@
+/* What every thread of our CUDA kernels does, as inline functions that C can call too: kernels.cu makes
+ * kernels of them, and the tests run all threads of a launch one after another on the CPU.
+ *
+ * Tensors are [N,H,W,C], C in blocks of 8, so a thread moves 8 channels with one or two 16-byte transfers.
+ * Each kernel has a struct of arguments and a function of (arguments, thread); those that sum over a block
+ * have two, before and after the barrier, with the block's shared memory between them.
+ */
+#ifndef MDM_DEVICE_CUDA_KERNELS_H
+#define MDM_DEVICE_CUDA_KERNELS_H
+
+#include "mdm/device/formulas.h"
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MDM_GPU_THREADS = 256,     /* of every block */
+    MDM_GPU_LANES = 8,         /* channels per thread */
+    MDM_GPU_SHARED = 16 * 256, /* doubles of a summing block: 8 channels, two sums */
+    MDM_GPU_RUN = 64,          /* values summed in single precision before going on in double */
+    MDM_GPU_BLOCKS = 528       /* of a sum: 4 on each of 132 multiprocessors */
+};
+
+/* Where a thread stands in its launch. */
+typedef struct mdm_gpu_thread {
+    uint32_t block, thread, block_row; /* blockIdx.x, threadIdx.x, blockIdx.y */
+} mdm_gpu_thread;
+
+typedef struct mdm_lanes {
+    float v[MDM_GPU_LANES];
+} mdm_lanes;
+
+typedef struct __attribute__((aligned(16), may_alias)) mdm_gpu_word {
+    uint32_t part[4];
+} mdm_gpu_word;
+
+typedef union mdm_gpu_bits {
+    float value;
+    uint32_t bits;
+} mdm_gpu_bits;
+
+/* bfloat16 is the upper half of a float; rounding to nearest even, NaN stays NaN. */
+MDM_BOTH uint32_t mdm_bf16_of(float value) {
+    mdm_gpu_bits u;
+    u.value = value;
+    if ((u.bits & 0x7fffffffu) > 0x7f800000u) return (u.bits >> 16) | 0x40u;
+    return (u.bits + 0x7fffu + ((u.bits >> 16) & 1u)) >> 16;
+}
+
+MDM_BOTH float mdm_float_of_bf16(uint32_t half) {
+    mdm_gpu_bits u;
+    u.bits = half << 16;
+    return u.value;
+}
+
+/* Vector number i of a tensor: 8 channels. */
+MDM_BOTH mdm_lanes mdm_load_lanes(const void *tensor, size_t i, int bf16) {
+    mdm_lanes out;
+    const mdm_gpu_word *words = (const mdm_gpu_word *)tensor + (bf16 ? i : 2 * i);
+    mdm_gpu_word first = words[0];
+    if (bf16) {
+        for (int k = 0; k < 4; k++) {
+            out.v[2 * k] = mdm_float_of_bf16(first.part[k] & 0xffffu);
+            out.v[2 * k + 1] = mdm_float_of_bf16(first.part[k] >> 16);
+        }
+    } else {
+        mdm_gpu_word second = words[1];
+        for (int k = 0; k < 4; k++) {
+            mdm_gpu_bits a, b;
+            a.bits = first.part[k];
+            b.bits = second.part[k];
+            out.v[k] = a.value;
+            out.v[4 + k] = b.value;
+        }
+    }
+    return out;
+}
+
+MDM_BOTH void mdm_store_lanes(void *tensor, size_t i, int bf16, mdm_lanes values) {
+    mdm_gpu_word *words = (mdm_gpu_word *)tensor + (bf16 ? i : 2 * i), first, second;
+    if (bf16) {
+        for (int k = 0; k < 4; k++)
+            first.part[k] = mdm_bf16_of(values.v[2 * k]) | (mdm_bf16_of(values.v[2 * k + 1]) << 16);
+        words[0] = first;
+    } else {
+        for (int k = 0; k < 4; k++) {
+            mdm_gpu_bits a, b;
+            a.value = values.v[k];
+            b.value = values.v[4 + k];
+            first.part[k] = a.bits;
+            second.part[k] = b.bits;
+        }
+        words[0] = first;
+        words[1] = second;
+    }
+}
+
+MDM_BOTH mdm_lanes mdm_channel_lanes(const float *channels, uint32_t group) {
+    mdm_lanes out;
+    for (int k = 0; k < MDM_GPU_LANES; k++) out.v[k] = channels[group * MDM_GPU_LANES + (uint32_t)k];
+    return out;
+}
+
+MDM_BOTH mdm_lanes mdm_sum_of_lanes(const void *a, const void *b, size_t i, int bf16) {
+    mdm_lanes out = mdm_load_lanes(a, i, bf16);
+    if (b) {
+        mdm_lanes more = mdm_load_lanes(b, i, bf16);
+        for (int k = 0; k < MDM_GPU_LANES; k++) out.v[k] += more.v[k];
+    }
+    return out;
+}
+
+MDM_BOTH uint32_t mdm_thread_number(mdm_gpu_thread t) {
+    return t.block * MDM_GPU_THREADS + t.thread;
+}
+
+/* ---- one vector per thread ---- */
+
+typedef struct mdm_norm_forward_arguments {
+    const void *x, *residual;
+    void *y;
+    const float *scale, *shift;
+    uint32_t count, groups; /* vectors; vectors per pixel */
+    int bf16, linear;
+} mdm_norm_forward_arguments;
+
+MDM_BOTH void mdm_norm_forward_thread(const mdm_norm_forward_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_lanes x = mdm_sum_of_lanes(a->x, a->residual, i, a->bf16);
+    mdm_lanes scale = mdm_channel_lanes(a->scale, i % a->groups),
+              shift = mdm_channel_lanes(a->shift, i % a->groups);
+    for (int k = 0; k < MDM_GPU_LANES; k++) {
+        float z = x.v[k] * scale.v[k] + shift.v[k];
+        x.v[k] = a->linear || z > 0.0f ? z : 0.0f;
+    }
+    mdm_store_lanes(a->y, i, a->bf16, x);
+}
+
+typedef struct mdm_norm_backward_arguments {
+    void *gradient;
+    const void *other, *x;
+    const float *scale, *shift, *mean, *inverse_deviation, *mean_gradient, *mean_product;
+    uint32_t count, groups;
+    int bf16, linear;
+} mdm_norm_backward_arguments;
+
+MDM_BOTH void mdm_norm_backward_thread(const mdm_norm_backward_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t first = i % a->groups * MDM_GPU_LANES;
+    mdm_lanes g = mdm_sum_of_lanes(a->gradient, a->other, i, a->bf16), x = mdm_load_lanes(a->x, i, a->bf16);
+    for (uint32_t k = 0; k < MDM_GPU_LANES; k++) {
+        uint32_t c = first + k;
+        float dz = a->linear || x.v[k] * a->scale[c] + a->shift[c] > 0.0f ? g.v[k] : 0.0f;
+        float slope = a->inverse_deviation[c] * a->mean_product[c];
+        g.v[k] = a->scale[c] * (dz - a->mean_gradient[c] - (x.v[k] - a->mean[c]) * slope);
+    }
+    mdm_store_lanes(a->gradient, i, a->bf16, g);
+}
+
+/* y = max(0, a + b), or y = a + b. */
+typedef struct mdm_add_arguments {
+    const void *a, *b;
+    void *y;
+    uint32_t count;
+    int bf16, relu;
+} mdm_add_arguments;
+
+MDM_BOTH void mdm_add_thread(const mdm_add_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_lanes v = mdm_sum_of_lanes(a->a, a->b, i, a->bf16);
+    for (int k = 0; k < MDM_GPU_LANES; k++)
+        if (a->relu && !(v.v[k] > 0.0f)) v.v[k] = 0.0f;
+    mdm_store_lanes(a->y, i, a->bf16, v);
+}
+
+typedef struct mdm_add_backward_arguments {
+    void *gradient, *copy;
+    const void *other, *y;
+    uint32_t count;
+    int bf16;
+} mdm_add_backward_arguments;
+
+MDM_BOTH void mdm_add_backward_thread(const mdm_add_backward_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_lanes g = mdm_sum_of_lanes(a->gradient, a->other, i, a->bf16), y = mdm_load_lanes(a->y, i, a->bf16);
+    for (int k = 0; k < MDM_GPU_LANES; k++)
+        if (!(y.v[k] > 0.0f)) g.v[k] = 0.0f;
+    mdm_store_lanes(a->gradient, i, a->bf16, g);
+    mdm_store_lanes(a->copy, i, a->bf16, g);
+}
+
+/* ---- pooling ---- */
+
+/* Vectors are [n][height][width][groups] inside, [n][rows][columns][groups] outside. */
+typedef struct mdm_max_pool_arguments {
+    const void *x, *y, *gradient, *other; /* y, gradient, other: backward */
+    void *out;                            /* forward: y; backward: the gradient of x */
+    uint32_t count, groups;               /* count: vectors of `out` */
+    int height, width, bf16;
+} mdm_max_pool_arguments;
+
+/* A place in an image of vectors. */
+typedef struct mdm_gpu_place {
+    uint32_t n, group;
+    int row, column;
+} mdm_gpu_place;
+
+MDM_BOTH mdm_gpu_place mdm_place_of(uint32_t i, uint32_t groups, int height, int width) {
+    mdm_gpu_place p;
+    p.group = i % groups;
+    uint32_t pixel = i / groups;
+    p.column = (int)(pixel % (uint32_t)width);
+    p.row = (int)(pixel / (uint32_t)width % (uint32_t)height);
+    p.n = pixel / (uint32_t)width / (uint32_t)height;
+    return p;
+}
+
+MDM_BOTH size_t mdm_vector_at(uint32_t n, int row, int column, uint32_t group, int height, int width,
+                              uint32_t groups) {
+    return (((size_t)n * (size_t)height + (size_t)row) * (size_t)width + (size_t)column) * groups + group;
+}
+
+MDM_BOTH int mdm_lower(int value, int limit) {
+    return value < limit ? value : limit;
+}
+
+MDM_BOTH void mdm_max_pool_forward_thread(const mdm_max_pool_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_gpu_place p = mdm_place_of(i, a->groups, (a->height + 1) / 2, (a->width + 1) / 2);
+    mdm_lanes best;
+    int first = 1;
+    for (int r = p.row ? 2 * p.row - 1 : 0; r < mdm_lower(2 * p.row + 2, a->height); r++)
+        for (int c = p.column ? 2 * p.column - 1 : 0; c < mdm_lower(2 * p.column + 2, a->width); c++) {
+            size_t at = mdm_vector_at(p.n, r, c, p.group, a->height, a->width, a->groups);
+            mdm_lanes v = mdm_load_lanes(a->x, at, a->bf16);
+            for (int k = 0; k < MDM_GPU_LANES; k++)
+                if (first || v.v[k] > best.v[k]) best.v[k] = v.v[k];
+            first = 0;
+        }
+    mdm_store_lanes(a->out, i, a->bf16, best);
+}
+
+/* What one window gives to the input at (row, column): its gradient in the channels whose first greatest
+ * input that is. */
+MDM_BOTH void mdm_max_pool_take(const mdm_max_pool_arguments *a, mdm_gpu_place p, int window_row,
+                                int window_column, mdm_lanes x, mdm_lanes *sum) {
+    int rows = (a->height + 1) / 2, columns = (a->width + 1) / 2;
+    size_t out = mdm_vector_at(p.n, window_row, window_column, p.group, rows, columns, a->groups);
+    mdm_lanes best = mdm_load_lanes(a->y, out, a->bf16);
+    uint32_t open = 0; /* channels that this input wins, unless an earlier one does */
+    for (int k = 0; k < MDM_GPU_LANES; k++)
+        if (x.v[k] == best.v[k]) open |= 1u << k;
+    for (int r = window_row ? 2 * window_row - 1 : 0; open && r <= p.row; r++)
+        for (int c = window_column ? 2 * window_column - 1 : 0;
+             c < mdm_lower(2 * window_column + 2, a->width) && (r < p.row || c < p.column); c++) {
+            size_t at = mdm_vector_at(p.n, r, c, p.group, a->height, a->width, a->groups);
+            mdm_lanes v = mdm_load_lanes(a->x, at, a->bf16);
+            for (int k = 0; k < MDM_GPU_LANES; k++)
+                if (v.v[k] == best.v[k]) open &= ~(1u << k);
+        }
+    if (!open) return;
+    mdm_lanes g = mdm_sum_of_lanes(a->gradient, a->other, out, a->bf16);
+    for (int k = 0; k < MDM_GPU_LANES; k++)
+        if (open >> k & 1u) sum->v[k] += g.v[k];
+}
+
+MDM_BOTH void mdm_max_pool_backward_thread(const mdm_max_pool_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_gpu_place p = mdm_place_of(i, a->groups, a->height, a->width);
+    mdm_lanes x = mdm_load_lanes(a->x, i, a->bf16), sum;
+    for (int k = 0; k < MDM_GPU_LANES; k++) sum.v[k] = 0.0f;
+    /* windows 2r-1 .. 2r+1 that hold the input's row: r = row / 2, and for odd rows the next one too */
+    for (int r = p.row / 2; r <= mdm_lower((p.row + 1) / 2, (a->height + 1) / 2 - 1); r++)
+        for (int c = p.column / 2; c <= mdm_lower((p.column + 1) / 2, (a->width + 1) / 2 - 1); c++)
+            mdm_max_pool_take(a, p, r, c, x, &sum);
+    mdm_store_lanes(a->out, i, a->bf16, sum);
+}
+
+/* Mean over pixels: embedding [n, channels] float. One thread per picture and 8 channels. */
+typedef struct mdm_pool_arguments {
+    const void *x, *residual;
+    void *gradient;   /* backward: written */
+    float *embedding; /* forward: written; backward: its gradient */
+    uint32_t count, groups, pixels, channels;
+    int bf16;
+} mdm_pool_arguments;
+
+MDM_BOTH void mdm_pool_forward_thread(const mdm_pool_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t n = i / a->groups, group = i % a->groups;
+    mdm_lanes sum;
+    for (int k = 0; k < MDM_GPU_LANES; k++) sum.v[k] = 0.0f;
+    for (uint32_t p = 0; p < a->pixels; p++) {
+        mdm_lanes v =
+            mdm_sum_of_lanes(a->x, a->residual, ((size_t)n * a->pixels + p) * a->groups + group, a->bf16);
+        for (int k = 0; k < MDM_GPU_LANES; k++) sum.v[k] += v.v[k];
+    }
+    for (uint32_t k = 0; k < MDM_GPU_LANES && group * MDM_GPU_LANES + k < a->channels; k++)
+        a->embedding[(size_t)n * a->channels + group * MDM_GPU_LANES + k] = sum.v[k] / (float)a->pixels;
+}
+
+/* One thread per vector of the gradient. */
+MDM_BOTH void mdm_pool_backward_thread(const mdm_pool_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t n = i / a->groups / a->pixels, first = i % a->groups * MDM_GPU_LANES;
+    mdm_lanes g;
+    for (uint32_t k = 0; k < MDM_GPU_LANES; k++)
+        g.v[k] = first + k < a->channels
+                     ? a->embedding[(size_t)n * a->channels + first + k] / (float)a->pixels
+                     : 0.0f;
+    mdm_store_lanes(a->gradient, i, a->bf16, g);
+}
+
+/* ---- layouts ---- */
+
+/* Between plain float [n][channels][pixels] and a tensor; one thread per vector. */
+typedef struct mdm_layout_arguments {
+    const void *from;
+    void *to;
+    uint32_t count, groups, pixels, channels;
+    int bf16;
+} mdm_layout_arguments;
+
+MDM_BOTH void mdm_to_tensor_thread(const mdm_layout_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t first = i % a->groups * MDM_GPU_LANES, pixel = i / a->groups % a->pixels,
+             n = i / a->groups / a->pixels;
+    const float *plain = (const float *)a->from;
+    mdm_lanes v;
+    for (uint32_t k = 0; k < MDM_GPU_LANES; k++)
+        v.v[k] =
+            first + k < a->channels ? plain[((size_t)n * a->channels + first + k) * a->pixels + pixel] : 0.0f;
+    mdm_store_lanes(a->to, i, a->bf16, v);
+}
+
+MDM_BOTH void mdm_from_tensor_thread(const mdm_layout_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t first = i % a->groups * MDM_GPU_LANES, pixel = i / a->groups % a->pixels,
+             n = i / a->groups / a->pixels;
+    float *plain = (float *)a->to;
+    mdm_lanes v = mdm_load_lanes(a->from, i, a->bf16);
+    for (uint32_t k = 0; k < MDM_GPU_LANES && first + k < a->channels; k++)
+        plain[((size_t)n * a->channels + first + k) * a->pixels + pixel] = v.v[k];
+}
+
+/* Between float weights [out][in][taps] and a filter [padded out][taps][padded in]. */
+typedef struct mdm_weights_arguments {
+    float *plain;
+    void *filter;
+    uint32_t count, in, out, padded_in, taps; /* count: of threads */
+    int bf16, accumulate;
+} mdm_weights_arguments;
+
+/* One thread per 8 inputs of the filter. */
+MDM_BOTH void mdm_to_filter_thread(const mdm_weights_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t), groups = a->padded_in / MDM_GPU_LANES;
+    if (i >= a->count) return;
+    uint32_t first = i % groups * MDM_GPU_LANES, tap = i / groups % a->taps, o = i / groups / a->taps;
+    mdm_lanes v;
+    for (uint32_t k = 0; k < MDM_GPU_LANES; k++)
+        v.v[k] = o < a->out && first + k < a->in ? a->plain[((size_t)o * a->in + first + k) * a->taps + tap]
+                                                 : 0.0f;
+    mdm_store_lanes(a->filter, i, a->bf16, v);
+}
+
+/* One thread per weight. */
+MDM_BOTH void mdm_from_filter_thread(const mdm_weights_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    uint32_t tap = i % a->taps, c = i / a->taps % a->in, o = i / a->taps / a->in;
+    size_t at = ((size_t)o * a->taps + tap) * a->padded_in + c;
+    float value =
+        a->bf16 ? mdm_float_of_bf16(((const uint16_t *)a->filter)[at]) : ((const float *)a->filter)[at];
+    a->plain[i] = a->accumulate ? a->plain[i] + value : value;
+}
+
+/* ---- optimizer: one thread per weight ---- */
+
+typedef struct mdm_sgd_arguments {
+    float *weights, *velocity;
+    const float *gradient;
+    uint32_t count;
+    float rate, momentum, weight_decay;
+} mdm_sgd_arguments;
+
+MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], a->rate, a->momentum, a->weight_decay);
+}
+
+typedef struct mdm_average_arguments {
+    float *average;
+    const float *values;
+    uint32_t count;
+    float decay;
+} mdm_average_arguments;
+
+MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->count) return;
+    mdm_average_of(&a->average[i], a->values[i], a->decay);
+}
+
+/* ---- sums per channel over all pixels ----
+ *
+ * A block sums 8 x `block_groups` channels over `block_rows` pixels: thread t has group t % block_groups and
+ * every lanes-th pixel from t / block_groups on. The block's sums go to `partial` [blocks][2][channels]; a
+ * second kernel adds them in order, so the result depends on the sizes alone. */
+typedef struct mdm_sum_geometry {
+    uint32_t rows, groups;                    /* pixels of all pictures; vectors per pixel */
+    uint32_t block_groups, lanes, block_rows; /* of a block */
+    uint32_t blocks, block_columns;           /* grid: x over pixels, y over groups */
+} mdm_sum_geometry;
+
+MDM_BOTH mdm_sum_geometry mdm_geometry_of_sum(uint32_t rows, uint32_t groups) {
+    mdm_sum_geometry g;
+    uint32_t least, most;
+    g.rows = rows;
+    g.groups = groups;
+    g.block_groups = groups < 32 ? groups : 32;
+    g.lanes = MDM_GPU_THREADS / g.block_groups;
+    g.block_columns = (groups + g.block_groups - 1) / g.block_groups;
+    most = MDM_GPU_BLOCKS / g.block_columns;
+    if (most < 1) most = 1;
+    least = g.lanes * 8; /* pixels that make a block worth while */
+    g.block_rows = (rows + most - 1) / most;
+    if (g.block_rows < least) g.block_rows = least;
+    g.blocks = (rows + g.block_rows - 1) / g.block_rows;
+    return g;
+}
+
+typedef struct mdm_sum_arguments {
+    mdm_sum_geometry geometry;
+    void *x; /* statistics: the residual is added to it in place */
+    const void *residual;
+    const void *gradient, *other; /* backward sums */
+    const float *scale, *shift, *mean, *inverse_deviation;
+    double *partial;
+    int bf16, linear;
+} mdm_sum_arguments;
+
+/* The two running sums of a thread: in single precision for a while, then in double. */
+typedef struct mdm_thread_sums {
+    float part[2][MDM_GPU_LANES];
+    double whole[2][MDM_GPU_LANES];
+    uint32_t parts, count;
+} mdm_thread_sums;
+
+MDM_BOTH void mdm_clear_sums(mdm_thread_sums *s) {
+    s->parts = s->count = 0;
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < MDM_GPU_LANES; k++) s->part[i][k] = 0.0f, s->whole[i][k] = 0.0;
+}
+
+MDM_BOTH void mdm_widen_sums(mdm_thread_sums *s) {
+    for (int i = 0; i < 2; i++)
+        for (int k = 0; k < MDM_GPU_LANES; k++) {
+            s->whole[i][k] += (double)s->part[i][k];
+            s->part[i][k] = 0.0f;
+        }
+    s->count += s->parts;
+    s->parts = 0;
+}
+
+/* Which pixels and channels a thread sums; 0 when it has none. */
+MDM_BOTH int mdm_sum_range(const mdm_sum_geometry *g, mdm_gpu_thread t, uint32_t *group, uint32_t *row,
+                           uint32_t *end) {
+    uint32_t lane = t.thread / g->block_groups;
+    *group = t.block_row * g->block_groups + t.thread % g->block_groups;
+    *row = t.block * g->block_rows + lane;
+    *end = g->rows - t.block * g->block_rows < g->block_rows ? g->rows : (t.block + 1) * g->block_rows;
+    return lane < g->lanes && *group < g->groups;
+}
+
+MDM_BOTH void mdm_leave_sums(double *shared, uint32_t thread, double sum, double second, int k) {
+    shared[thread * 16 + (uint32_t)k] = sum;
+    shared[thread * 16 + 8 + (uint32_t)k] = second;
+}
+
+/* Sums of x and x^2. They run on x - f, f the thread's first value, so that large means cost no precision. */
+MDM_BOTH void mdm_statistics_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, double *shared) {
+    uint32_t group, row, end;
+    mdm_thread_sums s;
+    mdm_lanes first;
+    mdm_clear_sums(&s);
+    for (int k = 0; k < MDM_GPU_LANES; k++) first.v[k] = 0.0f;
+    if (mdm_sum_range(&a->geometry, t, &group, &row, &end)) {
+        int begun = 0;
+        for (; row < end; row += a->geometry.lanes) {
+            size_t at = (size_t)row * a->geometry.groups + group;
+            mdm_lanes v = mdm_sum_of_lanes(a->x, a->residual, at, a->bf16);
+            if (a->residual) {
+                mdm_store_lanes(a->x, at, a->bf16, v);
+                if (a->bf16) v = mdm_load_lanes(a->x, at, a->bf16); /* as rounded */
+            }
+            if (!begun) first = v, begun = 1;
+            for (int k = 0; k < MDM_GPU_LANES; k++) {
+                float d = v.v[k] - first.v[k];
+                s.part[0][k] += d;
+                s.part[1][k] += d * d;
+            }
+            if (++s.parts == MDM_GPU_RUN) mdm_widen_sums(&s);
+        }
+    }
+    mdm_widen_sums(&s);
+    for (int k = 0; k < MDM_GPU_LANES; k++) {
+        double f = first.v[k], n = s.count, sum = s.whole[0][k];
+        mdm_leave_sums(shared, t.thread, sum + n * f, s.whole[1][k] + 2.0 * f * sum + n * f * f, k);
+    }
+}
+
+/* Sums of dz and dz * (x - mean) * inverse deviation, dz the gradient behind the ReLU. */
+MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, double *shared) {
+    uint32_t group, row, end;
+    mdm_thread_sums s;
+    mdm_clear_sums(&s);
+    int active = mdm_sum_range(&a->geometry, t, &group, &row, &end);
+    if (active) {
+        mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group),
+                  mean = mdm_channel_lanes(a->mean, group);
+        for (; row < end; row += a->geometry.lanes) {
+            size_t at = (size_t)row * a->geometry.groups + group;
+            mdm_lanes x = mdm_load_lanes(a->x, at, a->bf16),
+                      g = mdm_sum_of_lanes(a->gradient, a->other, at, a->bf16);
+            for (int k = 0; k < MDM_GPU_LANES; k++) {
+                float dz = a->linear || x.v[k] * scale.v[k] + shift.v[k] > 0.0f ? g.v[k] : 0.0f;
+                s.part[0][k] += dz;
+                s.part[1][k] += dz * (x.v[k] - mean.v[k]);
+            }
+            if (++s.parts == MDM_GPU_RUN) mdm_widen_sums(&s);
+        }
+    }
+    mdm_widen_sums(&s);
+    for (int k = 0; k < MDM_GPU_LANES; k++) {
+        double inverse = active ? (double)a->inverse_deviation[group * MDM_GPU_LANES + (uint32_t)k] : 0.0;
+        mdm_leave_sums(shared, t.thread, s.whole[0][k], s.whole[1][k] * inverse, k);
+    }
+}
+
+/* Behind the barrier: the block's sums. */
+MDM_BOTH void mdm_block_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, const double *shared) {
+    const mdm_sum_geometry *g = &a->geometry;
+    uint32_t channels = g->groups * MDM_GPU_LANES;
+    for (uint32_t i = t.thread; i < g->block_groups * 16; i += MDM_GPU_THREADS) {
+        uint32_t in_block = i / 16, item = i % 16, group = t.block_row * g->block_groups + in_block;
+        if (group >= g->groups) continue;
+        double sum = 0;
+        for (uint32_t lane = 0; lane < g->lanes; lane++)
+            sum += shared[(lane * g->block_groups + in_block) * 16 + item];
+        a->partial[((size_t)t.block * 2 + item / 8) * channels + group * MDM_GPU_LANES + item % 8] = sum;
+    }
+}
+
+/* One thread per channel and sum: adds the blocks' sums in order. */
+typedef struct mdm_gather_arguments {
+    const double *partial;
+    double *sum, *second;
+    uint32_t blocks, channels;
+} mdm_gather_arguments;
+
+MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= 2 * a->channels) return;
+    double sum = 0;
+    for (uint32_t b = 0; b < a->blocks; b++) sum += a->partial[(size_t)b * 2 * a->channels + i];
+    (i < a->channels ? a->sum : a->second)[i < a->channels ? i : i - a->channels] = sum;
+}
+
+/* ---- one thread per channel ---- */
+
+typedef struct mdm_channel_arguments {
+    const double *sum, *second;
+    const float *gamma, *beta;
+    float *running_mean, *running_variance; /* NULL: from sums, left alone */
+    float *mean, *inverse_deviation, *scale, *shift;
+    float *gamma_gradient, *beta_gradient, *mean_gradient, *mean_product;
+    double count;
+    uint32_t channels;
+    int accumulate;
+} mdm_channel_arguments;
+
+MDM_BOTH void mdm_norm_from_sums_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
+    uint32_t c = mdm_thread_number(t);
+    if (c >= a->channels) return;
+    float mean, inverse;
+    mdm_norm_of_sums(a->sum[c], a->second[c], a->count, &mean, &inverse,
+                     a->running_mean ? &a->running_mean[c] : NULL,
+                     a->running_mean ? &a->running_variance[c] : NULL);
+    a->mean[c] = mean;
+    a->inverse_deviation[c] = inverse;
+    mdm_norm_scale(mean, inverse, a->gamma[c], a->beta[c], &a->scale[c], &a->shift[c]);
+}
+
+MDM_BOTH void mdm_norm_from_running_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
+    uint32_t c = mdm_thread_number(t);
+    if (c >= a->channels) return;
+    a->mean[c] = a->running_mean[c];
+    a->inverse_deviation[c] = mdm_inverse_deviation((double)a->running_variance[c]);
+    mdm_norm_scale(a->mean[c], a->inverse_deviation[c], a->gamma[c], a->beta[c], &a->scale[c], &a->shift[c]);
+}
+
+MDM_BOTH void mdm_norm_gradients_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
+    uint32_t c = mdm_thread_number(t);
+    if (c >= a->channels) return;
+    double before_gamma = a->accumulate ? (double)a->gamma_gradient[c] : 0.0,
+           before_beta = a->accumulate ? (double)a->beta_gradient[c] : 0.0;
+    a->gamma_gradient[c] = (float)(before_gamma + a->second[c]);
+    a->beta_gradient[c] = (float)(before_beta + a->sum[c]);
+}
+
+MDM_BOTH void mdm_norm_means_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
+    uint32_t c = mdm_thread_number(t);
+    if (c >= a->channels) return;
+    a->mean_gradient[c] = a->count > 0 ? (float)(a->sum[c] / a->count) : 0.0f;
+    a->mean_product[c] = a->count > 0 ? (float)(a->second[c] / a->count) : 0.0f;
+}
+
+/* ---- the list: kernel, its arguments, its function; X of one function, S of two around a barrier ---- */
+#define MDM_GPU_KERNELS(X, S)                                                                                \
+    X(norm_forward, mdm_norm_forward_arguments)                                                              \
+    X(norm_backward, mdm_norm_backward_arguments)                                                            \
+    X(add, mdm_add_arguments)                                                                                \
+    X(add_backward, mdm_add_backward_arguments)                                                              \
+    X(max_pool_forward, mdm_max_pool_arguments)                                                              \
+    X(max_pool_backward, mdm_max_pool_arguments)                                                             \
+    X(pool_forward, mdm_pool_arguments)                                                                      \
+    X(pool_backward, mdm_pool_arguments)                                                                     \
+    X(to_tensor, mdm_layout_arguments)                                                                       \
+    X(from_tensor, mdm_layout_arguments)                                                                     \
+    X(to_filter, mdm_weights_arguments)                                                                      \
+    X(from_filter, mdm_weights_arguments)                                                                    \
+    X(sgd, mdm_sgd_arguments)                                                                                \
+    X(average, mdm_average_arguments)                                                                        \
+    X(gather_sums, mdm_gather_arguments)                                                                     \
+    X(norm_from_sums, mdm_channel_arguments)                                                                 \
+    X(norm_from_running, mdm_channel_arguments)                                                              \
+    X(norm_gradients, mdm_channel_arguments)                                                                 \
+    X(norm_means, mdm_channel_arguments)                                                                     \
+    S(statistics, mdm_sum_arguments)                                                                         \
+    S(backward_sums, mdm_sum_arguments)
+
+#endif

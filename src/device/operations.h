@@ -1,0 +1,75 @@
+/* What a backend of the device room is: a table of its operations. device.c hands the public functions on. */
+#ifndef MDM_DEVICE_OPERATIONS_H
+#define MDM_DEVICE_OPERATIONS_H
+
+#include "mdm/device/device.h"
+
+typedef struct mdm_device_operations {
+    void (*destroy)(mdm_device *device);
+    mdm_status (*allocate)(mdm_device *device, size_t bytes, const char *what, void **memory);
+    void (*release)(mdm_device *device, void *memory);
+    mdm_status (*upload)(mdm_device *device, void *memory, const void *host, size_t bytes);
+    mdm_status (*download)(mdm_device *device, void *host, const void *memory, size_t bytes);
+    void (*zero)(mdm_device *device, void *memory, size_t bytes);
+    mdm_status (*tensor_import)(mdm_device *device, const float *plain, int n, int channels, int height,
+                                int width, mdm_precision precision, void *tensor);
+    mdm_status (*tensor_export)(mdm_device *device, const void *tensor, int n, int channels, int height,
+                                int width, mdm_precision precision, float *plain);
+    mdm_status (*convolution_create)(mdm_device *device, const mdm_convolution_shape *shape,
+                                     mdm_convolution **convolution);
+    void (*convolution_destroy)(mdm_convolution *convolution);
+    mdm_status (*convolution_set_weights)(mdm_convolution *convolution, const float *weights);
+    mdm_status (*convolution_forward)(mdm_convolution *convolution, const void *input, void *output);
+    mdm_status (*convolution_backward_data)(mdm_convolution *convolution, const void *output_gradient,
+                                            void *input_gradient);
+    mdm_status (*convolution_backward_weights)(mdm_convolution *convolution, const void *input,
+                                               const void *output_gradient, float *gradient, int accumulate);
+    mdm_status (*reserve_norm)(mdm_device *device, const mdm_norm_shape *shape);
+    void (*norm_statistics)(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                            double *sum, double *square_sum);
+    void (*norm_relu_forward)(mdm_device *device, const mdm_norm_shape *shape, const void *x,
+                              const void *residual, const float *scale, const float *shift, void *y);
+    void (*norm_relu_backward_sums)(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                    const void *other, const void *x, const float *scale, const float *shift,
+                                    const float *mean, const float *inverse_deviation, double *sum,
+                                    double *product_sum);
+    void (*norm_relu_backward_input)(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
+                                     const void *other, const void *x, const float *scale, const float *shift,
+                                     const float *mean, const float *inverse_deviation,
+                                     const float *mean_gradient, const float *mean_product);
+    void (*norm_from_sums)(mdm_device *device, int channels, const double *sum, const double *square_sum,
+                           double count, const float *gamma, const float *beta, float *running_mean,
+                           float *running_variance, const mdm_norm_values *values);
+    void (*norm_from_running)(mdm_device *device, int channels, const float *running_mean,
+                              const float *running_variance, const float *gamma, const float *beta,
+                              const mdm_norm_values *values);
+    void (*norm_gradients)(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                           int accumulate, float *gamma_gradient, float *beta_gradient);
+    void (*norm_means)(mdm_device *device, int channels, const double *sum, const double *product_sum,
+                       double count, float *mean_gradient, float *mean_product);
+    void (*add_relu_forward)(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
+                             void *y);
+    void (*add_relu_backward)(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
+                              const void *other, const void *y, void *copy);
+    void (*max_pool_forward)(mdm_device *device, const mdm_max_pool_shape *shape, const void *x, void *y);
+    void (*max_pool_backward)(mdm_device *device, const mdm_max_pool_shape *shape, const void *gradient,
+                              const void *other, const void *x, const void *y, void *x_gradient);
+    void (*pool_forward)(mdm_device *device, const mdm_norm_shape *shape, const void *x, const void *residual,
+                         float *embedding);
+    void (*pool_backward)(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
+                          void *gradient);
+    void (*sgd_step)(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, float rate, float momentum, float weight_decay);
+    void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);
+} mdm_device_operations;
+
+/* The first member of every backend's device and convolution. */
+struct mdm_device {
+    const mdm_device_operations *operations;
+    mdm_device_info info;
+};
+struct mdm_convolution {
+    const mdm_device_operations *operations;
+};
+
+#endif

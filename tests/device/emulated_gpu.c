@@ -1,0 +1,246 @@
+/* The CUDA backend's machine, emulated: every thread of every launch runs on the CPU, one block after
+ * another, over memory that is locked at all other times, so that host code which touches device memory, and
+ * kernels that touch host memory's neighbours, end the test. Convolutions are plain loops. What this cannot
+ * show is the real device, cuDNN and the driver. It stands in for src/device/cuda/{runtime,convolutions}.c
+ * and kernels.cu by being linked first.
+ */
+#include "../../src/device/cuda/gpu.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { MOST = 4096, PAGE = 4096 };
+
+typedef struct block {
+    char *pages, *memory;
+    size_t length; /* of the pages, the locked one behind them apart */
+} block;
+
+struct mdm_gpu {
+    block blocks[MOST];
+    int count, unlocked;
+    mdm_gpu_plan *plans;
+};
+
+struct mdm_gpu_plan {
+    mdm_gpu_convolution kind;
+    mdm_gpu_plan *next;
+};
+
+static void set_lock(mdm_gpu *gpu, int locked) {
+    for (int i = 0; i < gpu->count; i++)
+        if (mprotect(gpu->blocks[i].pages, gpu->blocks[i].length,
+                     locked ? PROT_NONE : PROT_READ | PROT_WRITE))
+            abort();
+    gpu->unlocked = !locked;
+}
+
+int mdm_gpu_count(char *why, size_t why_size) {
+    if (why) snprintf(why, why_size, " ");
+    return 1;
+}
+
+mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {
+    memset(identity, number + 1, MDM_DEVICE_IDENTITY);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
+    MDM_TRY(MDM_ALLOCATE(*gpu, 1, "the emulated device"));
+    memset(info, 0, sizeof *info);
+    snprintf(info->name, sizeof info->name, "emulated device %d", number);
+    snprintf(info->library, sizeof info->library, "none");
+    snprintf(info->instructions, sizeof info->instructions, "emulated");
+    info->memory_bytes = (size_t)8 << 30;
+    return MDM_OK;
+}
+
+static void unmap(block *b) {
+    munmap(b->pages, b->length + PAGE);
+}
+
+void mdm_gpu_close(mdm_gpu *gpu) {
+    for (int i = 0; i < gpu->count; i++) unmap(&gpu->blocks[i]);
+    while (gpu->plans) {
+        mdm_gpu_plan *next = gpu->plans->next;
+        free(gpu->plans);
+        gpu->plans = next;
+    }
+    free(gpu);
+}
+
+/* The memory ends where a locked page begins. */
+mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory) {
+    size_t wanted = (bytes + 15) / 16 * 16, length = (wanted + PAGE - 1) / PAGE * PAGE + PAGE;
+    *memory = NULL;
+    char *pages = mmap(NULL, length + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED || gpu->count == MOST)
+        return mdm_fail(MDM_RESOURCE, "not enough emulated memory for %s", what);
+    gpu->blocks[gpu->count++] = (block){pages, pages + length - wanted, length};
+    *memory = pages + length - wanted;
+    return MDM_OK;
+}
+
+void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
+    if (!memory) return;
+    for (int i = 0; i < gpu->count; i++)
+        if (gpu->blocks[i].memory == (char *)memory) {
+            unmap(&gpu->blocks[i]);
+            gpu->blocks[i] = gpu->blocks[--gpu->count];
+            return;
+        }
+    fprintf(stderr, "memory that was never allocated is freed\n");
+    abort();
+}
+
+mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
+    set_lock(gpu, 0);
+    memcpy(memory, host, bytes);
+    set_lock(gpu, 1);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
+    set_lock(gpu, 0);
+    memcpy(host, memory, bytes);
+    set_lock(gpu, 1);
+    return MDM_OK;
+}
+
+void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
+    set_lock(gpu, 0);
+    memset(memory, 0, bytes);
+    set_lock(gpu, 1);
+}
+
+/* A grid that a device would refuse ends the test; the arguments are copied, as a launch does. */
+static void check_grid(uint32_t blocks, uint32_t block_rows) {
+    if (blocks > 2147483647u || block_rows == 0 || block_rows > 65535) {
+        fprintf(stderr, "a grid of %u x %u blocks\n", blocks, block_rows);
+        abort();
+    }
+}
+
+#define RUN_SIMPLE(name, arguments)                                                                          \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+        const arguments a = *given;                                                                          \
+        check_grid(blocks, block_rows);                                                                      \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t row = 0; row < block_rows; row++)                                                      \
+            for (uint32_t block = 0; block < blocks; block++)                                                \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    mdm_##name##_thread(&a, (mdm_gpu_thread){block, thread, row});                           \
+        set_lock(gpu, 1);                                                                                    \
+    }
+/* Shared memory begins with noise: a kernel may not count on zeros. */
+#define RUN_SUMMING(name, arguments)                                                                         \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+        static double shared[MDM_GPU_SHARED];                                                                \
+        const arguments a = *given;                                                                          \
+        check_grid(blocks, block_rows);                                                                      \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t row = 0; row < block_rows; row++)                                                      \
+            for (uint32_t block = 0; block < blocks; block++) {                                              \
+                memset(shared, 0x7f, sizeof shared);                                                         \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    mdm_##name##_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                   \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    mdm_block_sums_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                 \
+            }                                                                                                \
+        set_lock(gpu, 1);                                                                                    \
+    }
+MDM_GPU_KERNELS(RUN_SIMPLE, RUN_SUMMING)
+
+mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
+                                    mdm_gpu_plan **plan) {
+    if (convolution->in % MDM_GPU_LANES || convolution->out % MDM_GPU_LANES)
+        return mdm_fail(MDM_LOST, "channels are not in whole blocks");
+    MDM_TRY(MDM_ALLOCATE(*plan, 1, "a plan"));
+    (*plan)->kind = *convolution;
+    (*plan)->next = gpu->plans;
+    gpu->plans = *plan;
+    return MDM_OK;
+}
+
+static float get(const void *tensor, size_t i, int bf16) {
+    return bf16 ? mdm_float_of_bf16(((const uint16_t *)tensor)[i]) : ((const float *)tensor)[i];
+}
+
+static void put(void *tensor, size_t i, int bf16, float value) {
+    if (bf16)
+        ((uint16_t *)tensor)[i] = (uint16_t)mdm_bf16_of(value);
+    else
+        ((float *)tensor)[i] = value;
+}
+
+/* Everything a pass reads, as floats; what it writes is summed in `result`. */
+typedef struct operands {
+    float *x, *w, *y;
+    size_t x_count, w_count, y_count;
+    int out_height, out_width;
+} operands;
+
+static float *floats_of(const void *tensor, size_t count, int bf16, int is_read) {
+    float *values = calloc(count + 1, sizeof *values);
+    if (!values) abort();
+    for (size_t i = 0; is_read && i < count; i++) values[i] = get(tensor, i, bf16);
+    return values;
+}
+
+/* One output pixel with one tap of the filter. */
+static void convolve_tap(const mdm_gpu_convolution *k, const operands *o, size_t y, size_t x, size_t tap) {
+    size_t taps = (size_t)k->kernel * (size_t)k->kernel, in = (size_t)k->in;
+    for (size_t c = 0; c < (size_t)k->out; c++) {
+        float *w = o->w + (c * taps + tap) * in, *from = o->x + x * in, *to = o->y + y * (size_t)k->out + c;
+        if (k->pass == MDM_GPU_FORWARD) {
+            float sum = 0;
+            for (size_t i = 0; i < in; i++) sum += from[i] * w[i];
+            *to += sum;
+        } else if (k->pass == MDM_GPU_BACKWARD_DATA) {
+            for (size_t i = 0; i < in; i++) from[i] += *to * w[i];
+        } else {
+            for (size_t i = 0; i < in; i++) w[i] += *to * from[i];
+        }
+    }
+}
+
+static void convolve(const mdm_gpu_convolution *k, const operands *o) {
+    int pad = k->kernel / 2;
+    for (int n = 0; n < k->batch; n++)
+        for (int i = 0; i < o->out_height; i++)
+            for (int j = 0; j < o->out_width; j++)
+                for (int tap = 0; tap < k->kernel * k->kernel; tap++) {
+                    int row = i * k->stride + tap / k->kernel - pad,
+                        column = j * k->stride + tap % k->kernel - pad;
+                    if (row < 0 || column < 0 || row >= k->height || column >= k->width) continue;
+                    convolve_tap(
+                        k, o,
+                        ((size_t)n * (size_t)o->out_height + (size_t)i) * (size_t)o->out_width + (size_t)j,
+                        ((size_t)n * (size_t)k->height + (size_t)row) * (size_t)k->width + (size_t)column,
+                        (size_t)tap);
+                }
+}
+
+mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
+    const mdm_gpu_convolution *k = &plan->kind;
+    int bf16 = k->precision == MDM_BF16, pad = k->kernel / 2;
+    operands o = {.out_height = (k->height + 2 * pad - k->kernel) / k->stride + 1,
+                  .out_width = (k->width + 2 * pad - k->kernel) / k->stride + 1};
+    o.x_count = (size_t)k->batch * (size_t)k->height * (size_t)k->width * (size_t)k->in;
+    o.y_count = (size_t)k->batch * (size_t)o.out_height * (size_t)o.out_width * (size_t)k->out;
+    o.w_count = (size_t)k->out * (size_t)k->in * (size_t)k->kernel * (size_t)k->kernel;
+    set_lock(gpu, 0);
+    o.x = floats_of(x, o.x_count, bf16, k->pass != MDM_GPU_BACKWARD_DATA);
+    o.w = floats_of(filter, o.w_count, bf16, k->pass != MDM_GPU_BACKWARD_FILTER);
+    o.y = floats_of(y, o.y_count, bf16, k->pass != MDM_GPU_FORWARD);
+    convolve(k, &o);
+    for (size_t i = 0; k->pass == MDM_GPU_FORWARD && i < o.y_count; i++) put(y, i, bf16, o.y[i]);
+    for (size_t i = 0; k->pass == MDM_GPU_BACKWARD_DATA && i < o.x_count; i++) put(x, i, bf16, o.x[i]);
+    for (size_t i = 0; k->pass == MDM_GPU_BACKWARD_FILTER && i < o.w_count; i++) put(filter, i, bf16, o.w[i]);
+    set_lock(gpu, 1);
+    free(o.x);
+    free(o.w);
+    free(o.y);
+    return MDM_OK;
+}

@@ -1,0 +1,41 @@
+/* The device that a test computes on: MDM_TEST_DEVICE=cpu (the default) or cuda. Without a CUDA device the
+ * whole program ends with code 77, which ctest reports as skipped. */
+#ifndef MDM_TESTS_TEST_DEVICE_H
+#define MDM_TESTS_TEST_DEVICE_H
+
+#include "golden.h"
+#include "mdm/device/device.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static inline int test_device_is_cuda(void) {
+    const char *name = getenv("MDM_TEST_DEVICE");
+    return name && strcmp(name, "cuda") == 0;
+}
+
+/* To be called first in main, before MPI is started. */
+static inline void test_device_or_skip(void) {
+    char why[256];
+    if (!test_device_is_cuda() || mdm_device_count_cuda(why, sizeof why) > 0) return;
+    printf("skipped: %s\n", why);
+    exit(77);
+}
+
+static inline mdm_device *test_device_open(int threads, int winograd) {
+    mdm_device *device;
+    assert_int_equal(test_device_is_cuda() ? mdm_device_create_cuda(0, &device)
+                                           : mdm_device_create_cpu(threads, winograd, &device),
+                     MDM_OK);
+    return device;
+}
+
+/* Memory of the device with a copy of `bytes` at `host` (NULL: zeros). */
+static inline void *test_device_copy(mdm_device *device, const void *host, size_t bytes) {
+    void *memory;
+    assert_int_equal(mdm_device_allocate(device, bytes, "a test", &memory), MDM_OK);
+    if (host) assert_int_equal(mdm_device_upload(device, memory, host, bytes), MDM_OK);
+    return memory;
+}
+
+#endif

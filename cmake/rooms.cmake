@@ -9,6 +9,29 @@ function(mdm_room name)
     target_link_libraries(mdm_${name} PRIVATE ${ROOM_LIBRARIES} PUBLIC m)
 endfunction()
 
+# mdm_test_on_gpus(<name> SOURCES ... ROOMS ... LIBRARIES ... [RANKS ...]): a test of mdm_test's once more, on the
+# emulated CUDA device (tests/device/emulated_gpu.c) and, under the label gpu, on a real one where there is any.
+function(mdm_test_on_gpus name)
+    cmake_parse_arguments(TEST "" "TIMEOUT" "SOURCES;ROOMS;LIBRARIES;RANKS" ${ARGN})
+    if(TARGET mdm_emulated_gpu)
+        mdm_test(${name}_emulated ${ARGN} SOURCES ${TEST_SOURCES} $<TARGET_OBJECTS:mdm_emulated_gpu>)
+    endif()
+    set(ranks ${TEST_RANKS})
+    if(NOT ranks)
+        set(ranks 1)
+    endif()
+    foreach(count ${ranks})
+        add_test(NAME ${name}_on_cuda_${count} COMMAND ${CMAKE_SOURCE_DIR}/tests/mpirun.sh ${count} $<TARGET_FILE:test_${name}>)
+        set_tests_properties(${name}_on_cuda_${count} PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 300
+                             ENVIRONMENT MDM_TEST_DEVICE=cuda)
+        if(TEST ${name}_emulated_on_${count}_ranks)
+            set_tests_properties(${name}_emulated_on_${count}_ranks PROPERTIES ENVIRONMENT MDM_TEST_DEVICE=cuda)
+        elseif(TEST ${name}_emulated)
+            set_tests_properties(${name}_emulated PROPERTIES ENVIRONMENT MDM_TEST_DEVICE=cuda)
+        endif()
+    endforeach()
+endfunction()
+
 # mdm_test(<name> SOURCES ... ROOMS ... LIBRARIES ... [RANKS 1 2 ...]): a cmocka program, run once, or under
 # mpirun for every number in RANKS (its main must then call MPI through mdm/comm).
 function(mdm_test name)

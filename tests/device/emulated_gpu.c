@@ -4,7 +4,7 @@
  * show is the real device, cuDNN and the driver. It stands in for src/device/cuda/{runtime,convolutions}.c
  * and kernels.cu by being linked first.
  */
-#include "../../src/device/cuda/gpu.h"
+#include "cuda/gpu.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +12,13 @@
 
 enum { MOST = 4096, PAGE = 4096 };
 
-typedef struct block {
+typedef struct allocation {
     char *pages, *memory;
     size_t length; /* of the pages, the locked one behind them apart */
-} block;
+} allocation;
 
 struct mdm_gpu {
-    block blocks[MOST];
+    allocation blocks[MOST];
     int count, unlocked;
     mdm_gpu_plan *plans;
 };
@@ -56,7 +56,7 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     return MDM_OK;
 }
 
-static void unmap(block *b) {
+static void unmap(allocation *b) {
     munmap(b->pages, b->length + PAGE);
 }
 
@@ -77,7 +77,7 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
     char *pages = mmap(NULL, length + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED || gpu->count == MOST)
         return mdm_fail(MDM_RESOURCE, "not enough emulated memory for %s", what);
-    gpu->blocks[gpu->count++] = (block){pages, pages + length - wanted, length};
+    gpu->blocks[gpu->count++] = (allocation){pages, pages + length - wanted, length};
     *memory = pages + length - wanted;
     return MDM_OK;
 }

@@ -2,7 +2,7 @@
 #ifndef MDM_DEVICE_CPU_DEVICE_H
 #define MDM_DEVICE_CPU_DEVICE_H
 
-#include "../operations.h"
+#include "operations.h"
 #include "kernels.h"
 #include <dnnl.h>
 

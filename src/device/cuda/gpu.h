@@ -8,7 +8,7 @@
 #ifndef MDM_DEVICE_CUDA_GPU_H
 #define MDM_DEVICE_CUDA_GPU_H
 
-#include "../operations.h"
+#include "operations.h"
 #include "kernels.h"
 
 typedef struct mdm_gpu mdm_gpu;

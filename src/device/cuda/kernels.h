@@ -231,15 +231,15 @@ MDM_BOTH void mdm_max_pool_forward_thread(const mdm_max_pool_arguments *a, mdm_g
     uint32_t i = mdm_thread_number(t);
     if (i >= a->count) return;
     mdm_gpu_place p = mdm_place_of(i, a->groups, (a->height + 1) / 2, (a->width + 1) / 2);
-    mdm_lanes best;
-    int first = 1;
-    for (int r = p.row ? 2 * p.row - 1 : 0; r < mdm_lower(2 * p.row + 2, a->height); r++)
-        for (int c = p.column ? 2 * p.column - 1 : 0; c < mdm_lower(2 * p.column + 2, a->width); c++) {
+    int top = p.row ? 2 * p.row - 1 : 0, left = p.column ? 2 * p.column - 1 : 0;
+    size_t corner = mdm_vector_at(p.n, top, left, p.group, a->height, a->width, a->groups);
+    mdm_lanes best = mdm_load_lanes(a->x, corner, a->bf16);
+    for (int r = top; r < mdm_lower(2 * p.row + 2, a->height); r++)
+        for (int c = left; c < mdm_lower(2 * p.column + 2, a->width); c++) {
             size_t at = mdm_vector_at(p.n, r, c, p.group, a->height, a->width, a->groups);
             mdm_lanes v = mdm_load_lanes(a->x, at, a->bf16);
             for (int k = 0; k < MDM_GPU_LANES; k++)
-                if (first || v.v[k] > best.v[k]) best.v[k] = v.v[k];
-            first = 0;
+                if (v.v[k] > best.v[k]) best.v[k] = v.v[k];
         }
     mdm_store_lanes(a->out, i, a->bf16, best);
 }

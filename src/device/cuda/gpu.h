@@ -8,8 +8,8 @@
 #ifndef MDM_DEVICE_CUDA_GPU_H
 #define MDM_DEVICE_CUDA_GPU_H
 
-#include "operations.h"
 #include "kernels.h"
+#include "operations.h"
 
 typedef struct mdm_gpu mdm_gpu;
 

@@ -1,0 +1,278 @@
+/* A convolution as a graph of one operation, and the plans that cuDNN's heuristics name for it. */
+#include "cudnn_plans.h"
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_CONFIGURATIONS = 64, MOST_DESCRIPTORS = 8 };
+
+/* Descriptors under construction. The first failure stops everything behind it; all are destroyed at the
+ * end. */
+typedef struct builder {
+    const mdm_cudnn *cudnn;
+    cudnnBackendDescriptor_t made[MOST_DESCRIPTORS];
+    int count;
+    mdm_status status;
+} builder;
+
+static void check(builder *b, cudnnStatus_t code, const char *what) {
+    char text[256] = "";
+    if (code == CUDNN_STATUS_SUCCESS || b->status != MDM_OK) return;
+    b->cudnn->cudnnGetLastErrorString(text, sizeof text);
+    b->status = mdm_fail(MDM_LOST, "cuDNN refused %s of a convolution: %s %s", what,
+                         b->cudnn->cudnnGetErrorString(code), text);
+}
+
+static cudnnBackendDescriptor_t make(builder *b, cudnnBackendDescriptorType_t type, const char *what) {
+    cudnnBackendDescriptor_t made = NULL;
+    if (b->status != MDM_OK) return NULL;
+    check(b, b->cudnn->cudnnBackendCreateDescriptor(type, &made), what);
+    if (made) b->made[b->count++] = made;
+    return made;
+}
+
+static void set(builder *b, cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                cudnnBackendAttributeType_t type, int64_t count, const void *values, const char *what) {
+    if (b->status != MDM_OK) return;
+    check(b, b->cudnn->cudnnBackendSetAttribute(descriptor, name, type, count, values), what);
+}
+
+static void set_descriptor(builder *b, cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                           cudnnBackendDescriptor_t value, const char *what) {
+    set(b, descriptor, name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &value, what);
+}
+
+static void finalize(builder *b, cudnnBackendDescriptor_t descriptor, const char *what) {
+    if (b->status == MDM_OK) check(b, b->cudnn->cudnnBackendFinalize(descriptor), what);
+}
+
+static void destroy_all(builder *b) {
+    while (b->count > 0) (void)b->cudnn->cudnnBackendDestroyDescriptor(b->made[--b->count]);
+}
+
+/* [n,h,w,c] in memory; cuDNN names the dimensions in the order n, c, h, w. Filters: [k,r,s,c] as k, c, r, s.
+ */
+static cudnnBackendDescriptor_t make_tensor(builder *b, int64_t id, mdm_precision precision, int64_t n,
+                                            int64_t c, int64_t h, int64_t w) {
+    const char *what = "a tensor";
+    cudnnBackendDescriptor_t d = make(b, CUDNN_BACKEND_TENSOR_DESCRIPTOR, what);
+    cudnnDataType_t type = precision == MDM_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+    int64_t dims[4] = {n, c, h, w}, strides[4] = {c * h * w, 1, w * c, c}, alignment = 16;
+    bool is_virtual = false;
+    set(b, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type, what);
+    set(b, d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, dims, what);
+    set(b, d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, strides, what);
+    set(b, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &id, what);
+    set(b, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment, what);
+    set(b, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &is_virtual, what);
+    finalize(b, d, what);
+    return d;
+}
+
+static cudnnBackendDescriptor_t make_convolution(builder *b, const mdm_gpu_convolution *k) {
+    const char *what = "the shape";
+    cudnnBackendDescriptor_t d = make(b, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR, what);
+    cudnnDataType_t type = CUDNN_DATA_FLOAT; /* sums in single precision */
+    cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
+    int64_t dims = 2, ones[2] = {1, 1}, strides[2] = {k->stride, k->stride},
+            padding[2] = {k->kernel / 2, k->kernel / 2};
+    set(b, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &dims, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, CUDNN_TYPE_INT64, 2, ones, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, CUDNN_TYPE_INT64, 2, strides, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, padding, what);
+    set(b, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, CUDNN_TYPE_INT64, 2, padding, what);
+    finalize(b, d, what);
+    return d;
+}
+
+/* The attributes of the three passes are alike but for their names. */
+typedef struct pass_names {
+    cudnnBackendDescriptorType_t operation;
+    cudnnBackendAttributeName_t alpha, beta, shape, filter, x, y;
+} pass_names;
+
+static const pass_names names_of[] = {
+    [MDM_GPU_FORWARD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
+                         CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y},
+    [MDM_GPU_BACKWARD_DATA] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
+                               CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY},
+    [MDM_GPU_BACKWARD_FILTER] = {
+        CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
+        CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA,
+        CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
+        CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY}};
+
+static cudnnBackendDescriptor_t make_operation(builder *b, const mdm_gpu_convolution *k) {
+    const pass_names *names = &names_of[k->pass];
+    const char *what = "the operation";
+    float alpha = 1, beta = 0;
+    int64_t out_height = (k->height + 2 * (k->kernel / 2) - k->kernel) / k->stride + 1,
+            out_width = (k->width + 2 * (k->kernel / 2) - k->kernel) / k->stride + 1;
+    cudnnBackendDescriptor_t shape = make_convolution(b, k);
+    cudnnBackendDescriptor_t x = make_tensor(b, MDM_X, k->precision, k->batch, k->in, k->height, k->width);
+    cudnnBackendDescriptor_t filter =
+        make_tensor(b, MDM_FILTER, k->precision, k->out, k->in, k->kernel, k->kernel);
+    cudnnBackendDescriptor_t y = make_tensor(b, MDM_Y, k->precision, k->batch, k->out, out_height, out_width);
+    cudnnBackendDescriptor_t d = make(b, names->operation, what);
+    set(b, d, names->alpha, CUDNN_TYPE_FLOAT, 1, &alpha, what);
+    set(b, d, names->beta, CUDNN_TYPE_FLOAT, 1, &beta, what);
+    set_descriptor(b, d, names->shape, shape, what);
+    set_descriptor(b, d, names->filter, filter, what);
+    set_descriptor(b, d, names->x, x, what);
+    set_descriptor(b, d, names->y, y, what);
+    finalize(b, d, what);
+    return d;
+}
+
+static cudnnBackendDescriptor_t make_graph(builder *b, const mdm_cudnn_target *target,
+                                           const mdm_gpu_convolution *k) {
+    const char *what = "the graph";
+    cudnnBackendDescriptor_t operation = make_operation(b, k);
+    cudnnBackendDescriptor_t graph = make(b, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR, what);
+    set_descriptor(b, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, operation, what);
+    if (target->handle)
+        set(b, graph, CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, 1, &target->handle, what);
+    finalize(b, graph, what);
+    return graph;
+}
+
+/* Whether an engine computes as the precision promises: sums in single precision, the same bits every time,
+ * and, in fp32, without tensor cores, which would round the factors. */
+static int is_suitable(const mdm_cudnn *cudnn, cudnnBackendDescriptor_t configuration,
+                       mdm_precision precision) {
+    cudnnBackendDescriptor_t engine = NULL;
+    cudnnBackendNumericalNote_t numeric[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
+    cudnnBackendBehaviorNote_t behaviour[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
+    int64_t got = 0, numerics = 0, behaviours = 0;
+    int suitable = 1;
+    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine)) return 0;
+    if (cudnn->cudnnBackendGetAttribute(configuration, CUDNN_ATTR_ENGINECFG_ENGINE,
+                                        CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &got, &engine) ||
+        cudnn->cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE, CUDNN_TYPE_NUMERICAL_NOTE,
+                                        CUDNN_NUMERICAL_NOTE_TYPE_COUNT, &numerics, numeric) ||
+        cudnn->cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_TYPE_BEHAVIOR_NOTE,
+                                        CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &behaviours, behaviour))
+        suitable = 0;
+    for (int64_t i = 0; suitable && i < numerics; i++)
+        if (numeric[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC ||
+            numeric[i] == CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION ||
+            numeric[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS ||
+            numeric[i] == CUDNN_NUMERICAL_NOTE_FFT || numeric[i] == CUDNN_NUMERICAL_NOTE_WINOGRAD ||
+            (numeric[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && precision == MDM_FP32))
+            suitable = 0;
+    for (int64_t i = 0; suitable && i < behaviours; i++)
+        if (behaviour[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) suitable = 0;
+    (void)cudnn->cudnnBackendDestroyDescriptor(engine);
+    return suitable;
+}
+
+/* A plan of one configuration; 0 when cuDNN does not build it after all, which is no failure. */
+static int build_plan(const mdm_cudnn_target *target, cudnnBackendDescriptor_t configuration, int64_t largest,
+                      mdm_cudnn_plan *out) {
+    const mdm_cudnn *cudnn = target->cudnn;
+    int64_t got = 0;
+    memset(out, 0, sizeof *out);
+    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR, &out->plan)) return 0;
+    cudnnStatus_t code = cudnn->cudnnBackendSetAttribute(out->plan, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                                                         CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &configuration);
+    if (!code && target->handle)
+        code = cudnn->cudnnBackendSetAttribute(out->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE,
+                                               1, &target->handle);
+    if (!code && !target->handle)
+        code = cudnn->cudnnBackendSetAttribute(out->plan, CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP,
+                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &target->description);
+    if (!code) code = cudnn->cudnnBackendFinalize(out->plan);
+    if (!code)
+        code = cudnn->cudnnBackendGetAttribute(out->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
+                                               CUDNN_TYPE_INT64, 1, &got, &out->workspace);
+    if (!code && out->workspace <= largest) return 1;
+    (void)cudnn->cudnnBackendDestroyDescriptor(out->plan);
+    out->plan = NULL;
+    return 0;
+}
+
+void mdm_cudnn_release(const mdm_cudnn *cudnn, mdm_cudnn_plan *plan) {
+    if (plan->plan) (void)cudnn->cudnnBackendDestroyDescriptor(plan->plan);
+    if (plan->configuration) (void)cudnn->cudnnBackendDestroyDescriptor(plan->configuration);
+    memset(plan, 0, sizeof *plan);
+}
+
+/* Adds the plans that one mode of the heuristics names. */
+static void ask_heuristics(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
+                           cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k, int64_t largest,
+                           int most, mdm_cudnn_plan *plans, int *count) {
+    const mdm_cudnn *cudnn = target->cudnn;
+    cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS], heuristics = NULL;
+    int64_t got = 0;
+    int made = 0;
+    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics)) return;
+    cudnnStatus_t code = cudnn->cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
+                                                         CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
+    if (!code)
+        code = cudnn->cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE,
+                                               1, &mode);
+    if (!code && !target->handle)
+        code = cudnn->cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP,
+                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &target->description);
+    if (!code) code = cudnn->cudnnBackendFinalize(heuristics);
+    for (; !code && made < MOST_CONFIGURATIONS; made++)
+        if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &list[made])) break;
+    if (!code)
+        code = cudnn->cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
+                                               CUDNN_TYPE_BACKEND_DESCRIPTOR, made, &got, list);
+    for (int i = 0; i < made; i++) {
+        int taken = !code && i < got && *count < most && is_suitable(cudnn, list[i], k->precision) &&
+                    build_plan(target, list[i], largest, &plans[*count]);
+        if (taken)
+            plans[(*count)++].configuration = list[i];
+        else
+            (void)cudnn->cudnnBackendDestroyDescriptor(list[i]);
+    }
+    (void)cudnn->cudnnBackendDestroyDescriptor(heuristics);
+}
+
+mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target, const mdm_gpu_convolution *k, int64_t largest,
+                                int most, mdm_cudnn_plan *plans, int *count) {
+    static const char *const passes[] = {"forward", "backward data", "weight gradient"};
+    builder b = {.cudnn = target->cudnn};
+    *count = 0;
+    cudnnBackendDescriptor_t graph = make_graph(&b, target, k);
+    if (b.status == MDM_OK) {
+        ask_heuristics(target, graph, CUDNN_HEUR_MODE_A, k, largest, most, plans, count);
+        if (*count == 0)
+            ask_heuristics(target, graph, CUDNN_HEUR_MODE_FALLBACK, k, largest, most, plans, count);
+        if (*count == 0)
+            b.status =
+                mdm_fail(MDM_LOST,
+                         "cuDNN has no %s plan for a convolution of %d pictures of %dx%d, %d to %d "
+                         "channels, kernel %d, stride %d",
+                         passes[k->pass], k->batch, k->height, k->width, k->in, k->out, k->kernel, k->stride);
+    }
+    destroy_all(&b);
+    return b.status;
+}
+
+mdm_status mdm_cudnn_describe(const mdm_cudnn *cudnn, const char *json,
+                              cudnnBackendDescriptor_t *description) {
+    builder b = {.cudnn = cudnn};
+    const char *what = "the device description";
+    cudnnBackendDescriptor_t d = make(&b, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, what);
+    set(&b, d, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t)strlen(json) + 1, json,
+        what);
+    finalize(&b, d, what);
+    if (b.status != MDM_OK) destroy_all(&b);
+    *description = b.status == MDM_OK ? d : NULL;
+    return b.status;
+}

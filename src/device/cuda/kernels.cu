@@ -1,0 +1,37 @@
+/* Kernels of the functions in kernels.h, and their launches. */
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+
+extern "C" {
+#include "runtime.h"
+}
+
+/* Blocks of nothing are not launched: a rank may have no rows. */
+#define LAUNCH(name, arguments)                                                                              \
+    extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) { \
+        if (blocks == 0 || block_rows == 0) return;                                                          \
+        name##_kernel<<<dim3(blocks, block_rows), MDM_GPU_THREADS, 0, gpu->stream>>>(*a);                    \
+        mdm_gpu_note(gpu, cudaGetLastError(), "the kernel " #name);                                          \
+    }
+
+#define SIMPLE(name, arguments)                                                                              \
+    static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
+        name##_kernel(const __grid_constant__ arguments a) {                                                 \
+        mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
+        mdm_##name##_thread(&a, t);                                                                          \
+    }                                                                                                        \
+    LAUNCH(name, arguments)
+
+#define SUMMING(name, arguments)                                                                             \
+    static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
+        name##_kernel(const __grid_constant__ arguments a) {                                                 \
+        __shared__ double shared[MDM_GPU_SHARED];                                                            \
+        mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
+        mdm_##name##_thread(&a, t, shared);                                                                  \
+        __syncthreads();                                                                                     \
+        mdm_block_sums_thread(&a, t, shared);                                                                \
+    }                                                                                                        \
+    LAUNCH(name, arguments)
+
+MDM_GPU_KERNELS(SIMPLE, SUMMING)

@@ -1,0 +1,155 @@
+/* A CUDA device: found, opened, its memory handed out, its failures told. */
+#include "runtime.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LEAST_MAJOR = 8 }; /* compute capability: tensor cores that know bfloat16 */
+
+void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what) {
+    if (code == cudaSuccess || gpu->failure != cudaSuccess) return;
+    gpu->failure = code;
+    gpu->failed_in = what;
+}
+
+mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what) {
+    if (gpu->failure != cudaSuccess) {
+        code = gpu->failure;
+        what = gpu->failed_in;
+    }
+    if (code == cudaSuccess) return MDM_OK;
+    return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", gpu->number, what,
+                    cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+int mdm_gpu_count(char *why, size_t why_size) {
+    int count = 0;
+    cudaError_t code = cudaGetDeviceCount(&count);
+    if (code == cudaSuccess && count > 0) return count;
+    if (why)
+        snprintf(why, why_size, "%s",
+                 code == cudaErrorInsufficientDriver
+                     ? "the NVIDIA driver is missing, or older than CUDA needs"
+                 : code == cudaSuccess || code == cudaErrorNoDevice ? "there is no CUDA device here"
+                                                                    : cudaGetErrorString(code));
+    (void)cudaGetLastError(); /* not left for a later check */
+    return 0;
+}
+
+static mdm_status read_properties(int number, struct cudaDeviceProp *properties) {
+    char why[256] = "there are fewer devices";
+    int count = mdm_gpu_count(why, sizeof why);
+    if (number < 0 || number >= count) return mdm_fail(MDM_RESOURCE, "no CUDA device %d: %s", number, why);
+    cudaError_t code = cudaGetDeviceProperties(properties, number);
+    if (code == cudaSuccess) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "CUDA device %d does not answer: %s", number, cudaGetErrorString(code));
+}
+
+mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {
+    struct cudaDeviceProp properties;
+    MDM_TRY(read_properties(number, &properties));
+    memcpy(identity, properties.uuid.bytes, MDM_DEVICE_IDENTITY);
+    return MDM_OK;
+}
+
+static mdm_status check_cudnn(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
+    if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "cuDNN failed in %s on device %d: %s", what, gpu->number,
+                    gpu->cudnn->cudnnGetErrorString(code));
+}
+
+static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
+    struct cudaDeviceProp properties;
+    int runtime = 0;
+    MDM_TRY(read_properties(number, &properties));
+    gpu->number = number;
+    if (properties.major < LEAST_MAJOR)
+        return mdm_fail(MDM_RESOURCE,
+                        "CUDA device %d (%s) has compute capability %d.%d; %d.0 (A100) or newer is needed",
+                        number, properties.name, properties.major, properties.minor, LEAST_MAJOR);
+    MDM_TRY(mdm_cudnn_load(&gpu->cudnn));
+    MDM_TRY(mdm_gpu_check(gpu, cudaSetDevice(number), "choosing the device"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "a stream"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
+    MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
+    MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream), "taking a stream"));
+    (void)cudaRuntimeGetVersion(&runtime);
+    size_t version = gpu->cudnn->cudnnGetVersion();
+    memset(info, 0, sizeof *info);
+    snprintf(info->name, sizeof info->name, "%.120s", properties.name);
+    snprintf(info->library, sizeof info->library, "cuDNN %zu.%zu.%zu, CUDA %d.%d", version / 10000,
+             version / 100 % 100, version % 100, runtime / 1000, runtime % 1000 / 10);
+    snprintf(info->instructions, sizeof info->instructions, "sm_%d%d", properties.major, properties.minor);
+    info->memory_bytes = properties.totalGlobalMem;
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_open(int number, mdm_gpu **out, mdm_gpu_info *info) {
+    mdm_gpu *gpu;
+    *out = NULL;
+    MDM_TRY(MDM_ALLOCATE(gpu, 1, "the CUDA device"));
+    mdm_status status = start(gpu, number, info);
+    if (status != MDM_OK) {
+        mdm_gpu_close(gpu);
+        return status;
+    }
+    *out = gpu;
+    return MDM_OK;
+}
+
+/* What fails while closing is past mending. */
+void mdm_gpu_close(mdm_gpu *gpu) {
+    if (gpu->stream) (void)cudaStreamSynchronize(gpu->stream);
+    mdm_gpu_release_plans(gpu);
+    mdm_gpu_free(gpu, gpu->workspace);
+    if (gpu->handle) (void)gpu->cudnn->cudnnDestroy(gpu->handle);
+    if (gpu->begin) (void)cudaEventDestroy(gpu->begin);
+    if (gpu->end) (void)cudaEventDestroy(gpu->end);
+    if (gpu->stream) (void)cudaStreamDestroy(gpu->stream);
+    free(gpu);
+}
+
+static mdm_status out_of_memory(mdm_gpu *gpu, size_t bytes, const char *what) {
+    const double mebibyte = 1 << 20;
+    size_t left = 0, total = 0;
+    (void)cudaGetLastError(); /* this failure is told here; the device is sound */
+    (void)cudaMemGetInfo(&left, &total);
+    return mdm_fail(
+        MDM_RESOURCE,
+        "not enough memory on CUDA device %d for %s: %.0f MiB wanted, %.0f of %.0f MiB free; a smaller "
+        "train.batch, pretrain.batch or model.width, or more ranks, would shrink it",
+        gpu->number, what, (double)bytes / mebibyte, (double)left / mebibyte, (double)total / mebibyte);
+}
+
+mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory) {
+    *memory = NULL;
+    MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, what));
+    size_t rounded = bytes > 0 ? (bytes + 255) / 256 * 256 : 256;
+    cudaError_t code = cudaMalloc(memory, rounded);
+    if (code == cudaErrorMemoryAllocation) return out_of_memory(gpu, rounded, what);
+    MDM_TRY(mdm_gpu_check(gpu, code, what));
+    mdm_gpu_zero(gpu, *memory, rounded);
+    return MDM_OK;
+}
+
+/* cudaFree waits for what is queued. */
+void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
+    if (memory) mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
+}
+
+/* Pageable memory has been read when the call returns. */
+mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
+    return mdm_gpu_check(gpu, cudaMemcpyAsync(memory, host, bytes, cudaMemcpyHostToDevice, gpu->stream),
+                         "an upload");
+}
+
+mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
+    MDM_TRY(mdm_gpu_check(gpu, cudaMemcpyAsync(host, memory, bytes, cudaMemcpyDeviceToHost, gpu->stream),
+                          "a download"));
+    return mdm_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "what was queued before a download");
+}
+
+void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
+    mdm_gpu_note(gpu, cudaMemsetAsync(memory, 0, bytes, gpu->stream), "zeroing memory");
+}

@@ -1,0 +1,36 @@
+/* Inside of the CUDA device proper, shared by runtime.c, convolutions.c and kernels.cu. */
+#ifndef MDM_DEVICE_CUDA_RUNTIME_H
+#define MDM_DEVICE_CUDA_RUNTIME_H
+
+#include "cudnn_plans.h"
+#include "gpu.h"
+#include <cuda_runtime_api.h>
+
+struct mdm_gpu {
+    cudaStream_t stream; /* everything runs on it, in order */
+    int number;
+    cudaError_t failure; /* the first one that could not be told at once */
+    const char *failed_in;
+    const mdm_cudnn *cudnn;
+    cudnnHandle_t handle;
+    void *workspace; /* of all convolutions */
+    size_t workspace_bytes;
+    struct mdm_gpu_plan *plans; /* newest first */
+    cudaEvent_t begin, end;     /* for timing plans */
+};
+
+struct mdm_gpu_plan {
+    mdm_gpu_convolution kind;
+    mdm_cudnn_plan cudnn;
+    float milliseconds; /* as measured; 0: there was no choice */
+    struct mdm_gpu_plan *next;
+};
+
+/* Remembers a failure of a call that cannot return one. */
+void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what);
+/* The failure as a status. */
+MDM_MUST_CHECK mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what);
+/* convolutions.c */
+void mdm_gpu_release_plans(mdm_gpu *gpu);
+
+#endif

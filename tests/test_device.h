@@ -24,7 +24,7 @@ static inline void test_device_or_skip(void) {
 
 static inline mdm_device *test_device_open(int threads, int winograd) {
     mdm_device *device;
-    assert_int_equal(test_device_is_cuda() ? mdm_device_create_cuda(0, &device)
+    assert_int_equal(test_device_is_cuda() ? mdm_device_create_cuda(0, threads, &device)
                                            : mdm_device_create_cpu(threads, winograd, &device),
                      MDM_OK);
     return device;

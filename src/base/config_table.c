@@ -47,7 +47,8 @@ static const mdm_config_key keys[] = {
 
     KEY("run.threads", INTEGER, run.threads, "auto", 1, 4096, 0, WORDS("auto"), "threads",
         "threads of a rank; auto: as many as the cores it may use"),
-    BOOLEAN("run.oversubscribe", run.oversubscribe, "false", 0, "allow more threads than cores"),
+    BOOLEAN("run.oversubscribe", run.oversubscribe, "false", 0,
+            "allow more threads than cores, and several ranks on one CUDA device"),
 
     STRING("data.train", data.train, "none", 0, WORDS("none"),
            "data set file (.h5) to train on; mdm-dist data import makes one"),
@@ -98,7 +99,8 @@ static const mdm_config_key keys[] = {
     WORD("train.schedule", train.schedule, HASHED, "course of the learning rates, to 0 at the last epoch",
          "cosine", "cosine"),
     WORD("train.precision", train.precision, HASHED,
-         "numbers to compute with; auto: fp32 on CPU, bf16 on CUDA", "auto", "auto", "fp32", "bf16"),
+         "numbers to compute with; auto: fp32 on CPU, bf16 on CUDA; tf32 is CUDA's fp32 with faster products",
+         "auto", "auto", "fp32", "bf16", "tf32"),
     WORD("train.batchnorm", train.batchnorm, HASHED,
          "batch statistics over all ranks, over one rank, or frozen as the trained start left them", "sync",
          "sync", "local", "frozen"),

@@ -60,7 +60,7 @@ static void report(const bench *b, const char *name, double *times, int count, d
            "\"ranks\":%d,\"threads\":%d,\"precision\":\"%s\"}\n",
            name, 1e3 * median, 1e3 * times[0], images / median, flop / median / 1e9,
            mdm_device_get_info(b->device)->name, mdm_comm_size(b->comm), b->threads,
-           b->precision == MDM_BF16 ? "bf16" : "fp32");
+           mdm_precision_name(b->precision));
     fflush(stdout);
 }
 
@@ -371,12 +371,8 @@ static mdm_status open_bench(bench *b) {
                              .width = SIDE,
                              .classes = CLASSES};
     mdm_config_get(b->config, "model.arch", spec.arch, sizeof spec.arch);
-    b->precision = b->config->train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
     MDM_TRY(mdm_choose_threads(b->comm, b->config->run.threads, &b->threads, text, sizeof text));
-    MDM_TRY(mdm_device_create_cpu(b->threads, 1, &b->device));
-    if (b->precision == MDM_BF16 && !mdm_device_get_info(b->device)->has_bf16)
-        return mdm_fail(MDM_RESOURCE,
-                        "train.precision=bf16: this processor has no bfloat16 arithmetic; use fp32");
+    MDM_TRY(mdm_choose_device(b->comm, b->config, b->threads, &b->device, &b->precision));
     MDM_TRY(mdm_layout_create(&spec, &b->layout));
     MDM_TRY(mdm_network_create(b->layout, 1, 0, &b->network));
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);

@@ -2,6 +2,10 @@
 #include "operations.h"
 #include <cblas.h>
 
+const char *mdm_precision_name(mdm_precision precision) {
+    return precision == MDM_BF16 ? "bf16" : precision == MDM_TF32 ? "tf32" : "fp32";
+}
+
 void mdm_device_destroy(mdm_device *device) {
     if (device) device->operations->destroy(device);
 }

@@ -8,6 +8,7 @@
 
 typedef struct need {
     double networks, activations, plans, images, samples, data; /* bytes; data: once a node */
+    double device; /* of a CUDA device's own memory; the first three then count for the host no more */
 } need;
 
 /* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
@@ -36,7 +37,25 @@ static need estimate(const mdm_trainer *t) {
     n.samples = count * (13.0 * t->network_count + 33) +
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident) n.data = (count + (double)d->test_count) * image;
+    if (mdm_device_get_info(t->device)->is_cuda) {
+        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * rows;
+        n.activations = n.plans = 0;
+    }
     return n;
+}
+
+static mdm_status check_device(const mdm_trainer *t, const need *n) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    const double mebibyte = 1 << 20, libraries = 1024 * mebibyte; /* CUDA's and cuDNN's own, and scratch */
+    if (!info->is_cuda) return MDM_OK;
+    if (t->options.dry_run)
+        mdm_info("memory: about %.0f MiB on %s, which has %.0f MiB", (n->device + libraries) / mebibyte,
+                 info->name, (double)info->memory_bytes / mebibyte);
+    if (n->device + libraries <= (double)info->memory_bytes) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE,
+                    "the run needs about %.0f MiB on each %s, which has %.0f MiB; a smaller train.batch, "
+                    "pretrain.batch or model.width, or more ranks, would shrink it",
+                    (n->device + libraries) / mebibyte, info->name, (double)info->memory_bytes / mebibyte);
 }
 
 static double of_rank(const need *n) {
@@ -48,6 +67,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
     const double mebibyte = 1 << 20;
     need n = estimate(t);
+    MDM_TRY(check_device(t, &n));
     int node = mdm_comm_node_size(t->comm);
     double limit = mdm_memory_limit(source, sizeof source), wanted = of_rank(&n) * node + n.data;
     if (t->options.dry_run)

@@ -64,7 +64,8 @@ static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
     if (gmtime_r(&now, &utc)) strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", &utc);
     const mdm_version versions[] = {{"MPI", mdm_comm_library(t->comm)},
                                     {"HDF5", hdf5},
-                                    {"oneDNN", mdm_device_get_info(t->device)->library},
+                                    {mdm_device_get_info(t->device)->is_cuda ? "cuDNN" : "oneDNN",
+                                     mdm_device_get_info(t->device)->library},
                                     {"OpenBLAS", openblas_get_config()},
                                     {"compiler", __VERSION__},
                                     {"kernels", mdm_device_get_info(t->device)->instructions}};
@@ -90,8 +91,7 @@ static void announce(const mdm_trainer *t, int resumed) {
     mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes, %s", t->config.data.train,
              (long long)t->data->train_count, (long long)t->data->test_count, t->data->height, t->data->width,
              t->data->channels, t->data->classes, t->data->resident ? "in memory" : "streamed");
-    mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name,
-             t->precision == MDM_BF16 ? "bf16" : "fp32");
+    mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name, mdm_precision_name(t->precision));
     mdm_info("%d network%s %s, width %d: %.2f M weights each; results in %s", t->network_count,
              t->network_count > 1 ? "s" : "", t->layout->spec.arch, t->layout->spec.base_width,
              (double)t->layout->weight_count / 1e6, t->folder->path);
@@ -334,7 +334,7 @@ static mdm_status write_summary(mdm_trainer *t) {
                      .ranks = mdm_comm_size(t->comm),
                      .networks = t->network_count,
                      .device = mdm_device_get_info(t->device)->name,
-                     .precision = t->precision == MDM_BF16 ? "bf16" : "fp32"};
+                     .precision = mdm_precision_name(t->precision)};
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_SUMMARY);
     mdm_status status =
         path ? mdm_summary_write(path, &s) : mdm_fail(MDM_RESOURCE, "out of memory for summary.json");

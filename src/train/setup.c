@@ -9,9 +9,10 @@
 /* Settings that this build cannot honour are refused, never ignored. */
 static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     (void)ranks;
-    if (c->device == MDM_CONFIG_DEVICE_CUDA)
-        return mdm_fail(MDM_RESOURCE,
-                        "device=cuda: this build computes on CPUs only; use device=cpu or auto");
+    if (c->data.resident == MDM_CONFIG_RESIDENT_DEVICE)
+        return mdm_fail(MDM_USAGE,
+                        "data.resident=device: pictures in a device's memory are not in this version "
+                        "yet; use auto, host or stream");
     if (c->train.patience > 0 && !c->data.validation[0])
         return mdm_fail(MDM_USAGE, "train.patience=%d needs data.validation to measure on",
                         c->train.patience);
@@ -42,14 +43,7 @@ static mdm_status open_data(mdm_trainer *t) {
 static mdm_status choose_device(mdm_trainer *t) {
     MDM_TRY(mdm_choose_threads(t->comm, t->config.run.threads, &t->threads, t->thread_text,
                                sizeof t->thread_text));
-    MDM_TRY(mdm_device_create_cpu(t->threads, 1, &t->device));
-    const mdm_device_info *info = mdm_device_get_info(t->device);
-    t->precision = t->config.train.precision == MDM_CONFIG_PRECISION_BF16 ? MDM_BF16 : MDM_FP32;
-    if (t->precision == MDM_BF16 && !info->has_bf16)
-        return mdm_fail(MDM_RESOURCE,
-                        "train.precision=bf16: this processor (%s) has no bfloat16 arithmetic; use fp32",
-                        info->name);
-    return MDM_OK;
+    return mdm_choose_device(t->comm, &t->config, t->threads, &t->device, &t->precision);
 }
 
 static mdm_status create_networks(mdm_trainer *t) {

@@ -37,7 +37,7 @@ static void open_pair(pair *p, int n, int channels, int height, int width, mdm_p
     p->width = width;
     p->count = (int64_t)n * channels * height * width;
     assert_int_equal(mdm_device_create_cpu(1, 0, &p->device[0]), MDM_OK);
-    assert_int_equal(mdm_device_create_cuda(0, &p->device[1]), MDM_OK);
+    assert_int_equal(mdm_device_create_cuda(0, 1, &p->device[1]), MDM_OK);
     for (int d = 0; d < 2; d++) {
         size_t bytes = mdm_tensor_bytes(p->device[d], n, channels, height, width, precision);
         size_t padded = (size_t)mdm_padded_channels(p->device[d], channels);

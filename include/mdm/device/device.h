@@ -20,6 +20,8 @@ typedef struct mdm_device mdm_device;
 /* TF32 (CUDA only): stored as single precision, products of convolutions rounded to 10 bits of fraction. */
 typedef enum mdm_precision { MDM_FP32, MDM_BF16, MDM_TF32 } mdm_precision;
 
+const char *mdm_precision_name(mdm_precision precision); /* "fp32", ... */
+
 typedef struct mdm_device_info {
     char name[128];   /* processor or graphics processor as the system names it */
     char library[64]; /* "oneDNN 2.6.3", "cuDNN 9.19.0, CUDA 13.0" */
@@ -37,8 +39,8 @@ typedef struct mdm_device_info {
 MDM_MUST_CHECK mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **device);
 /* CUDA device `number` (0 is the first that CUDA_VISIBLE_DEVICES leaves). MDM_RESOURCE, saying what is
  * missing, where the build, the libraries, the driver or the device are not there; such a message names no
- * remedy of settings, which the caller knows. */
-MDM_MUST_CHECK mdm_status mdm_device_create_cuda(int number, mdm_device **device);
+ * remedy of settings, which the caller knows. `threads` (>= 1) are for what stays on the CPU. */
+MDM_MUST_CHECK mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **device);
 /* Number of usable CUDA devices, 0 when there are none; `why` (may be NULL) then says why. */
 int mdm_device_count_cuda(char *why, size_t why_size);
 /* What tells a device apart from the others of its host, the same in all processes. */

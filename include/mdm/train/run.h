@@ -6,6 +6,7 @@
 #include "mdm/base/config.h"
 #include "mdm/base/status.h"
 #include "mdm/comm/comm.h"
+#include "mdm/device/device.h"
 
 typedef struct mdm_run_options {
     int force;   /* start afresh in a folder that holds a run of other settings */
@@ -22,5 +23,11 @@ MDM_MUST_CHECK mdm_status mdm_run(mdm_comm *comm, const mdm_config *config, cons
  * Tells in `text` what was chosen and why. Warns when one core would be shared. */
 MDM_MUST_CHECK mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int *threads, char *text,
                                              int size);
+
+/* Collective. Opens the device that `device` asks for (auto: CUDA where every rank has one) and settles
+ * train.precision. On CUDA the ranks of a node take the devices they see in turn; MDM_RESOURCE when there are
+ * none and device=cuda, or when ranks would share one without run.oversubscribe. */
+MDM_MUST_CHECK mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threads,
+                                            mdm_device **device, mdm_precision *precision);
 
 #endif

@@ -1,5 +1,6 @@
 /* The CUDA device: from the operations of a network to launches of our kernels. */
 #include "device.h"
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -23,11 +24,14 @@ static void destroy(mdm_device *device) {
     free(d);
 }
 
-mdm_status mdm_device_create_cuda(int number, mdm_device **out) {
+mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     mdm_cuda_device *device;
     mdm_gpu_info info;
     *out = NULL;
+    if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
     MDM_TRY(MDM_ALLOCATE(device, 1, "the CUDA device"));
+    omp_set_num_threads(threads); /* for heads, losses and pictures, which stay on the CPU */
+    omp_set_dynamic(0);
     device->common.operations = &operations;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);
     if (status != MDM_OK) {
@@ -38,7 +42,7 @@ mdm_status mdm_device_create_cuda(int number, mdm_device **out) {
     snprintf(i->name, sizeof i->name, "%s", info.name);
     snprintf(i->library, sizeof i->library, "%s", info.library);
     snprintf(i->instructions, sizeof i->instructions, "%s", info.instructions);
-    i->threads = 1;
+    i->threads = threads;
     i->channel_block = MDM_GPU_LANES;
     i->has_bf16 = i->has_tf32 = i->is_cuda = 1;
     i->memory_bytes = info.memory_bytes;

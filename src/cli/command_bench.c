@@ -112,7 +112,7 @@ static mdm_status pretrain_step(bench *b, void *context) {
     double loss;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0.5f, 1.0f,
+    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0, 0.5f, 1.0f,
                               out.projection, c->gradient, &loss));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));

@@ -85,9 +85,9 @@ static mdm_status make_group(mdm_comm *comm) {
     return MDM_ALLOCATE(comm->asked_counts, comm->size, "the group's counts");
 }
 
-mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
-    *out = NULL;
+mdm_status mdm_comm_create_alone(mdm_comm **out) {
     mdm_comm *comm;
+    *out = NULL;
     MDM_TRY(MDM_ALLOCATE(comm, 1, "the process group"));
     comm->size = comm->node_size = 1;
     comm->piece = (int64_t)1 << 28;
@@ -95,6 +95,14 @@ mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
     comm->least = comm->greatest = MPI_OP_NULL;
     if (gethostname(comm->host, sizeof comm->host - 1) != 0)
         snprintf(comm->host, sizeof comm->host, "this host");
+    *out = comm;
+    return MDM_OK;
+}
+
+mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
+    mdm_comm *comm;
+    *out = NULL;
+    MDM_TRY(mdm_comm_create_alone(&comm));
     int already = 0, provided = MPI_THREAD_SINGLE;
     mdm_status status = mdm_comm_check(comm, MPI_Initialized(&already), "MPI_Initialized");
     if (status == MDM_OK && !already) {

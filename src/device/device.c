@@ -10,6 +10,14 @@ void mdm_device_destroy(mdm_device *device) {
     if (device) device->operations->destroy(device);
 }
 
+mdm_status mdm_device_create_worker(mdm_device *device, mdm_device **worker) {
+    *worker = NULL;
+    if (!device->operations->create_worker)
+        return mdm_fail(MDM_USAGE, "deterministic=true needs device=cpu: sums on %s have no fixed order",
+                        device->info.name);
+    return device->operations->create_worker(device, worker);
+}
+
 const mdm_device_info *mdm_device_get_info(const mdm_device *device) {
     return &device->info;
 }

@@ -6,6 +6,7 @@
 
 typedef struct mdm_device_operations {
     void (*destroy)(mdm_device *device);
+    mdm_status (*create_worker)(mdm_device *device, mdm_device **worker); /* NULL: there are none */
     mdm_status (*allocate)(mdm_device *device, size_t bytes, const char *what, void **memory);
     void (*release)(mdm_device *device, void *memory);
     mdm_status (*upload)(mdm_device *device, void *memory, const void *host, size_t bytes);

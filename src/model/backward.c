@@ -7,14 +7,6 @@
  * than 32. */
 enum { BUCKET_FLOATS = 1 << 20, MOST_BUCKETS = 32 };
 
-static void *buffer(const mdm_executor *executor, int number) {
-    return executor->arena + executor->current->buffer_offset[number];
-}
-
-static void *slot(const mdm_executor *executor, int number) {
-    return executor->arena + executor->current->slot_offset[number];
-}
-
 /* Of the heads, in host memory. */
 static float *gradient_of(const mdm_executor *executor, mdm_network *network, int tensor) {
     return network->gradient + executor->layout->tensors[tensor].offset;
@@ -34,28 +26,71 @@ static void sum_columns(const float *matrix, int rows, int columns, float *sums,
 }
 
 /* Gradients of y = x W^T + b: weight and bias, and x's (written or, with `add`, added to). */
-static void linear_backward(const mdm_network *network, float *weight_gradient, float *bias_gradient,
-                            int weight_tensor, int rows, const float *x, const float *y_gradient,
-                            float *x_gradient, float add, int accumulate) {
-    const mdm_tensor_info *t = &network->layout->tensors[weight_tensor];
+typedef struct linear_work {
+    mdm_network *network;
+    int weight; /* tensor; the bias is the next one */
+    const float *x, *y_gradient;
+    float *x_gradient, add;
+    int accumulate;
+} linear_work;
+
+static mdm_status linear_part(mdm_executor *executor, const part *p, void *context) {
+    const linear_work *w = context;
+    const mdm_tensor_info *t = &executor->layout->tensors[w->weight];
     int outputs = (int)t->dims[0], inputs = (int)t->dims[1];
-    if (rows == 0) {
-        if (!accumulate) memset(weight_gradient, 0, (size_t)t->count * sizeof(float));
+    int accumulate = w->accumulate && !executor->reproducible;
+    const float *y_gradient = w->y_gradient + (size_t)p->first * (size_t)outputs;
+    float *gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight));
+    if (p->rows == 0) {
+        if (!accumulate) memset(gradient, 0, (size_t)t->count * sizeof(float));
     } else {
-        mdm_product_tn(outputs, inputs, rows, y_gradient, x, accumulate ? 1.0f : 0.0f, weight_gradient);
-        if (x_gradient)
-            mdm_product_nn(rows, inputs, outputs, y_gradient, network->weights + t->offset, add, x_gradient);
+        mdm_product_tn(outputs, inputs, p->rows, y_gradient, w->x + (size_t)p->first * (size_t)inputs,
+                       accumulate ? 1.0f : 0.0f, gradient);
+        mdm_product_nn(p->rows, inputs, outputs, y_gradient, w->network->weights + t->offset, w->add,
+                       w->x_gradient + (size_t)p->first * (size_t)inputs);
     }
-    sum_columns(y_gradient, rows, outputs, bias_gradient, accumulate);
+    mdm_part_add_gradient(executor, p, w->network, w->weight);
+    gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight + 1));
+    sum_columns(y_gradient, p->rows, outputs, gradient, accumulate);
+    mdm_part_add_gradient(executor, p, w->network, w->weight + 1);
+    return MDM_OK;
 }
 
-void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding,
-                             const float *logits_gradient, float *embedding_gradient, int accumulate) {
-    const mdm_layout *layout = network->layout;
-    float *weight = network->gradient + layout->tensors[layout->classifier_weight].offset;
-    float *bias = network->gradient + layout->tensors[layout->classifier_weight + 1].offset;
-    linear_backward(network, weight, bias, layout->classifier_weight, rows, embedding, logits_gradient,
-                    embedding_gradient, 0.0f, accumulate);
+static mdm_status linear_backward(mdm_executor *executor, linear_work *work) {
+    for (int i = 0; i < 2; i++)
+        mdm_executor_begin_gradient(executor, work->network, work->weight + i, work->accumulate);
+    return mdm_executor_each_part(executor, linear_part, work);
+}
+
+mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_network *network, const float *embedding,
+                                   const float *logits_gradient, float *embedding_gradient, int accumulate) {
+    linear_work work = {
+        network,   network->layout->classifier_weight, embedding, logits_gradient, embedding_gradient, 0.0f,
+        accumulate};
+    return linear_backward(executor, &work);
+}
+
+/* Sums of a norm's backward are its weights' gradients: sum for beta, product_sum for gamma. `tensor` is
+ * gamma's. */
+static void norm_gradients(mdm_executor *executor, mdm_network *network, int tensor, int channels, int padded,
+                           int accumulate) {
+    for (int i = 0; i < 2; i++) mdm_executor_begin_gradient(executor, network, tensor + i, accumulate);
+    const mdm_tensor_info *gamma = &executor->layout->tensors[tensor];
+    const mdm_exact_sums *sums = &executor->reproducible->sums;
+    mdm_exact_sums_add_sums(&network->exact_gradient, gamma[1].offset, sums, 0, channels);
+    mdm_exact_sums_add_sums(&network->exact_gradient, gamma[0].offset, sums, padded, channels);
+}
+
+static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *context) {
+    const float *gradient = context;
+    int columns = executor->layout->spec.projection;
+    for (int r = p->first; r < p->first + p->rows; r++)
+        for (int c = 0; c < columns; c++) {
+            size_t i = (size_t)r * columns + c;
+            p->sums[c] += gradient[i];
+            p->sums[columns + c] += (double)gradient[i] * executor->heads.normalised[i];
+        }
+    return MDM_OK;
 }
 
 /* Batch norm of the projection head: gradient of its input into heads.linear_gradient. */
@@ -69,14 +104,10 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
     float *beta_gradient = gradient_of(executor, network, layout->projection_gamma + 1);
     double *sums = executor->host_sums;
     int64_t total = rows;
-    memset(sums, 0, sizeof(double) * 2 * (size_t)columns);
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < columns; c++) {
-            size_t i = (size_t)r * columns + c;
-            sums[c] += gradient[i];
-            sums[columns + c] += (double)gradient[i] * h->normalised[i];
-        }
-    for (int c = 0; c < columns; c++) {
+    MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns, 1));
+    if (executor->reproducible)
+        norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
+    for (int c = 0; c < columns && !executor->reproducible; c++) {
         beta_gradient[c] = (float)(accumulate ? beta_gradient[c] + sums[c] : sums[c]);
         gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + sums[columns + c] : sums[columns + c]);
     }
@@ -95,6 +126,7 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
 }
 
 static void clear_gradient(mdm_executor *executor, mdm_network *network, int tensor) {
+    mdm_executor_begin_gradient(executor, network, tensor, 0);
     memset(gradient_of(executor, network, tensor), 0,
            (size_t)executor->layout->tensors[tensor].count * sizeof(float));
 }
@@ -106,24 +138,27 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
     const mdm_layout *layout = executor->layout;
     head_buffers *h = &executor->heads;
     size_t bytes = (size_t)rows * (size_t)layout->embedding * sizeof(float);
+    linear_work work = {.network = network,
+                        .x = h->embedding,
+                        .x_gradient = h->embedding_gradient,
+                        .add = 1.0f,
+                        .accumulate = accumulate};
     if (embedding_gradient)
         memcpy(h->embedding_gradient, embedding_gradient, bytes);
     else
         memset(h->embedding_gradient, 0, bytes);
     if (logits_gradient) {
-        linear_backward(network, gradient_of(executor, network, layout->classifier_weight),
-                        gradient_of(executor, network, layout->classifier_weight + 1),
-                        layout->classifier_weight, rows, h->embedding, logits_gradient, h->embedding_gradient,
-                        1.0f, accumulate);
+        work.weight = layout->classifier_weight;
+        work.y_gradient = logits_gradient;
+        MDM_TRY(linear_backward(executor, &work));
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->classifier_weight + i);
     }
     if (projection_gradient) {
         MDM_TRY(head_norm_backward(executor, network, rows, projection_gradient, accumulate));
-        linear_backward(network, gradient_of(executor, network, layout->projection_weight),
-                        gradient_of(executor, network, layout->projection_weight + 1),
-                        layout->projection_weight, rows, h->embedding, h->linear_gradient,
-                        h->embedding_gradient, 1.0f, accumulate);
+        work.weight = layout->projection_weight;
+        work.y_gradient = h->linear_gradient;
+        MDM_TRY(linear_backward(executor, &work));
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_weight + i);
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_gamma + i);
@@ -131,68 +166,122 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
     return MDM_OK;
 }
 
-static mdm_status norm_backward(mdm_executor *executor, mdm_network *network, int number, int rows,
-                                int accumulate) {
-    const mdm_layer *l = &executor->layout->layers[number];
-    mdm_device *device = executor->device;
-    const mdm_norm_values *v = &executor->norms[number];
-    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
-    void *gradient = slot(executor, l->gradient);
-    const void *other = l->other >= 0 ? slot(executor, l->other) : NULL, *x = buffer(executor, l->input);
-    int padded = mdm_padded_channels(device, l->in_channels);
-    double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
-    mdm_device_zero(device, sums, sizeof(double) * 2 * (size_t)padded);
-    mdm_norm_relu_backward_sums(device, &shape, gradient, other, x, v->scale, v->shift, v->mean,
-                                v->inverse_deviation, sums, sums + padded);
-    mdm_norm_gradients(device, l->in_channels, sums, sums + padded, accumulate,
-                       encoder_gradient_of(executor, network, l->weight),
-                       encoder_gradient_of(executor, network, l->weight + 1));
-    if (executor->current_uses_batch_statistics) {
-        int64_t total;
-        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
-        count = (double)(total > 0 ? total : 1) * shape.pixels;
-    }
-    mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
-                   executor->mean_product);
-    mdm_norm_relu_backward_input(device, &shape, gradient, other, x, v->scale, v->shift, v->mean,
+/* What the parts of one layer, backward, need. */
+typedef struct layer_work {
+    mdm_network *network;
+    const mdm_layer *layer;
+    int number, accumulate;
+    const float *images; /* of the pass, where the layer reads them */
+} layer_work;
+
+/* The gradient that a layer was given, and what is to be added to it, of the shape of a buffer. */
+static void *gradient_rows(const mdm_executor *executor, const mdm_layer *l, int buffer, const part *p) {
+    return mdm_executor_slot_rows(executor, l->gradient, buffer, p->first);
+}
+
+static const void *other_rows(const mdm_executor *executor, const mdm_layer *l, int buffer, const part *p) {
+    return l->other >= 0 ? mdm_executor_slot_rows(executor, l->other, buffer, p->first) : NULL;
+}
+
+static mdm_status norm_sums_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_layer *l = w->layer;
+    const mdm_norm_values *v = &executor->norms[w->number];
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    mdm_norm_relu_backward_sums(
+        p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
+        mdm_executor_rows(executor, l->input, p->first), v->scale, v->shift, v->mean, v->inverse_deviation,
+        p->sums, p->sums + mdm_padded_channels(executor->device, l->in_channels));
+    return MDM_OK;
+}
+
+static mdm_status norm_input_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_layer *l = w->layer;
+    const mdm_norm_values *v = &executor->norms[w->number];
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    mdm_norm_relu_backward_input(p->device, &shape, gradient_rows(executor, l, l->input, p),
+                                 other_rows(executor, l, l->input, p),
+                                 mdm_executor_rows(executor, l->input, p->first), v->scale, v->shift, v->mean,
                                  v->inverse_deviation, executor->mean_gradient, executor->mean_product);
     return MDM_OK;
 }
 
-static mdm_status convolution_backward(mdm_executor *executor, mdm_network *network, int number, int rows,
-                                       const float *images, int accumulate) {
-    const mdm_layer *l = &executor->layout->layers[number];
-    float *weight_gradient = encoder_gradient_of(executor, network, l->weight);
-    if (rows == 0) {
+static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *work) {
+    const mdm_layer *l = work->layer;
+    mdm_device *device = executor->device;
+    int padded = mdm_padded_channels(device, l->in_channels);
+    double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
+    MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded, 0));
+    if (executor->reproducible)
+        norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
+    else
+        mdm_norm_gradients(device, l->in_channels, sums, sums + padded, work->accumulate,
+                           encoder_gradient_of(executor, work->network, l->weight),
+                           encoder_gradient_of(executor, work->network, l->weight + 1));
+    if (executor->current_uses_batch_statistics) {
+        int64_t total;
+        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
+        count = (double)(total > 0 ? total : 1) * l->height * l->width;
+    }
+    mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
+                   executor->mean_product);
+    return mdm_executor_each_part(executor, norm_input_part, work);
+}
+
+static mdm_status convolution_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_layer *l = w->layer;
+    const mdm_network_spec *s = &executor->layout->spec;
+    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
+    int accumulate = w->accumulate && !executor->reproducible;
+    float *weight_gradient =
+        mdm_part_gradient(executor, p, encoder_gradient_of(executor, w->network, l->weight));
+    if (p->rows == 0) {
         size_t bytes = sizeof(float) * (size_t)executor->layout->tensors[l->weight].count;
-        if (!accumulate) mdm_device_zero(executor->device, weight_gradient, bytes);
+        if (!accumulate) mdm_device_zero(p->device, weight_gradient, bytes);
         return MDM_OK;
     }
-    mdm_convolution *convolution = executor->current->convolutions[number];
-    const void *input = l->input < 0 ? (const void *)images : buffer(executor, l->input);
-    const void *gradient = slot(executor, l->gradient);
+    mdm_convolution *convolution = p->convolutions[w->number];
+    const void *input = l->input < 0 ? (const void *)(w->images + (size_t)p->first * image)
+                                     : mdm_executor_rows(executor, l->input, p->first);
+    const void *gradient = gradient_rows(executor, l, l->output, p);
     MDM_TRY(mdm_convolution_backward_weights(convolution, input, gradient, weight_gradient, accumulate));
+    mdm_part_add_gradient(executor, p, w->network, l->weight);
     if (l->input_gradient < 0) return MDM_OK;
-    return mdm_convolution_backward_data(convolution, gradient, slot(executor, l->input_gradient));
+    return mdm_convolution_backward_data(
+        convolution, gradient, mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first));
+}
+
+static mdm_status convolution_backward(mdm_executor *executor, layer_work *work) {
+    mdm_executor_begin_gradient(executor, work->network, work->layer->weight, work->accumulate);
+    return mdm_executor_each_part(executor, convolution_part, work);
 }
 
 /* Layers without weights. */
-static void weightless_backward(mdm_executor *executor, const mdm_layer *l, int rows) {
-    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
-    void *gradient = slot(executor, l->gradient);
-    const void *other = l->other >= 0 ? slot(executor, l->other) : NULL;
+static mdm_status weightless_part(mdm_executor *executor, const part *p, void *context) {
+    const mdm_layer *l = ((const layer_work *)context)->layer;
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
     if (l->kind == MDM_LAYER_POOL) {
-        mdm_pool_backward(executor->device, &shape,
-                          executor->shares_memory ? executor->heads.embedding_gradient : executor->embedding,
-                          gradient);
-    } else if (l->kind == MDM_LAYER_ADD_RELU) {
-        mdm_add_relu_backward(executor->device, &shape, gradient, other, buffer(executor, l->output),
-                              slot(executor, l->input_gradient));
-    } else {
-        mdm_max_pool_shape pool = {rows, l->in_channels, l->height, l->width, executor->precision};
-        mdm_max_pool_backward(executor->device, &pool, gradient, other, buffer(executor, l->input),
-                              buffer(executor, l->output), slot(executor, l->input_gradient));
+        const float *embedding =
+            executor->shares_memory ? executor->heads.embedding_gradient : executor->embedding;
+        mdm_pool_backward(p->device, &shape,
+                          embedding + (size_t)p->first * (size_t)executor->layout->embedding,
+                          gradient_rows(executor, l, l->input, p));
+        return MDM_OK;
     }
+    void *gradient = gradient_rows(executor, l, l->output, p);
+    const void *other = other_rows(executor, l, l->output, p);
+    const void *output = mdm_executor_rows(executor, l->output, p->first);
+    void *input_gradient = mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first);
+    if (l->kind == MDM_LAYER_ADD_RELU) {
+        mdm_add_relu_backward(p->device, &shape, gradient, other, output, input_gradient);
+    } else {
+        mdm_max_pool_shape pool = {p->rows, l->in_channels, l->height, l->width, executor->precision};
+        mdm_max_pool_backward(p->device, &pool, gradient, other,
+                              mdm_executor_rows(executor, l->input, p->first), output, input_gradient);
+    }
+    return MDM_OK;
 }
 
 /* Where the device has memory of its own, the encoder's part of [first, end) goes to host memory first, where
@@ -208,7 +297,7 @@ static mdm_status bring_to_host(mdm_executor *executor, mdm_network *network, in
 static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
     int64_t share = executor->layout->weight_count / MOST_BUCKETS,
             size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
-    if (mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (mdm_comm_size(executor->comm) == 1 || executor->reproducible) return MDM_OK;
     if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
     MDM_TRY(bring_to_host(executor, network, first, *end));
     MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + first, *end - first));
@@ -217,6 +306,13 @@ static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, in
 }
 
 mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
+    if (executor->reproducible) {
+        mdm_exact_sums *sums = &network->exact_gradient;
+        MDM_TRY(
+            mdm_comm_all_reduce(executor->comm, sums->whole, mdm_exact_sums_size(sums), MDM_INT64, MDM_SUM));
+        mdm_exact_sums_get_floats(sums, 0, sums->count, network->gradient);
+        return MDM_OK;
+    }
     MDM_TRY(mdm_comm_reduce_wait(executor->comm));
     if (!network->device || mdm_comm_size(executor->comm) == 1) return MDM_OK;
     return mdm_device_upload(executor->device, network->encoder.gradient, network->gradient,
@@ -240,14 +336,15 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
     }
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
+        layer_work work = {network, l, i, accumulate, images};
         if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {
-            weightless_backward(executor, l, rows);
+            MDM_TRY(mdm_executor_each_part(executor, weightless_part, &work));
             continue;
         }
         if (l->kind == MDM_LAYER_NORM_RELU)
-            MDM_TRY(norm_backward(executor, network, i, rows, accumulate));
+            MDM_TRY(norm_backward(executor, rows, &work));
         else
-            MDM_TRY(convolution_backward(executor, network, i, rows, images, accumulate));
+            MDM_TRY(convolution_backward(executor, &work));
         if (reduce) MDM_TRY(reduce_bucket(executor, network, layout->tensors[l->weight].offset, &end));
     }
     return MDM_OK;

@@ -4,8 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int widest_layer(const mdm_executor *executor) {
-    int widest = executor->layout->spec.projection;
+int mdm_executor_widest_layer(const mdm_executor *executor) {
+    int widest = executor->layout->spec.projection, classes = executor->layout->spec.classes;
+    if ((classes + 1) / 2 > widest) widest = (classes + 1) / 2; /* two sums a channel, one a class */
     for (int i = 0; i < executor->layout->buffer_count; i++)
         if (executor->layout->buffers[i].channels > widest) widest = executor->layout->buffers[i].channels;
     return mdm_padded_channels(executor->device, widest);
@@ -17,7 +18,7 @@ static mdm_status allocate_on_device(mdm_executor *executor, size_t count, size_
 
 static mdm_status allocate_norms(mdm_executor *executor) {
     const mdm_layout *layout = executor->layout;
-    size_t total = 0, widest = (size_t)widest_layer(executor);
+    size_t total = 0, widest = (size_t)mdm_executor_widest_layer(executor);
     for (int i = 0; i < layout->layer_count; i++)
         if (layout->layers[i].kind == MDM_LAYER_NORM_RELU)
             total += 4 * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
@@ -77,6 +78,7 @@ static void destroy_plan(mdm_executor *executor, plan *p) {
 void mdm_executor_forget_beyond(mdm_executor *executor, int most) {
     if (executor->plan_count <= most) return;
     for (int i = 0; i < executor->plan_count; i++) destroy_plan(executor, executor->plans[i]);
+    mdm_executor_forget_parts(executor);
     executor->plan_count = 0;
     executor->current = NULL;
 }
@@ -95,6 +97,7 @@ static void free_heads(head_buffers *h) {
 void mdm_executor_destroy(mdm_executor *executor) {
     if (!executor) return;
     mdm_executor_forget_beyond(executor, -1);
+    mdm_executor_free_parts(executor);
     free(executor->plans);
     free(executor->norms);
     if (executor->host_sums != executor->sums) free(executor->host_sums);
@@ -165,19 +168,20 @@ static mdm_status grow_heads(mdm_executor *executor, int rows) {
     return MDM_OK;
 }
 
-static mdm_status create_convolutions(mdm_executor *executor, plan *p) {
+mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device, int rows,
+                                            int forward_only, mdm_convolution **convolutions) {
     const mdm_layout *layout = executor->layout;
     for (int i = 0; i < layout->layer_count; i++) {
         const mdm_layer *l = &layout->layers[i];
         if (l->kind == MDM_LAYER_CONVOLUTION) {
             mdm_convolution_shape shape = {
-                p->rows,   l->in_channels,      l->out_channels, l->height,        l->width,       l->kernel,
-                l->stride, executor->precision, l->input < 0,    l->add_to_output, p->forward_only};
-            MDM_TRY(mdm_convolution_create(executor->device, &shape, &p->convolutions[i]));
+                rows,      l->in_channels,      l->out_channels, l->height,        l->width,    l->kernel,
+                l->stride, executor->precision, l->input < 0,    l->add_to_output, forward_only};
+            MDM_TRY(mdm_convolution_create(device, &shape, &convolutions[i]));
         } else {
-            mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision,
+            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision,
                                     l->linear};
-            MDM_TRY(mdm_device_reserve_norm(executor->device, &shape));
+            MDM_TRY(mdm_device_reserve_norm(device, &shape));
         }
     }
     return MDM_OK;
@@ -216,6 +220,7 @@ static mdm_status grow_exchange(mdm_executor *executor, int rows) {
 }
 
 mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only) {
+    if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
     if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
     if (executor->plan_count == executor->plan_capacity) {
         int capacity = executor->plan_capacity ? 2 * executor->plan_capacity : 16;
@@ -233,7 +238,11 @@ mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only)
     MDM_TRY_OR(status, MDM_ALLOCATE(p->buffer_offset, executor->layout->buffer_count, "a plan"), failed);
     p->bytes = place_buffers(executor, p);
     MDM_TRY_OR(status, grow_arena(executor, p->bytes), failed);
-    if (rows > 0) MDM_TRY_OR(status, create_convolutions(executor, p), failed);
+    if (rows > 0 && !executor->reproducible)
+        MDM_TRY_OR(
+            status,
+            mdm_executor_create_convolutions(executor, executor->device, rows, forward_only, p->convolutions),
+            failed);
     MDM_TRY_OR(status, grow_heads(executor, rows > 0 ? rows : 1), failed);
     MDM_TRY_OR(status, grow_exchange(executor, rows), failed);
     executor->plans[executor->plan_count++] = p;
@@ -243,8 +252,19 @@ failed:
     return status;
 }
 
+/* The sums of all parts of all ranks, added exactly. */
+static mdm_status sum_exactly(mdm_executor *executor, int count, int64_t *total) {
+    reproducible *r = executor->reproducible;
+    MDM_TRY(mdm_comm_all_reduce(executor->comm, r->sums.whole, mdm_exact_sums_size(&r->sums), MDM_INT64,
+                                MDM_SUM));
+    mdm_exact_sums_get_doubles(&r->sums, 0, count, executor->host_sums);
+    *total = r->groups * r->n;
+    return MDM_OK;
+}
+
 mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows, int64_t *total) {
     double *sums = executor->host_sums;
+    if (executor->reproducible) return sum_exactly(executor, count, total);
     sums[count] = rows;
     if (executor->batchnorm == MDM_BATCHNORM_SYNC)
         MDM_TRY(mdm_comm_all_reduce(executor->comm, sums, count + 1, MDM_DOUBLE, MDM_SUM));

@@ -1,4 +1,4 @@
-/* Inside of the executor, shared by executor.c, forward.c and backward.c. */
+/* Inside of the executor, shared by executor.c, parts.c, forward.c and backward.c. */
 #ifndef MDM_MODEL_EXECUTOR_INSIDE_H
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
@@ -21,6 +21,42 @@ typedef struct head_buffers {
     float *logits;                                             /* [rows, C] */
     int rows;
 } head_buffers;
+
+/* Rows [first, first + rows) of a pass, computed by one device with its convolutions for so many rows. A pass
+ * is one part, or for reproducible results one for each shard and group. */
+typedef struct part {
+    int first, rows, worker;
+    mdm_device *device;
+    mdm_convolution *const *convolutions; /* [layer_count] */
+    double *sums;                         /* [2 * widest + 1], of this part alone while it is worked on */
+} part;
+
+/* One thread's own device and room. */
+typedef struct worker {
+    mdm_device *device;
+    double *sums;    /* [2 * widest + 1] */
+    float *gradient; /* [largest tensor] */
+} worker;
+
+/* Every worker's convolutions for one number of rows. */
+typedef struct convolution_set {
+    int rows, forward_only;
+    mdm_convolution **convolutions; /* [worker_count, layer_count] */
+    uint64_t prepared;              /* version of the weights that they hold */
+} convolution_set;
+
+/* What reproducible results need. */
+typedef struct reproducible {
+    int worker_count;
+    worker *workers;
+    mdm_exact_sums sums; /* [2 * widest + 1] of the layer at work */
+    convolution_set *sets;
+    int set_count, set_capacity;
+    int groups; /* of the batch: rows are this rank's slice of n in each group */
+    int64_t n;
+    part *parts; /* of the latest pass */
+    int part_count, part_capacity;
+} reproducible;
 
 struct mdm_executor {
     mdm_device *device;
@@ -46,8 +82,10 @@ struct mdm_executor {
     head_buffers heads;
     plan *current; /* of the latest forward pass */
     int current_uses_batch_statistics;
-    int64_t current_total; /* rows over all ranks of the latest pass */
-    int shares_memory;     /* the device computes in host memory */
+    int64_t current_total;      /* rows over all ranks of the latest pass */
+    int shares_memory;          /* the device computes in host memory */
+    part whole;                 /* of the latest pass, where that is one part */
+    reproducible *reproducible; /* NULL: sums in the order that is fastest */
 };
 
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only);
@@ -56,5 +94,36 @@ plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only)
 MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total);
 MDM_MUST_CHECK mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows,
                                                    int64_t *total);
+
+/* parts.c: the parts of the pass that begins, and their convolutions with the network's weights. */
+MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, int rows,
+                                                 int row_by_row);
+/* Does `work` for every part of the latest pass, in parallel where there are several. */
+typedef mdm_status part_work(mdm_executor *executor, const part *p, void *context);
+MDM_MUST_CHECK mdm_status mdm_executor_each_part(mdm_executor *executor, part_work *work, void *context);
+/* The same, for work that leaves `count` sums of its part in p->sums (zero before): the sum over this rank's
+ * parts is left in executor->sums, or host_sums with `on_host`. */
+MDM_MUST_CHECK mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context,
+                                                 int count, int on_host);
+/* Room for what a part adds to a tensor's gradient, and the adding; `gradient` is where it belongs. */
+float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient);
+void mdm_part_add_gradient(mdm_executor *executor, const part *p, mdm_network *network, int tensor);
+/* Before parts add to a tensor's gradient: makes it zero unless `accumulate`. */
+void mdm_executor_begin_gradient(mdm_executor *executor, mdm_network *network, int tensor, int accumulate);
+/* The convolutions that passes in parts will need; while planning. */
+MDM_MUST_CHECK mdm_status mdm_executor_plan_parts(mdm_executor *executor, int row_by_row);
+void mdm_executor_forget_parts(mdm_executor *executor);
+void mdm_executor_free_parts(mdm_executor *executor);
+MDM_MUST_CHECK mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device,
+                                                           int rows, int forward_only,
+                                                           mdm_convolution **convolutions);
+MDM_MUST_CHECK mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *network,
+                                                   mdm_convolution **convolutions);
+
+/* Channels of the widest tensor, in whole blocks. */
+int mdm_executor_widest_layer(const mdm_executor *executor);
+/* A tensor's memory from row `first` on: of an activation, and of a gradient slot that has its shape. */
+void *mdm_executor_rows(const mdm_executor *executor, int buffer, int first);
+void *mdm_executor_slot_rows(const mdm_executor *executor, int slot, int shape_of_buffer, int first);
 
 #endif

@@ -3,48 +3,75 @@
 #include "mdm/device/formulas.h"
 #include <string.h>
 
-static void *buffer(const mdm_executor *executor, int number) {
-    return executor->arena + executor->current->buffer_offset[number];
-}
-
 /* Which statistics a pass normalises with, and whether it moves the running ones. */
 typedef struct norm_mode {
     int batch, track, keep;
 } norm_mode;
 
-static mdm_status norm_forward(mdm_executor *executor, mdm_network *network, int number, int rows,
-                               norm_mode mode) {
+/* What the parts of one layer, forward, need. */
+typedef struct layer_work {
+    mdm_network *network;
+    const mdm_layer *layer;
+    int number;
+    norm_mode mode;
+    const float *images; /* of the pass, where the layer reads them */
+} layer_work;
+
+static mdm_norm_shape shape_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    return shape;
+}
+
+static const void *residual_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
+    return l->residual >= 0 ? mdm_executor_rows(executor, l->residual, p->first) : NULL;
+}
+
+static mdm_status norm_statistics_part(mdm_executor *executor, const part *p, void *context) {
+    const mdm_layer *l = ((const layer_work *)context)->layer;
+    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_statistics(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
+                        residual_of(executor, l, p), p->sums,
+                        p->sums + mdm_padded_channels(executor->device, l->in_channels));
+    return MDM_OK;
+}
+
+static mdm_status norm_relu_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_layer *l = w->layer;
+    mdm_norm_shape shape = shape_of(executor, l, p);
+    const mdm_norm_values *values = &executor->norms[w->number];
+    int is_added = w->mode.batch || w->mode.keep; /* by the statistics, in place */
+    mdm_norm_relu_forward(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
+                          is_added ? NULL : residual_of(executor, l, p), values->scale, values->shift,
+                          mdm_executor_rows(executor, l->output, p->first));
+    return MDM_OK;
+}
+
+static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *work) {
     const mdm_layout *layout = executor->layout;
-    const mdm_layer *l = &layout->layers[number];
+    const mdm_layer *l = work->layer;
+    mdm_network *network = work->network;
     mdm_device *device = executor->device;
-    const mdm_norm_values *values = &executor->norms[number];
-    mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
-    void *x = buffer(executor, l->input);
-    const void *residual = l->residual >= 0 ? buffer(executor, l->residual) : NULL;
+    const mdm_norm_values *values = &executor->norms[work->number];
     float *running_mean = network->encoder.statistics + layout->tensors[l->running].offset;
     float *running_variance = network->encoder.statistics + layout->tensors[l->running + 1].offset;
     const float *gamma = network->encoder.weights + layout->tensors[l->weight].offset;
     const float *beta = network->encoder.weights + layout->tensors[l->weight + 1].offset;
     int padded = mdm_padded_channels(device, l->in_channels);
-    double *sums = executor->sums;
-    if (mode.batch || (mode.keep && residual)) {
-        mdm_device_zero(device, sums, sizeof(double) * 2 * (size_t)padded);
-        mdm_norm_statistics(device, &shape, x, residual, sums, sums + padded);
-        residual = NULL; /* x holds the sum now */
-    }
-    if (mode.batch) {
+    if (work->mode.batch || (work->mode.keep && l->residual >= 0))
+        MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded, 0));
+    if (work->mode.batch) {
         int64_t total;
         MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
         if (total > 0)
-            mdm_norm_from_sums(device, l->in_channels, sums, sums + padded, (double)total * shape.pixels,
-                               gamma, beta, mode.track ? running_mean : NULL, running_variance, values);
+            mdm_norm_from_sums(device, l->in_channels, executor->sums, executor->sums + padded,
+                               (double)total * l->height * l->width, gamma, beta,
+                               work->mode.track ? running_mean : NULL, running_variance, values);
         executor->current_total = total;
     } else {
         mdm_norm_from_running(device, l->in_channels, running_mean, running_variance, gamma, beta, values);
     }
-    mdm_norm_relu_forward(device, &shape, x, residual, values->scale, values->shift,
-                          buffer(executor, l->output));
-    return MDM_OK;
+    return mdm_executor_each_part(executor, norm_relu_part, work);
 }
 
 static void add_bias(float *matrix, int rows, int columns, const float *bias) {
@@ -52,17 +79,51 @@ static void add_bias(float *matrix, int rows, int columns, const float *bias) {
         for (int c = 0; c < columns; c++) matrix[(size_t)r * columns + c] += bias[c];
 }
 
-void mdm_classifier_forward(const mdm_network *network, int rows, const float *embedding, float *logits) {
-    const mdm_layout *layout = network->layout;
-    if (rows == 0) return;
-    const float *weight = network->weights + layout->tensors[layout->classifier_weight].offset;
-    mdm_product_nt(rows, layout->spec.classes, layout->embedding, embedding, weight, 0.0f, logits);
-    add_bias(logits, rows, layout->spec.classes,
-             network->weights + layout->tensors[layout->classifier_weight + 1].offset);
+/* y = x W^T + b, row by row of a part. */
+typedef struct linear_work {
+    const float *weight, *bias, *x;
+    float *y;
+    int inputs, outputs;
+} linear_work;
+
+static mdm_status linear_part(mdm_executor *executor, const part *p, void *context) {
+    const linear_work *w = context;
+    float *y = w->y + (size_t)p->first * (size_t)w->outputs;
+    (void)executor;
+    if (p->rows == 0) return MDM_OK;
+    mdm_product_nt(p->rows, w->outputs, w->inputs, w->x + (size_t)p->first * (size_t)w->inputs, w->weight,
+                   0.0f, y);
+    add_bias(y, p->rows, w->outputs, w->bias);
+    return MDM_OK;
+}
+
+static mdm_status linear_forward(mdm_executor *executor, const mdm_network *network, int weight_tensor,
+                                 const float *x, float *y) {
+    const mdm_tensor_info *t = &network->layout->tensors[weight_tensor];
+    linear_work work = {
+        network->weights + t->offset, network->weights + t[1].offset, x, y, (int)t->dims[1], (int)t->dims[0]};
+    return mdm_executor_each_part(executor, linear_part, &work);
+}
+
+mdm_status mdm_classifier_forward(mdm_executor *executor, mdm_network *network, const float *embedding,
+                                  float *logits) {
+    return linear_forward(executor, network, network->layout->classifier_weight, embedding, logits);
 }
 
 /* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma *
  * normalised + beta. */
+static mdm_status head_statistics_part(mdm_executor *executor, const part *p, void *context) {
+    int columns = executor->layout->spec.projection;
+    (void)context;
+    for (int r = p->first; r < p->first + p->rows; r++)
+        for (int c = 0; c < columns; c++) {
+            double v = executor->heads.linear[(size_t)r * columns + c];
+            p->sums[c] += v;
+            p->sums[columns + c] += v * v;
+        }
+    return MDM_OK;
+}
+
 static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     int columns = layout->spec.projection;
@@ -74,13 +135,7 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
     if (mode.batch) {
         int64_t total;
         double *sums = executor->host_sums;
-        memset(sums, 0, sizeof(double) * 2 * (size_t)columns);
-        for (int r = 0; r < rows; r++)
-            for (int c = 0; c < columns; c++) {
-                double v = h->linear[(size_t)r * columns + c];
-                sums[c] += v;
-                sums[columns + c] += v * v;
-            }
+        MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, NULL, 2 * columns, 1));
         MDM_TRY(mdm_executor_sum_on_host(executor, 2 * columns, rows, &total));
         for (int c = 0; total > 0 && c < columns; c++)
             mdm_norm_of_sums(sums[c], sums[columns + c], (double)total, &executor->head_mean[c],
@@ -102,28 +157,28 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
 }
 
 static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
-    const mdm_layout *layout = executor->layout;
     head_buffers *h = &executor->heads;
-    mdm_classifier_forward(network, rows, h->embedding, h->logits);
-    if (rows > 0) {
-        mdm_product_nt(rows, layout->spec.projection, layout->embedding, h->embedding,
-                       network->weights + layout->tensors[layout->projection_weight].offset, 0.0f, h->linear);
-        add_bias(h->linear, rows, layout->spec.projection,
-                 network->weights + layout->tensors[layout->projection_weight + 1].offset);
-    }
+    MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
+    MDM_TRY(linear_forward(executor, network, executor->layout->projection_weight, h->embedding, h->linear));
     return head_norm_forward(executor, network, rows, mode);
+}
+
+mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *network,
+                                    mdm_convolution **convolutions) {
+    const mdm_layout *layout = executor->layout;
+    for (int i = 0; i < layout->layer_count; i++)
+        if (convolutions[i])
+            MDM_TRY(mdm_convolution_set_weights(convolutions[i],
+                                                network->encoder.weights +
+                                                    layout->tensors[layout->layers[i].weight].offset));
+    return MDM_OK;
 }
 
 /* Lets the plan's convolutions take over the network's weights, unless they hold them already. */
 static mdm_status prepare_weights(mdm_executor *executor, const mdm_network *network) {
     plan *p = executor->current;
-    const mdm_layout *layout = executor->layout;
-    if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
-    for (int i = 0; i < layout->layer_count; i++)
-        if (p->convolutions[i])
-            MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
-                                                network->encoder.weights +
-                                                    layout->tensors[layout->layers[i].weight].offset));
+    if (p->rows == 0 || executor->reproducible || p->prepared == network->version) return MDM_OK;
+    MDM_TRY(mdm_executor_set_weights(executor, network, p->convolutions));
     p->prepared = network->version;
     return MDM_OK;
 }
@@ -146,6 +201,36 @@ static mdm_status take_images(mdm_executor *executor, int rows, const float **im
     return MDM_OK;
 }
 
+static mdm_status convolution_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_network_spec *s = &executor->layout->spec;
+    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
+    const void *input = w->layer->input < 0 ? (const void *)(w->images + (size_t)p->first * image)
+                                            : mdm_executor_rows(executor, w->layer->input, p->first);
+    if (p->rows == 0) return MDM_OK;
+    return mdm_convolution_forward(p->convolutions[w->number], input,
+                                   mdm_executor_rows(executor, w->layer->output, p->first));
+}
+
+/* Layers without weights. */
+static mdm_status weightless_part(mdm_executor *executor, const part *p, void *context) {
+    const mdm_layer *l = ((const layer_work *)context)->layer;
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
+    const void *input = mdm_executor_rows(executor, l->input, p->first);
+    if (l->kind == MDM_LAYER_POOL) {
+        float *embedding = executor->shares_memory ? executor->heads.embedding : executor->embedding;
+        mdm_pool_forward(p->device, &shape, input, residual_of(executor, l, p),
+                         embedding + (size_t)p->first * (size_t)executor->layout->embedding);
+    } else if (l->kind == MDM_LAYER_ADD_RELU) {
+        mdm_add_relu_forward(p->device, &shape, input, residual_of(executor, l, p),
+                             mdm_executor_rows(executor, l->output, p->first));
+    } else {
+        mdm_max_pool_shape pool = {p->rows, l->in_channels, l->height, l->width, executor->precision};
+        mdm_max_pool_forward(p->device, &pool, input, mdm_executor_rows(executor, l->output, p->first));
+    }
+    return MDM_OK;
+}
+
 mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
                                 mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
@@ -154,31 +239,18 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
     MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(prepare_weights(executor, network));
+    MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
     MDM_TRY(take_images(executor, rows, &images));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = rows;
     for (int i = 0; i < layout->layer_count; i++) {
-        const mdm_layer *l = &layout->layers[i];
-        if (l->kind == MDM_LAYER_NORM_RELU) {
-            MDM_TRY(norm_forward(executor, network, i, rows, mode));
-        } else if (l->kind == MDM_LAYER_CONVOLUTION && rows > 0) {
-            const void *input = l->input < 0 ? (const void *)images : buffer(executor, l->input);
-            MDM_TRY(mdm_convolution_forward(executor->current->convolutions[i], input,
-                                            buffer(executor, l->output)));
-        } else if (l->kind == MDM_LAYER_POOL) {
-            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
-            mdm_pool_forward(executor->device, &shape, buffer(executor, l->input),
-                             l->residual >= 0 ? buffer(executor, l->residual) : NULL,
-                             executor->shares_memory ? executor->heads.embedding : executor->embedding);
-        } else if (l->kind == MDM_LAYER_ADD_RELU) {
-            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision, 0};
-            mdm_add_relu_forward(executor->device, &shape, buffer(executor, l->input),
-                                 buffer(executor, l->residual), buffer(executor, l->output));
-        } else if (l->kind == MDM_LAYER_MAX_POOL) {
-            mdm_max_pool_shape shape = {rows, l->in_channels, l->height, l->width, executor->precision};
-            mdm_max_pool_forward(executor->device, &shape, buffer(executor, l->input),
-                                 buffer(executor, l->output));
-        }
+        layer_work work = {network, &layout->layers[i], i, mode, images};
+        if (work.layer->kind == MDM_LAYER_NORM_RELU)
+            MDM_TRY(norm_forward(executor, rows, &work));
+        else
+            MDM_TRY(mdm_executor_each_part(
+                executor, work.layer->kind == MDM_LAYER_CONVOLUTION ? convolution_part : weightless_part,
+                &work));
     }
     if (network->device) {
         if (mode.batch && mode.track) network->device_is_newer = 1; /* its running statistics moved */

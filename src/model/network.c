@@ -98,6 +98,7 @@ void mdm_network_destroy(mdm_network *network) {
     free(network->gradient);
     free(network->velocity);
     free(network->statistics);
+    mdm_exact_sums_free(&network->exact_gradient);
     free(network);
 }
 
@@ -184,6 +185,7 @@ void mdm_network_clear_gradient(mdm_network *network) {
     } else {
         memset(network->gradient, 0, sizeof(float) * (size_t)network->layout->weight_count);
     }
+    if (network->exact_gradient.whole) mdm_exact_sums_clear(&network->exact_gradient);
 }
 
 /* The heads of a network whose encoder is on a device with memory of its own. */

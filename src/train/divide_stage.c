@@ -182,19 +182,36 @@ static void cut_losses(const mdm_trainer *t, slice *s) {
         s->cut[i] = limit > 0 && (double)s->loss[i] > limit ? (float)limit : s->loss[i];
 }
 
-/* Fits the mixture to the losses of the samples trained on; those held out are judged by it. */
-static mdm_status fit_mixture(mdm_trainer *t, slice *s, mdm_gmm *gmm) {
+/* Fits the mixture to the losses [n] of the samples trained on; those held out are judged by it. `packed` [n]
+ * and `loss` are written over. */
+static mdm_status fit_mixture(const mdm_trainer *t, mdm_comm *comm, int64_t n, const uint8_t *held,
+                              float *loss, float *packed, mdm_gmm *gmm, float *clean) {
     mdm_gmm_options options = {t->config.divide.gmm_iterations, t->config.divide.gmm_tolerance,
                                t->config.divide.gmm_floor};
-    const uint8_t *held = t->held + s->first;
-    int64_t front = 0, back = s->count;
-    float *packed = s->score; /* gathered already: free to hold the losses in the order wanted here */
-    for (int64_t i = 0; i < s->count; i++) packed[held[i] ? --back : front++] = s->cut[i];
-    MDM_TRY(mdm_gmm_fit(t->comm, packed, front, &options, gmm, s->cut));
-    mdm_gmm_clean_probability(gmm, packed + front, s->count - front, s->cut + front);
-    front = 0, back = s->count;
-    for (int64_t i = 0; i < s->count; i++) s->clean[i] = s->cut[held[i] ? --back : front++];
+    int64_t front = 0, back = n;
+    for (int64_t i = 0; i < n; i++) packed[held[i] ? --back : front++] = loss[i];
+    MDM_TRY(mdm_gmm_fit(comm, packed, front, &options, gmm, loss));
+    mdm_gmm_clean_probability(gmm, packed + front, n - front, loss + front);
+    front = 0, back = n;
+    for (int64_t i = 0; i < n; i++) clean[i] = loss[held[i] ? --back : front++];
     return MDM_OK;
+}
+
+/* The same by every rank for all samples, so that no sum depends on how they are spread. */
+static mdm_status fit_mixture_alone(mdm_trainer *t, slice *s, mdm_gmm *gmm) {
+    int64_t samples = t->data->train_count;
+    float *memory;
+    mdm_comm *alone;
+    MDM_TRY(MDM_ALLOCATE(memory, 3 * samples, "losses of all samples"));
+    mdm_status status = gather_values(t, s->cut, s->count, 1, memory);
+    if (status == MDM_OK) status = mdm_comm_create_alone(&alone);
+    if (status == MDM_OK) {
+        status = fit_mixture(t, alone, samples, t->held, memory, memory + samples, gmm, memory + 2 * samples);
+        mdm_comm_finish(alone);
+        memcpy(s->clean, memory + 2 * samples + s->first, sizeof(float) * (size_t)s->count);
+    }
+    free(memory);
+    return status;
 }
 
 /* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows.
@@ -210,7 +227,10 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     double middle = mdm_seconds();
     cut_losses(t, s);
-    MDM_TRY(fit_mixture(t, s, &o->gmm));
+    if (t->config.deterministic)
+        MDM_TRY(fit_mixture_alone(t, s, &o->gmm));
+    else /* the scores were gathered: their memory is free */
+        MDM_TRY(fit_mixture(t, t->comm, s->count, t->held + s->first, s->cut, s->score, &o->gmm, s->clean));
     double end = mdm_seconds();
     MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
     MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));

@@ -29,6 +29,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     for (int64_t n = most - 1; n <= most; n++) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
+        mdm_executor_set_batch(t->executor, 2, n);
         MDM_TRY(mdm_executor_plan(t->executor, (int)(2 * count), 0));
     }
     return MDM_OK;
@@ -47,10 +48,12 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
     mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
                    t->images_buffer[0]);
+    mdm_executor_set_batch(t->executor, 2, n);
     MDM_TRY(
         mdm_executor_forward(t->executor, net, (int)(2 * count), t->images_buffer[0], MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(t->contrast, n, first, count, (float)t->config.pretrain.temperature, 1.0f,
-                              out.projection, t->gradient, &loss));
+    MDM_TRY(mdm_contrast_loss(t->contrast, n, first, count, t->config.deterministic,
+                              (float)t->config.pretrain.temperature, 1.0f, out.projection, t->gradient,
+                              &loss));
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
                                   NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));

@@ -66,6 +66,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     for (int64_t n = labelled / t->steps; n <= most; n++) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
+        mdm_executor_set_batch(t->executor, t->groups, n);
         MDM_TRY(mdm_executor_plan(t->executor, (int)(t->groups * count), 0));
         if (t->network_count > 1) MDM_TRY(mdm_executor_plan(t->executor, (int)(2 * count), 1));
     }

@@ -239,8 +239,9 @@ static void supervised_and_consistency(const mdm_semi_options *o, const mdm_semi
 
 /* The losses on mixed embeddings; leaves the gradient of this rank's own embeddings in w->embedding_gradient.
  */
-static mdm_status mix_embeddings(mdm_comm *comm, mdm_network *network, const mdm_semi_options *o,
-                                 const mdm_semi_batch *b, mdm_semi_workspace *w, double *parts) {
+static mdm_status mix_embeddings(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                                 const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w,
+                                 double *parts) {
     int64_t rows = b->groups * b->count, d = network->layout->embedding;
     int classes = network->layout->spec.classes;
     float own = b->lambda, theirs = 1.0f - b->lambda;
@@ -251,11 +252,11 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_network *network, const mdm
         for (int64_t j = 0; j < d; j++)
             w->mixed_embedding[i * d + j] = own * w->embedding[i * d + j] + theirs * partner[j];
     }
-    mdm_classifier_forward(network, (int)rows, w->mixed_embedding, w->logits);
+    MDM_TRY(mdm_classifier_forward(executor, network, w->mixed_embedding, w->logits));
     supervised_and_consistency(o, b, classes, w->logits, o->lambda_xe, (double)o->lambda_ue * b->ramp, w,
                                &parts[MDM_PART_XE], &parts[MDM_PART_UE]);
-    mdm_classifier_backward(network, (int)rows, w->mixed_embedding, w->logits_gradient,
-                            w->mixed_embedding_gradient, 1);
+    MDM_TRY(mdm_classifier_backward(executor, network, w->mixed_embedding, w->logits_gradient,
+                                    w->mixed_embedding_gradient, 1));
     memset(w->embedding_gradient_all, 0, sizeof(float) * (size_t)(b->groups * b->n * d));
     for (int64_t i = 0; i < rows; i++) {
         const float *gradient = w->mixed_embedding_gradient + i * d;
@@ -271,11 +272,11 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_network *network, const mdm
 
 /* NT-Xent between the two strong views of every unlabelled sample (of every labelled one when there are no
  * others). */
-static mdm_status contrast(const mdm_semi_options *o, const mdm_semi_batch *b, int width,
+static mdm_status contrast(const mdm_semi_options *o, const mdm_semi_batch *b, int width, int reproducible,
                            const float *projection, mdm_semi_workspace *w, double *part) {
     int64_t skip = (b->groups - 2) * b->count * width;
     memset(w->projection_gradient, 0, sizeof(float) * (size_t)(b->groups * b->count * width));
-    return mdm_contrast_loss(w->contrast, b->n, b->first, b->count, o->contrast_temperature,
+    return mdm_contrast_loss(w->contrast, b->n, b->first, b->count, reproducible, o->contrast_temperature,
                              o->lambda_contrast, projection + skip, w->projection_gradient + skip, part);
 }
 
@@ -287,20 +288,19 @@ static mdm_status strong_pass(mdm_comm *comm, mdm_executor *executor, mdm_networ
     mdm_outputs out;
     MDM_TRY(mdm_executor_forward(executor, network, rows, b->strong, MDM_PASS_MIXED, &out));
     memcpy(w->embedding, out.embedding, sizeof(float) * (size_t)rows * (size_t)network->layout->embedding);
-    MDM_TRY(mix_embeddings(comm, network, o, b, w, parts));
-    MDM_TRY(contrast(o, b, network->layout->spec.projection, out.projection, w, &parts[MDM_PART_CONTRAST]));
+    MDM_TRY(mix_embeddings(comm, executor, network, o, b, w, parts));
+    MDM_TRY(contrast(o, b, network->layout->spec.projection, mdm_executor_is_reproducible(executor),
+                     out.projection, w, &parts[MDM_PART_CONTRAST]));
     return mdm_executor_backward(executor, network, rows, b->strong, w->embedding_gradient,
                                  w->projection_gradient, NULL, 1, 0);
 }
 
 /* Keeps predictions from collapsing: the mean prediction over the global batch is drawn towards the uniform
  * one. */
-static mdm_status balance(mdm_comm *comm, const mdm_semi_batch *b, int classes, const float *logits,
+static mdm_status balance(mdm_executor *executor, const mdm_semi_batch *b, int classes, const float *logits,
                           mdm_semi_workspace *w, double *part) {
     int64_t rows = b->groups * b->count, total = b->groups * b->n;
-    memset(w->mean, 0, sizeof(double) * (size_t)classes);
-    mdm_balance_sum(logits, rows, classes, w->mean);
-    MDM_TRY(mdm_comm_all_reduce(comm, w->mean, classes, MDM_DOUBLE, MDM_SUM));
+    MDM_TRY(mdm_executor_sum_rows(executor, logits, classes, mdm_balance_sum, w->mean));
     for (int c = 0; c < classes; c++) w->mean[c] /= (double)total;
     *part = mdm_balance_value(w->mean, classes);
     mdm_balance_backward(logits, w->mean, rows, classes, 1.0f / (float)total, w->logits_gradient);
@@ -309,15 +309,15 @@ static mdm_status balance(mdm_comm *comm, const mdm_semi_batch *b, int classes, 
 
 /* Third pass: mixed images; supervised, consistency and balance losses; gradients are reduced while it is
  * taken back. */
-static mdm_status mixed_pass(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
-                             const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w,
-                             double *parts, double *balance_part) {
+static mdm_status mixed_pass(mdm_executor *executor, mdm_network *network, const mdm_semi_options *o,
+                             const mdm_semi_batch *b, mdm_semi_workspace *w, double *parts,
+                             double *balance_part) {
     int rows = (int)(b->groups * b->count), classes = network->layout->spec.classes;
     mdm_outputs out;
     MDM_TRY(mdm_executor_forward(executor, network, rows, w->mixed, MDM_PASS_MIXED, &out));
     supervised_and_consistency(o, b, classes, out.logits, o->lambda_x, (double)o->lambda_u * b->ramp, w,
                                &parts[MDM_PART_X], &parts[MDM_PART_U]);
-    MDM_TRY(balance(comm, b, classes, out.logits, w, balance_part));
+    MDM_TRY(balance(executor, b, classes, out.logits, w, balance_part));
     MDM_TRY(mdm_executor_backward(executor, network, rows, w->mixed, NULL, NULL, w->logits_gradient, 1, 1));
     return mdm_executor_reduce_wait(executor, network);
 }
@@ -330,11 +330,12 @@ mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *ne
     int64_t confident;
     if (b->n > w->n)
         return mdm_fail(MDM_LOST, "a step of %lld rows in memory for %lld", (long long)b->n, (long long)w->n);
+    mdm_executor_set_batch(executor, (int)b->groups, b->n);
     mdm_network_clear_gradient(network);
     MDM_TRY(make_targets(executor, network, guesser, o, b, w, &confident));
     MDM_TRY(mix_targets_and_images(comm, b, network->layout->spec.classes, w));
     MDM_TRY(strong_pass(comm, executor, network, o, b, w, sums));
-    MDM_TRY(mixed_pass(comm, executor, network, o, b, w, sums, &balance_part));
+    MDM_TRY(mixed_pass(executor, network, o, b, w, sums, &balance_part));
     sums[MDM_PART_COUNT] = (double)confident;
     MDM_TRY(mdm_comm_all_reduce(comm, sums, MDM_PART_COUNT + 1, MDM_DOUBLE, MDM_SUM));
     memcpy(result->parts, sums, sizeof result->parts);

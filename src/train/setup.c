@@ -13,6 +13,10 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
         return mdm_fail(MDM_USAGE,
                         "data.resident=device: pictures in a device's memory are not in this version "
                         "yet; use auto, host or stream");
+    if (c->deterministic && c->train.batchnorm == MDM_CONFIG_BATCHNORM_LOCAL)
+        return mdm_fail(MDM_USAGE,
+                        "deterministic=true cannot be had with train.batchnorm=local, whose statistics are "
+                        "each rank's own; use sync or frozen");
     if (c->train.patience > 0 && !c->data.validation[0])
         return mdm_fail(MDM_USAGE, "train.patience=%d needs data.validation to measure on",
                         c->train.patience);
@@ -58,6 +62,7 @@ static mdm_status create_networks(mdm_trainer *t) {
     MDM_TRY(mdm_layout_create(&spec, &t->layout));
     MDM_TRY(mdm_executor_create(t->device, t->comm, t->layout, t->precision, modes[t->config.train.batchnorm],
                                 &t->executor));
+    if (t->config.deterministic) MDM_TRY(mdm_executor_make_reproducible(t->executor));
     t->network_count = t->config.model.networks;
     for (int n = 0; n < t->network_count; n++) {
         MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, n, &t->networks[n]));

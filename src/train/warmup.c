@@ -18,6 +18,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     for (int64_t n = most - 1; n <= most; n++) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
+        mdm_executor_set_batch(t->executor, 1, n);
         MDM_TRY(mdm_executor_plan(t->executor, (int)count, 0));
     }
     return MDM_OK;
@@ -50,6 +51,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     MDM_TRY(mdm_load_step(t, count));
     mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
                    mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]);
+    mdm_executor_set_batch(t->executor, 1, n);
     MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     mdm_sce_hard_forward(out.logits, t->row_label, count, classes, 1.0f, rce_weight, t->row_loss);
     double loss = mdm_weighted_sum(t->row_loss, t->weights, count) / (double)n;

@@ -62,6 +62,7 @@ typedef struct mdm_config {
     int64_t seed;
     int device;                   /* MDM_CONFIG_DEVICE_... */
     char resume[MDM_CONFIG_TEXT]; /* "auto", "never" or a path */
+    int deterministic;
     int baseline;                 /* MDM_CONFIG_BASELINE_... */
     int report, tensorboard;      /* 0 or 1 */
     struct {

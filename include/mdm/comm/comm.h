@@ -17,6 +17,8 @@ typedef enum mdm_reduction { MDM_SUM, MDM_MIN, MDM_MAX } mdm_reduction;
 
 /* Collective. Starts MPI and makes the group. The group is owned by the caller. */
 MDM_MUST_CHECK mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **comm);
+/* A group of the calling rank alone, for what every rank computes by itself; ended by mdm_comm_finish. */
+MDM_MUST_CHECK mdm_status mdm_comm_create_alone(mdm_comm **comm);
 /* Collective. Ends MPI; `comm` is gone afterwards. */
 void mdm_comm_finish(mdm_comm *comm);
 /* Ends every rank at once with `code`, without waiting for anybody; for errors that only one rank has seen.

@@ -46,6 +46,10 @@ int mdm_device_count_cuda(char *why, size_t why_size);
 /* What tells a device apart from the others of its host, the same in all processes. */
 enum { MDM_DEVICE_IDENTITY = 16 };
 MDM_MUST_CHECK mdm_status mdm_device_identify_cuda(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);
+/* A device for one of this CPU device's threads, to be used inside a parallel region: what it computes does
+ * not depend on how many threads there are. Convolutions for it are made outside such a region. MDM_USAGE on
+ * CUDA, whose sums have no fixed order. */
+MDM_MUST_CHECK mdm_status mdm_device_create_worker(mdm_device *device, mdm_device **worker);
 void mdm_device_destroy(mdm_device *device);
 const mdm_device_info *mdm_device_get_info(const mdm_device *device);
 

@@ -37,6 +37,18 @@ void mdm_executor_destroy(mdm_executor *executor);
 /* Changes where batch norm takes its statistics from, between two steps; the same on all ranks. */
 void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm);
 
+/* Makes the results the same to the bit for every number of ranks that divides MDM_SHARDS, and of threads
+ * (MDM_USAGE otherwise, and on CUDA): each batch is cut into MDM_SHARDS shards, each shard is computed alone
+ * by one thread, and sums over shards are exact (mdm/base/exact_sum.h). Passes without batch statistics take
+ * every row alone. To be called before the first plan; the same on all ranks. Weights' gradients exist once
+ * more per thread for the largest layer, and as exact sums (16 bytes a weight) with every network trained. */
+enum { MDM_SHARDS = 12 };
+MDM_MUST_CHECK mdm_status mdm_executor_make_reproducible(mdm_executor *executor);
+int mdm_executor_is_reproducible(const mdm_executor *executor);
+/* What the rows of the next plans and passes with batch statistics are: this rank's slice of `n` rows
+ * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results, else without effect. */
+void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n);
+
 /* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less.
  * To be called before a stage's first step. Not collective. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only);
@@ -63,12 +75,20 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_netw
 /* Collective. Waits until network->gradient is summed over all ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network);
 
-/* The classifier alone, on host memory, for mixed embeddings: logits [rows, C] = embedding * W^T + b. */
-void mdm_classifier_forward(const mdm_network *network, int rows, const float *embedding, float *logits);
-/* Its backward: embedding_gradient [rows, D] is written (may be NULL); the weights' gradient is written or
- * added to. */
-void mdm_classifier_backward(mdm_network *network, int rows, const float *embedding,
-                             const float *logits_gradient, float *embedding_gradient, int accumulate);
+/* The classifier alone, on host memory, for mixed embeddings of the latest pass's rows: logits [rows, C] =
+ * embedding * W^T + b. */
+MDM_MUST_CHECK mdm_status mdm_classifier_forward(mdm_executor *executor, mdm_network *network,
+                                                 const float *embedding, float *logits);
+/* Its backward: embedding_gradient [rows, D] is written; the weights' gradient is written or added to. */
+MDM_MUST_CHECK mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_network *network,
+                                                  const float *embedding, const float *logits_gradient,
+                                                  float *embedding_gradient, int accumulate);
+
+/* Collective. sums [width] = what `add` makes of matrix [rows, width] of the latest pass's rows, over all
+ * ranks. */
+typedef void mdm_add_rows(const float *matrix, int64_t rows, int width, double *sums);
+MDM_MUST_CHECK mdm_status mdm_executor_sum_rows(mdm_executor *executor, const float *matrix, int width,
+                                                mdm_add_rows *add, double *sums);
 
 /* Collective. Averages the running statistics over ranks (needed under local batch norm before evaluating or
  * saving). */

@@ -5,6 +5,7 @@
  * one buffer shared by all primitives.
  */
 #include "device.h"
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,12 @@ typedef struct operation {
         scratch; /* destination: what is written, or the gradient read */
 } operation;
 
+/* A change of layout. */
+typedef struct reorder {
+    dnnl_primitive_t primitive;
+    dnnl_memory_t scratch;
+} reorder;
+
 typedef struct mdm_cpu_convolution {
     mdm_convolution common;
     mdm_cpu_device *device;
@@ -40,12 +47,12 @@ typedef struct mdm_cpu_convolution {
     dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
-    dnnl_primitive_t image_reorder;
+    reorder image_reorder;
     int in, out;                              /* channels as oneDNN sees them: whole blocks */
     float *padded;                            /* weights with whole blocks, where the channels need it */
     dnnl_memory_t plain_weights;              /* float [out,in,k,k], handle set per call */
-    dnnl_primitive_t to_forward, to_backward; /* weight reorders */
-    dnnl_primitive_t from_gradient, from_gradient_add; /* weight gradient to the plain layout */
+    reorder to_forward, to_backward;          /* weight reorders */
+    reorder from_gradient, from_gradient_add; /* weight gradient to the plain layout */
 } mdm_cpu_convolution;
 
 mdm_status mdm_onednn_start(mdm_cpu_device *device) {
@@ -94,12 +101,12 @@ static mdm_status make_memory(mdm_cpu_device *device, const dnnl_memory_desc_t *
 }
 
 static mdm_status make_reorder(mdm_cpu_device *device, const dnnl_memory_desc_t *from,
-                               const dnnl_memory_desc_t *to, int accumulate, dnnl_primitive_t *reorder) {
+                               const dnnl_memory_desc_t *to, int accumulate, reorder *out) {
     dnnl_primitive_desc_t description;
     dnnl_primitive_attr_t attributes;
     dnnl_post_ops_t post;
     TRY_DNNL(dnnl_primitive_attr_create(&attributes), "reorder attributes");
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_library),
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user),
              "scratchpad mode");
     if (accumulate) {
         TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
@@ -111,27 +118,38 @@ static mdm_status make_reorder(mdm_cpu_device *device, const dnnl_memory_desc_t 
                                                 attributes),
              "a reorder description");
     dnnl_primitive_attr_destroy(attributes);
-    TRY_DNNL(dnnl_primitive_create(reorder, description), "a reorder");
+    const dnnl_memory_desc_t *scratch =
+        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    MDM_TRY(reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
+    MDM_TRY(make_memory(device, scratch, DNNL_MEMORY_NONE, &out->scratch));
+    TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a reorder");
     dnnl_primitive_desc_destroy(description);
     return MDM_OK;
 }
 
-static mdm_status run_reorder(mdm_cpu_device *device, dnnl_primitive_t reorder, dnnl_memory_t from,
+static mdm_status run_reorder(mdm_cpu_device *device, const reorder *r, dnnl_memory_t from,
                               dnnl_memory_t to) {
-    dnnl_exec_arg_t arguments[2] = {{DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}};
-    TRY_DNNL(dnnl_primitive_execute(reorder, device->stream, 2, arguments), "a reorder");
+    dnnl_exec_arg_t arguments[3] = {
+        {DNNL_ARG_FROM, from}, {DNNL_ARG_TO, to}, {DNNL_ARG_SCRATCHPAD, r->scratch}};
+    TRY_DNNL(dnnl_memory_set_data_handle(r->scratch, device->scratch), "scratch memory");
+    TRY_DNNL(dnnl_primitive_execute(r->primitive, device->stream, 3, arguments), "a reorder");
     return MDM_OK;
+}
+
+static void destroy_reorder(const reorder *r) {
+    if (r->primitive) dnnl_primitive_destroy(r->primitive);
+    if (r->scratch) dnnl_memory_destroy(r->scratch);
 }
 
 static mdm_status convert(mdm_cpu_device *device, const dnnl_memory_desc_t *from, void *source,
                           const dnnl_memory_desc_t *to, void *destination) {
-    dnnl_primitive_t reorder;
+    reorder change = {NULL, NULL};
     dnnl_memory_t a, b;
     MDM_TRY(make_memory(device, from, source, &a));
     MDM_TRY(make_memory(device, to, destination, &b));
-    MDM_TRY(make_reorder(device, from, to, 0, &reorder));
-    mdm_status status = run_reorder(device, reorder, a, b);
-    dnnl_primitive_destroy(reorder);
+    MDM_TRY(make_reorder(device, from, to, 0, &change));
+    mdm_status status = run_reorder(device, &change, a, b);
+    destroy_reorder(&change);
     dnnl_memory_destroy(a);
     dnnl_memory_destroy(b);
     return status;
@@ -350,7 +368,10 @@ mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_
      * are zero. */
     c->in = shape->from_image ? shape->in_channels : mdm_padded_channels(device, shape->in_channels);
     c->out = mdm_padded_channels(device, shape->out_channels);
+    int threads = omp_get_max_threads(); /* what a primitive runs on must be set when it is made */
+    omp_set_num_threads(device->info.threads);
     mdm_status status = plan_all(c);
+    omp_set_num_threads(threads);
     if (status != MDM_OK) {
         mdm_cpu_convolution_destroy(&c->common);
         return status;
@@ -372,10 +393,9 @@ void mdm_cpu_convolution_destroy(mdm_convolution *convolution) {
     destroy_operation(&c->forward);
     destroy_operation(&c->backward_data);
     destroy_operation(&c->backward_weights);
-    dnnl_primitive_t reorders[5] = {c->image_reorder, c->to_forward, c->to_backward, c->from_gradient,
-                                    c->from_gradient_add};
-    for (int i = 0; i < 5; i++)
-        if (reorders[i]) dnnl_primitive_destroy(reorders[i]);
+    const reorder *reorders[5] = {&c->image_reorder, &c->to_forward, &c->to_backward, &c->from_gradient,
+                                  &c->from_gradient_add};
+    for (int i = 0; i < 5; i++) destroy_reorder(reorders[i]);
     dnnl_memory_t memories[3] = {c->plain_image, c->laid_image, c->plain_weights};
     for (int i = 0; i < 3; i++)
         if (memories[i]) dnnl_memory_destroy(memories[i]);
@@ -409,9 +429,9 @@ mdm_status mdm_cpu_convolution_set_weights(mdm_convolution *convolution, const f
     if (c->padded) pad_weights(c, weights);
     TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? (void *)c->padded : (void *)weights),
              "weights");
-    MDM_TRY(run_reorder(c->device, c->to_forward, c->plain_weights, c->forward.weights));
-    if (c->to_backward)
-        MDM_TRY(run_reorder(c->device, c->to_backward, c->plain_weights, c->backward_data.weights));
+    MDM_TRY(run_reorder(c->device, &c->to_forward, c->plain_weights, c->forward.weights));
+    if (c->to_backward.primitive)
+        MDM_TRY(run_reorder(c->device, &c->to_backward, c->plain_weights, c->backward_data.weights));
     return MDM_OK;
 }
 
@@ -431,9 +451,9 @@ static mdm_status execute(mdm_cpu_convolution *c, operation *o, int source_argum
 /* The image as the convolution wants it. */
 static mdm_status lay_image(mdm_cpu_convolution *c, const void *input, const void **laid) {
     *laid = input;
-    if (!c->image_reorder) return MDM_OK;
+    if (!c->image_reorder.primitive) return MDM_OK;
     TRY_DNNL(dnnl_memory_set_data_handle(c->plain_image, (void *)input), "an image batch");
-    MDM_TRY(run_reorder(c->device, c->image_reorder, c->plain_image, c->laid_image));
+    MDM_TRY(run_reorder(c->device, &c->image_reorder, c->plain_image, c->laid_image));
     *laid = c->image;
     return MDM_OK;
 }
@@ -460,7 +480,7 @@ mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, co
                     output_gradient));
     TRY_DNNL(dnnl_memory_set_data_handle(c->plain_weights, c->padded ? c->padded : gradient),
              "a weight gradient");
-    MDM_TRY(run_reorder(c->device, accumulate && !c->padded ? c->from_gradient_add : c->from_gradient,
+    MDM_TRY(run_reorder(c->device, accumulate && !c->padded ? &c->from_gradient_add : &c->from_gradient,
                         c->backward_weights.weights, c->plain_weights));
     if (c->padded) unpad_gradient(c, gradient, accumulate);
     return MDM_OK;

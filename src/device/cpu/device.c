@@ -46,13 +46,10 @@ static void destroy(mdm_device *public_device) {
     free(device);
 }
 
-mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
+static mdm_status create(int threads, int winograd, mdm_device **out) {
     mdm_cpu_device *device;
     *out = NULL;
-    if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
     MDM_TRY(MDM_ALLOCATE(device, 1, "the CPU device"));
-    omp_set_num_threads(threads); /* oneDNN, OpenBLAS (OpenMP build) and the kernels share one pool */
-    omp_set_dynamic(0);
     device->common.operations = &operations;
     device->winograd = winograd;
     device->kernels = choose_kernels(&device->common.info.has_bf16);
@@ -68,6 +65,18 @@ mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
     }
     *out = &device->common;
     return MDM_OK;
+}
+
+mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_device **out) {
+    *out = NULL;
+    if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
+    omp_set_num_threads(threads); /* oneDNN, OpenBLAS (OpenMP build) and the kernels share one pool */
+    omp_set_dynamic(0);
+    return create(threads, winograd, out);
+}
+
+static mdm_status create_worker(mdm_device *device, mdm_device **worker) {
+    return create(1, ((mdm_cpu_device *)device)->winograd, worker);
 }
 
 static mdm_status allocate(mdm_device *device, size_t bytes, const char *what, void **memory) {
@@ -258,6 +267,7 @@ static void average_step(mdm_device *device, float *average, const float *values
 
 static const mdm_device_operations operations = {
     .destroy = destroy,
+    .create_worker = create_worker,
     .allocate = allocate,
     .release = release,
     .upload = upload,

@@ -93,6 +93,27 @@ def splits_and_losses_do_not_depend_on_the_number_of_ranks(work):
             assert abs(mine[3] - other[3]) <= 1e-3 * abs(other[3]), (ranks, mine, other)
 
 
+def deterministic_runs_are_the_same_bits_on_every_number_of_ranks_and_threads(work):
+    """At full learning rates, where a rounding in the last place soon decides about samples near the threshold."""
+    rates = ["deterministic=true", "train.lr_backbone=0.02", "train.lr_head=0.05", "pretrain.lr=0.06", "run.oversubscribe=true"]
+    reference = None
+    for ranks, threads in ((1, 2), (1, 1), (2, 1), (3, 1), (4, 2), (6, 1)):
+        name = f"exact{ranks}-{threads}"
+        done = train(work, name, *rates, f"run.threads={threads}", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(work.file(name) + "/divisions/epoch-0003.h5") as f:
+            arrays = {f"{n}/{a}": f[f"{n}/{a}"][:] for n in "ab" for a in ("loss", "clean_probability", "ood_score", "split")}
+        files = [read(work, name, member) for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv")]
+        losses = [e["loss"] for e in events(work, name) if e["event"] == "epoch" and "loss" in e]
+        reference = reference or (arrays, files, losses)
+        for key, values in arrays.items():
+            assert np.array_equal(values, reference[0][key]), f"{name}: {key} differs"
+        assert files == reference[1], f"{name}: weights or labels differ"
+        assert np.allclose(losses, reference[2], rtol=1e-9, atol=0), name  # told with nine digits
+    done = train(work, "five", "deterministic=true", "run.oversubscribe=true", ranks=5)
+    assert done.returncode == 2 and "1, 2, 3, 4, 6 and 12" in done.stderr, done.stderr
+
+
 def runs_to_compare_with_end_well(work):
     for ranks in (1, 2):
         done = train(work, f"ranks{ranks}", ranks=ranks)
@@ -236,7 +257,8 @@ def weights_load_under_their_pytorch_names(work):
 main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
       divisions_hold_scores_and_splits_that_agree_with_the_metrics, the_configuration_written_repeats_the_run,
-      splits_and_losses_do_not_depend_on_the_number_of_ranks, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
+      splits_and_losses_do_not_depend_on_the_number_of_ranks,
+      deterministic_runs_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,

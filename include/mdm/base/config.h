@@ -63,8 +63,8 @@ typedef struct mdm_config {
     int device;                   /* MDM_CONFIG_DEVICE_... */
     char resume[MDM_CONFIG_TEXT]; /* "auto", "never" or a path */
     int deterministic;
-    int baseline;                 /* MDM_CONFIG_BASELINE_... */
-    int report, tensorboard;      /* 0 or 1 */
+    int baseline;            /* MDM_CONFIG_BASELINE_... */
+    int report, tensorboard; /* 0 or 1 */
     struct {
         char folder[MDM_CONFIG_TEXT];
         int threads; /* per rank; 0: from the affinity mask */

@@ -2,8 +2,8 @@
 #ifndef MDM_DEVICE_CPU_DEVICE_H
 #define MDM_DEVICE_CPU_DEVICE_H
 
-#include "operations.h"
 #include "kernels.h"
+#include "operations.h"
 #include <dnnl.h>
 
 typedef struct mdm_cpu_device {

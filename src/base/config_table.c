@@ -83,7 +83,7 @@ static const mdm_config_key keys[] = {
     INTEGER("train.batch", train.batch, "64", 1, 1048576, HASHED, "samples",
             "labelled samples of a step over all ranks; as many unlabelled ones join them"),
     KEY("train.micro_batch", INTEGER, train.micro_batch, "auto", 1, 1048576, 0, WORDS("auto"), "samples",
-        "samples a rank computes at once; auto: what memory allows"),
+        "samples (of each view) a rank computes at once; auto: its whole share, or what memory allows"),
     INTEGER("train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",
             "epochs between measurements on the test set; the last epoch of a stage is always measured"),
     INTEGER(

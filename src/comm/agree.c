@@ -28,6 +28,7 @@ mdm_status mdm_comm_agree(mdm_comm *comm, mdm_status mine) {
      * tells nothing. */
     int same = (int32_t)mine == told.status && strcmp(mdm_last_message(), told.text) == 0;
     MDM_MPI(comm, MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MIN, comm->world), "MPI_Allreduce");
-    if (same) return (mdm_status)told.status;
-    return mdm_fail((mdm_status)told.status, "rank %d on %s: %s", speaker, told.host, told.text);
+    if (!same) mdm_fail((mdm_status)told.status, "rank %d on %s: %s", speaker, told.host, told.text);
+    snprintf(comm->agreed, sizeof comm->agreed, "%s", mdm_last_message());
+    return (mdm_status)told.status;
 }

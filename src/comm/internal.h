@@ -18,6 +18,7 @@ struct mdm_comm {
     int ends_mpi; /* this group started MPI, so it ends it */
     char host[MPI_MAX_PROCESSOR_NAME];
     char library[128];
+    char agreed[1400]; /* message of the latest failure that all ranks agreed on */
 
     /* Elements (bytes for the ring) of one MPI call at most: MPI counts are int, and some algorithms multiply
      * them by the element size in int. Tests make it small. */

@@ -319,9 +319,10 @@ mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network
                              sizeof(float) * (size_t)executor->layout->encoder_count);
 }
 
-mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
-                                 const float *embedding_gradient, const float *projection_gradient,
-                                 const float *logits_gradient, int accumulate, int reduce) {
+mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                      const float *images, const float *embedding_gradient,
+                                      const float *projection_gradient, const float *logits_gradient,
+                                      int accumulate, int reduce) {
     const mdm_layout *layout = executor->layout;
     int64_t end = layout->weight_count;
     if (!executor->current || executor->current->rows != rows)

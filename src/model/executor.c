@@ -98,6 +98,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
     if (!executor) return;
     mdm_executor_forget_beyond(executor, -1);
     mdm_executor_free_parts(executor);
+    mdm_executor_free_chunks(executor);
     free(executor->plans);
     free(executor->norms);
     if (executor->host_sums != executor->sums) free(executor->host_sums);
@@ -219,7 +220,7 @@ static mdm_status grow_exchange(mdm_executor *executor, int rows) {
     return MDM_OK;
 }
 
-mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only) {
+mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only) {
     if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
     if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
     if (executor->plan_count == executor->plan_capacity) {
@@ -258,7 +259,7 @@ static mdm_status sum_exactly(mdm_executor *executor, int count, int64_t *total)
     MDM_TRY(mdm_comm_all_reduce(executor->comm, r->sums.whole, mdm_exact_sums_size(&r->sums), MDM_INT64,
                                 MDM_SUM));
     mdm_exact_sums_get_doubles(&r->sums, 0, count, executor->host_sums);
-    *total = r->groups * r->n;
+    *total = executor->batch.groups * executor->batch.n;
     return MDM_OK;
 }
 

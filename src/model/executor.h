@@ -1,4 +1,4 @@
-/* Inside of the executor, shared by executor.c, parts.c, forward.c and backward.c. */
+/* Inside of the executor, shared by executor.c, parts.c, chunks.c, forward.c and backward.c. */
 #ifndef MDM_MODEL_EXECUTOR_INSIDE_H
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
@@ -52,11 +52,20 @@ typedef struct reproducible {
     mdm_exact_sums sums; /* [2 * widest + 1] of the layer at work */
     convolution_set *sets;
     int set_count, set_capacity;
-    int groups; /* of the batch: rows are this rank's slice of n in each group */
-    int64_t n;
     part *parts; /* of the latest pass */
     int part_count, part_capacity;
 } reproducible;
+
+/* What passes in chunks need, in host memory. */
+enum { CHUNK_ARRAYS = 3 }; /* embedding, projection, logits */
+typedef struct chunking {
+    int64_t samples;               /* at most in a chunk; 0: no limit */
+    int in_chunks;                 /* of the latest pass */
+    int rows, most;                /* room for a batch's outputs, for a chunk's inputs */
+    float *output[CHUNK_ARRAYS];   /* [rows, ...] */
+    float *images;                 /* [most, image] */
+    float *gradient[CHUNK_ARRAYS]; /* [most, ...] */
+} chunking;
 
 struct mdm_executor {
     mdm_device *device;
@@ -82,8 +91,13 @@ struct mdm_executor {
     head_buffers heads;
     plan *current; /* of the latest forward pass */
     int current_uses_batch_statistics;
-    int64_t current_total;      /* rows over all ranks of the latest pass */
-    int shares_memory;          /* the device computes in host memory */
+    int64_t current_total; /* rows over all ranks of the latest pass */
+    int shares_memory;     /* the device computes in host memory */
+    struct {
+        int groups; /* rows are this rank's slice of n in each group */
+        int64_t n;
+    } batch;
+    chunking chunks;
     part whole;                 /* of the latest pass, where that is one part */
     reproducible *reproducible; /* NULL: sums in the order that is fastest */
 };
@@ -94,6 +108,17 @@ plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only)
 MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total);
 MDM_MUST_CHECK mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows,
                                                    int64_t *total);
+
+/* chunks.c makes public passes of these, which take all rows at once. */
+MDM_MUST_CHECK mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only);
+MDM_MUST_CHECK mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                                    const float *images, mdm_pass pass, mdm_outputs *outputs);
+MDM_MUST_CHECK mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                                     const float *images, const float *embedding_gradient,
+                                                     const float *projection_gradient,
+                                                     const float *logits_gradient, int accumulate,
+                                                     int reduce);
+void mdm_executor_free_chunks(mdm_executor *executor);
 
 /* parts.c: the parts of the pass that begins, and their convolutions with the network's weights. */
 MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, int rows,

@@ -231,8 +231,8 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
-mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows, const float *images,
-                                mdm_pass pass, mdm_outputs *outputs) {
+mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                     const float *images, mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
     norm_mode mode = mode_of(executor, pass);
     executor->current = mdm_executor_find_plan(executor, rows, !mode.keep);

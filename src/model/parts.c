@@ -58,9 +58,8 @@ int mdm_executor_is_reproducible(const mdm_executor *executor) {
 }
 
 void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n) {
-    if (!executor->reproducible) return;
-    executor->reproducible->groups = groups;
-    executor->reproducible->n = n;
+    executor->batch.groups = groups;
+    executor->batch.n = n;
 }
 
 void mdm_executor_forget_parts(mdm_executor *executor) {
@@ -118,11 +117,10 @@ static mdm_status create_set(mdm_executor *executor, int rows, int forward_only)
 }
 
 mdm_status mdm_executor_plan_parts(mdm_executor *executor, int row_by_row) {
-    const reproducible *r = executor->reproducible;
     if (row_by_row) return create_set(executor, 1, 1);
     for (int s = 0; s < MDM_SHARDS; s++) {
         int64_t first, count;
-        mdm_comm_slice(r->n, s, MDM_SHARDS, &first, &count);
+        mdm_comm_slice(executor->batch.n, s, MDM_SHARDS, &first, &count);
         MDM_TRY(create_set(executor, (int)count, 0));
     }
     return MDM_OK;
@@ -146,11 +144,12 @@ static mdm_status add_shards(mdm_executor *executor) {
     reproducible *r = executor->reproducible;
     int ranks = mdm_comm_size(executor->comm), mine = MDM_SHARDS / ranks;
     int64_t start, count;
-    mdm_comm_my_slice(executor->comm, r->n, &start, &count);
-    for (int g = 0; g < r->groups; g++)
+    mdm_comm_my_slice(executor->comm, executor->batch.n, &start, &count);
+    for (int g = 0; g < executor->batch.groups; g++)
         for (int s = 0; s < mine; s++) {
             int64_t first, rows;
-            mdm_comm_slice(r->n, mdm_comm_rank(executor->comm) * mine + s, MDM_SHARDS, &first, &rows);
+            mdm_comm_slice(executor->batch.n, mdm_comm_rank(executor->comm) * mine + s, MDM_SHARDS, &first,
+                           &rows);
             MDM_TRY(add_part(r, (int)(g * count + first - start), (int)rows));
         }
     return MDM_OK;
@@ -185,7 +184,7 @@ mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, 
     }
     if (covered != rows)
         return mdm_fail(MDM_LOST, "a pass of %d rows is not the batch of %d times %lld that was announced",
-                        rows, r->groups, (long long)r->n);
+                        rows, executor->batch.groups, (long long)executor->batch.n);
     if (!row_by_row && !network->exact_gradient.whole)
         MDM_TRY(mdm_exact_sums_create(executor->layout->weight_count, &network->exact_gradient));
     return MDM_OK;

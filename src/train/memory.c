@@ -3,6 +3,7 @@
 #include "mdm/base/log.h"
 #include "mdm/base/machine.h"
 #include "trainer.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,7 +18,8 @@ static double slice_rows(const mdm_trainer *t, int batch) {
     return (double)((t->training_count / steps + 1) / mdm_comm_size(t->comm) + 1);
 }
 
-static need estimate(const mdm_trainer *t) {
+/* With batches computed at most `chunk` samples a rank at once (0: no limit). */
+static need estimate(const mdm_trainer *t, double chunk) {
     const mdm_config *c = &t->config;
     const mdm_store_info *d = t->data;
     need n = {0};
@@ -25,14 +27,22 @@ static need estimate(const mdm_trainer *t) {
     double image = (double)d->channels * d->height * d->width, ranks = mdm_comm_size(t->comm);
     double train = slice_rows(t, c->train.batch);
     double pretrain = c->pretrain.epochs > 0 ? slice_rows(t, c->pretrain.batch) : 0;
-    double rows = 4 * train > 2 * pretrain ? 4 * train : 2 * pretrain;
+    double rows = 4 * train > 2 * pretrain ? 4 * train : 2 * pretrain, at_once = rows;
     int copies = t->network_count * (c->model.ema > 0 ? 2 : 1) + (t->baseline != NULL);
     double evaluation = count / ranks < 256 ? count / ranks : 256;
+    if (chunk > 0 && at_once > 4 * chunk) at_once = 4 * chunk;
+    if (chunk > 0 && evaluation > 4 * chunk) evaluation = 4 * chunk;
     n.networks = 3.0 * weights * copies;
-    n.activations = (double)mdm_executor_bytes(t->executor, (int)rows);
+    n.activations =
+        (double)mdm_executor_bytes(t->executor, (int)(at_once > evaluation ? at_once : evaluation));
     /* Each plan's convolutions keep the weights in the layouts their algorithms want, and steps of two sizes
      * in each stage have plans of their own: about ten plans, three or four copies in each. */
     n.plans = 10 * 3.5 * weights;
+    if (c->deterministic) { /* two sizes of shards for each thread, a gradient each, and sums of whole numbers
+                             */
+        n.plans = t->threads * (3 * 3.5 + 0.5) * weights;
+        n.networks += 4.0 * weights * (t->network_count + (t->baseline != NULL));
+    }
     n.images = 4.0 * image * (3 * rows + evaluation) + 8.0 * image * rows;
     n.samples = count * (13.0 * t->network_count + 33) +
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
@@ -63,13 +73,36 @@ static double of_rank(const need *n) {
     return libraries + n->networks + n->activations + n->plans + n->images + n->samples;
 }
 
+/* How many samples at once: train.micro_batch, or for auto all, halved until the run fits. */
+static double choose_chunk(const mdm_trainer *t, int node, double limit) {
+    double chunk = t->config.train.micro_batch, share = slice_rows(t, t->config.train.batch);
+    if (chunk > 0 || t->config.deterministic || limit < 0) return chunk;
+    if (t->config.pretrain.epochs > 0 && slice_rows(t, t->config.pretrain.batch) > share)
+        share = slice_rows(t, t->config.pretrain.batch);
+    need n = estimate(t, 0);
+    while (of_rank(&n) * node + n.data > limit && share > 2) {
+        chunk = share = floor(share / 2);
+        n = estimate(t, chunk);
+    }
+    return of_rank(&n) * node + n.data > limit ? 0 : chunk;
+}
+
 mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
     const double mebibyte = 1 << 20;
-    need n = estimate(t);
-    MDM_TRY(check_device(t, &n));
     int node = mdm_comm_node_size(t->comm);
-    double limit = mdm_memory_limit(source, sizeof source), wanted = of_rank(&n) * node + n.data;
+    double limit = mdm_memory_limit(source, sizeof source), chunk = choose_chunk(t, node, limit);
+    double parts = chunk > 0 ? -chunk : -INFINITY; /* every node computes in the smallest node's parts */
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &parts, 1, MDM_DOUBLE, MDM_MAX));
+    chunk = isfinite(parts) ? -parts : 0;
+    if (chunk > 0 && t->config.train.micro_batch == 0)
+        mdm_warn("memory is short: batches are computed in parts, as train.micro_batch=%.0f would, and batch "
+                 "norm takes the statistics of a part",
+                 chunk);
+    mdm_executor_set_chunks(t->executor, (int64_t)chunk);
+    need n = estimate(t, chunk);
+    MDM_TRY(check_device(t, &n));
+    double wanted = of_rank(&n) * node + n.data;
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB a rank (activations %.0f, networks %.0f, convolutions %.0f, "
                  "pictures of a "
@@ -82,7 +115,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
                  node, node > 1 ? "s" : "", limit / mebibyte, source);
     if (limit < 0 || wanted <= limit) return MDM_OK;
     const char *largest = n.activations >= n.data && n.activations >= n.samples
-                              ? "a smaller train.batch, pretrain.batch or model.width"
+                              ? "a smaller train.micro_batch, train.batch or model.width"
                           : n.data >= n.samples ? "data.resident=stream"
                                                 : "fewer samples in data.train";
     return mdm_fail(MDM_RESOURCE,

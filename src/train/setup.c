@@ -20,11 +20,9 @@ static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     if (c->train.patience > 0 && !c->data.validation[0])
         return mdm_fail(MDM_USAGE, "train.patience=%d needs data.validation to measure on",
                         c->train.patience);
-    if (c->train.micro_batch > 0 && c->train.micro_batch < c->train.batch)
+    if (c->deterministic && c->train.micro_batch > 0)
         return mdm_fail(MDM_USAGE,
-                        "train.micro_batch=%d: steps in parts are not in this version yet; use auto and a "
-                        "smaller train.batch, or more ranks",
-                        c->train.micro_batch);
+                        "deterministic=true cuts batches in its own way; use train.micro_batch=auto");
     return MDM_OK;
 }
 
@@ -157,8 +155,8 @@ static mdm_status open_all(mdm_trainer *t) {
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
-    status = create_networks(t);
-    if (status == MDM_OK) status = mdm_check_memory(t);
+    MDM_TRY(mdm_comm_agree(t->comm, create_networks(t)));
+    status = mdm_check_memory(t);
     if (status == MDM_OK) status = allocate_state(t);
     return mdm_comm_agree(t->comm, status);
 }

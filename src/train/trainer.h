@@ -112,7 +112,7 @@ void mdm_trainer_close(mdm_trainer *trainer);
 MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples);
 
 /* memory.c: tells in a dry run what the run will take; MDM_RESOURCE, naming the setting that shrinks it most,
- * when it is more than there is. After the networks were made, before steps are planned. */
+ * when it is more than there is. Collective. After the networks were made, before steps are planned. */
 MDM_MUST_CHECK mdm_status mdm_check_memory(mdm_trainer *t);
 
 /* place.c: which stage a position belongs to, and the epoch within pretraining, training or the baseline. */

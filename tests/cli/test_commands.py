@@ -81,10 +81,19 @@ def status_of_no_run_is_exit_code_3_and_a_torn_line_is_passed_over(work):
 
 def a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it(work):
     limit = 1 << 30
-    done = train(work, "large", "--dry-run", "model.width=64", "train.batch=200",
+    done = train(work, "large", "--dry-run", "model.width=128", "train.batch=200",
                  preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
     assert done.returncode == 4 and len(error_lines(done)) == 1, (done.returncode, done.stderr)
-    assert "train.batch" in done.stderr and "1024 MiB" in done.stderr, done.stderr
+    assert "model.width" in done.stderr and "1024 MiB" in done.stderr, done.stderr
+
+
+def a_run_whose_batches_do_not_fit_computes_them_in_parts(work):
+    limit = 3 << 29  # of addresses, of which libraries take many
+    done = train(work, "parts", "--dry-run", "model.width=24", "train.batch=400", "pretrain.batch=400",
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)))
+    assert done.returncode == 0 and "train.micro_batch=" in done.stderr, (done.returncode, done.stderr)
+    done = train(work, "parts", "--dry-run", "model.width=24", "train.batch=400", "pretrain.batch=400")
+    assert done.returncode == 0 and "train.micro_batch=" not in done.stderr, (done.returncode, done.stderr)
 
 
 def the_estimate_of_memory_is_near_what_a_run_takes(work):
@@ -221,7 +230,8 @@ main([a_sound_machine_is_called_sound_on_any_number_of_ranks, what_would_stop_a_
       a_launcher_that_mpi_does_not_see_is_named_with_its_cure,
       status_tells_how_far_a_run_is_while_it_goes_on_and_afterwards,
       status_of_no_run_is_exit_code_3_and_a_torn_line_is_passed_over,
-      a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it, the_estimate_of_memory_is_near_what_a_run_takes,
+      a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it,
+      a_run_whose_batches_do_not_fit_computes_them_in_parts, the_estimate_of_memory_is_near_what_a_run_takes,
       a_run_stops_by_itself_before_its_job_ends,
       every_command_has_help_with_examples_that_starts_with_its_name,
       unknown_commands_and_options_are_answered_with_the_nearest, the_sbatch_file_is_as_in_the_repository_and_a_sound_script,

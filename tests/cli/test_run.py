@@ -237,6 +237,25 @@ def a_share_held_out_is_judged_but_never_trained_on(work):
         assert same == (name == "held"), name
 
 
+def micro_batches_change_nothing_where_no_statistics_tie_rows_together(work):
+    """Frozen batch norm: steps in parts are the same steps. With statistics of their own they still train."""
+    settings = ["pretrain.epochs=0", "train.batchnorm=frozen", f"model.init={work.file('whole')}/model-a.safetensors", "train.epochs=3"]
+    losses = []
+    for name, extra in (("at-once", []), ("in-parts", ["train.micro_batch=7"])):
+        done = train(work, name, *settings, *extra, ranks=2)
+        assert done.returncode == 0, done.stderr
+        losses.append([e["loss"] for e in events(work, name) if e["event"] == "epoch" and "loss" in e])
+    assert len(losses[0]) == 6 and np.allclose(losses[0][:2], losses[1][:2], rtol=1e-4), losses
+    assert np.allclose(losses[0], losses[1], rtol=2e-2), losses  # a sample near the threshold may change sides
+    done = train(work, "parts-with-statistics", "train.micro_batch=5", "pretrain.epochs=1", "train.epochs=3")
+    assert done.returncode == 0, done.stderr
+    told = {}
+    for parts in ("auto", "4"):
+        done = train(work, "tell", "--dry-run", f"train.micro_batch={parts}", "pretrain.batch=400", "train.batch=200")
+        told[parts] = int(done.stderr.split("(activations ")[1].split(",")[0])
+    assert told["4"] < told["auto"] / 4, told
+
+
 def a_dry_run_writes_nothing(work):
     done = train(work, "dry", "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -262,4 +281,5 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
-      a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing, weights_load_under_their_pytorch_names])
+      a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
+      micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names])

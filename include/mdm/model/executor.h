@@ -46,8 +46,14 @@ enum { MDM_SHARDS = 12 };
 MDM_MUST_CHECK mdm_status mdm_executor_make_reproducible(mdm_executor *executor);
 int mdm_executor_is_reproducible(const mdm_executor *executor);
 /* What the rows of the next plans and passes with batch statistics are: this rank's slice of `n` rows
- * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results, else without effect. */
+ * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results and for chunks. */
 void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n);
+
+/* Where a rank's slice of a batch has more than so many samples, passes are computed in chunks of at most
+ * that many (of every group), each with batch statistics of its own, so that only a chunk's activations are
+ * in memory; outputs, and with them losses, are still the batch's. Backward costs one more forward. 0: no
+ * limit. To be called before the first plan; the same on all ranks; not for reproducible results. */
+void mdm_executor_set_chunks(mdm_executor *executor, int64_t samples);
 
 /* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less.
  * To be called before a stage's first step. Not collective. */

@@ -80,7 +80,8 @@ static double choose_chunk(const mdm_trainer *t, int node, double limit) {
     if (t->config.pretrain.epochs > 0 && slice_rows(t, t->config.pretrain.batch) > share)
         share = slice_rows(t, t->config.pretrain.batch);
     need n = estimate(t, 0);
-    while (of_rank(&n) * node + n.data > limit && share > 2) {
+    double aim = of_rank(&n) * node + n.data <= limit ? limit : 0.7 * limit; /* an estimate is no promise */
+    while (of_rank(&n) * node + n.data > aim && share > 2) {
         chunk = share = floor(share / 2);
         n = estimate(t, chunk);
     }

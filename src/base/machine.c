@@ -70,3 +70,32 @@ double mdm_memory_limit(char *source, size_t size) {
     double machine = pages > 0 && page > 0 ? (double)pages * (double)page : -1;
     return mdm_memory_limit_of("/sys/fs/cgroup", "/proc/self/cgroup", machine, source, size);
 }
+
+static long long read_kills(const char *path) {
+    char line[128];
+    long long kills = 0;
+    FILE *file = fopen(path, "r");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "oom_kill ", 9) == 0) kills = strtoll(line + 9, NULL, 10);
+    if (file) fclose(file);
+    return kills;
+}
+
+long long mdm_memory_kills(void) {
+    char line[4200], path[4300];
+    long long kills = 0;
+    FILE *file = fopen("/proc/self/cgroup", "r");
+    while (file && fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        char *group = strstr(line, ":memory:");
+        if (group) {
+            snprintf(path, sizeof path, "/sys/fs/cgroup/memory%s/memory.oom_control", group + 8);
+            kills += read_kills(path);
+        } else if (strncmp(line, "0::", 3) == 0) {
+            snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.events", line + 3);
+            kills += read_kills(path);
+        }
+    }
+    if (file) fclose(file);
+    return kills;
+}

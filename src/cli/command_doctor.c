@@ -7,6 +7,7 @@
 #include "mdm/base/text.h"
 #include "mdm/comm/comm.h"
 #include "mdm/report/run_folder.h"
+#include "supervisor.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +34,7 @@ typedef struct doctor {
     path_result paths[PATHS];
     float *data, *other;
     int64_t *counts;
+    char *failure; /* of the run, rank 0 */
 } doctor;
 
 static double sum_of_ranks(const doctor *d) {
@@ -161,6 +163,12 @@ static void look_at_run(doctor *d) {
                          d->run, who);
 }
 
+static mdm_status read_records(doctor *d) {
+    if (!d->run || mdm_comm_rank(d->comm) != 0) return MDM_OK;
+    d->failure = mdm_flight_describe(d->run);
+    return d->failure ? MDM_OK : mdm_fail(MDM_RESOURCE, "out of memory");
+}
+
 static mdm_status examine(doctor *d) {
     int ranks = mdm_comm_size(d->comm);
     mdm_rank_account *mine;
@@ -180,6 +188,7 @@ static mdm_status examine(doctor *d) {
     mdm_doctor_judge(d->accounts, ranks, &d->findings);
     MDM_TRY(try_paths(d));
     if (d->run && mdm_comm_rank(d->comm) == 0) look_at_run(d);
+    MDM_TRY(read_records(d));
     return mdm_comm_broadcast(d->comm, &d->findings.problems, 1, MDM_INT32, 0);
 }
 
@@ -205,6 +214,7 @@ static void print_text(const doctor *d) {
             printf(" %8.2f GB/s", (double)path->bytes / path->seconds / 1e9);
         printf("  %s\n", path->right ? "right" : "WRONG");
     }
+    if (d->failure) fputs(d->failure, stdout);
     for (int i = 0; i < d->findings.count; i++)
         printf("%s: %s\n  mend it: %s\n",
                d->findings.list[i].level == MDM_FINDING_PROBLEM ? "problem" : "warning",
@@ -277,7 +287,12 @@ static mdm_status print_json(const doctor *d) {
         add_string(&t, "cure", f->cure);
         mdm_text_add(&t, "}");
     }
-    mdm_text_add(&t, "]}");
+    mdm_text_add(&t, "]");
+    if (d->failure) {
+        mdm_text_add(&t, ",");
+        add_string(&t, "failure", d->failure);
+    }
+    mdm_text_add(&t, "}");
     if (t.failed) {
         free(t.data);
         return mdm_fail(MDM_RESOURCE, "out of memory");
@@ -316,6 +331,7 @@ mdm_status mdm_command_doctor(int argc, char **argv) {
         mdm_command_leave(d->comm, status);
         mdm_comm_finish(d->comm);
     }
+    free(d->failure);
     free(d->accounts);
     free(d->counts);
     free(d->data);

@@ -3,6 +3,7 @@
 #include "manual.h"
 #include "mdm/base/config.h"
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/import.h"
 #include "mdm/data/noise.h"
@@ -21,7 +22,11 @@ int mdm_command_was_told(void) {
 void mdm_command_leave(mdm_comm *comm, mdm_status status) {
     if (status != MDM_OK &&
         !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
-        mdm_error("rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm), mdm_last_message());
+        char line[1400];
+        snprintf(line, sizeof line, "rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm),
+                 mdm_last_message());
+        if (mdm_watch_claim(mdm_watch_page_get(), line)) mdm_error("%s", line);
+        mdm_watch_told((int)status);
         mdm_comm_abort(comm, (int)status);
     }
     told_by_another_rank = mdm_comm_rank(comm) != 0;

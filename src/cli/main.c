@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "manual.h"
 #include "mdm/base/log.h"
+#include "supervisor.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,8 +75,20 @@ static void start_with_sleeping_threads(char **argv) {
     if (setenv("GOMP_SPINCOUNT", "10000", 1) == 0) execv("/proc/self/exe", argv); /* on failure: as it is */
 }
 
+/* Whether this command line starts a training; the other commands are short and need nobody to watch them. */
+static int trains(int argc, char **argv) {
+    static const char *const short_ones[] = {"--help", "-h", "--version", "--help-config", "--print-config"};
+    for (int i = 1; i < argc; i++)
+        for (size_t s = 0; s < sizeof short_ones / sizeof *short_ones; s++)
+            if (strcmp(argv[i], short_ones[s]) == 0) return 0;
+    for (int i = 0; argc > 1 && i < COMMANDS; i++)
+        if (strcmp(argv[1], commands[i].name) == 0) return commands[i].run == mdm_command_train;
+    return 1;
+}
+
 int main(int argc, char **argv) {
     start_with_sleeping_threads(argv);
+    if (trains(argc, argv)) mdm_supervise();
     mdm_status status = run(argc, argv);
     if (status != MDM_OK && mdm_last_message()[0] && !mdm_command_was_told())
         mdm_error("%s", mdm_last_message());

@@ -6,7 +6,8 @@
 
 mdm_status mdm_comm_barrier(mdm_comm *comm) {
     if (comm->size == 1) return MDM_OK;
-    return mdm_comm_check(comm, MPI_Barrier(comm->world), "MPI_Barrier");
+    MDM_COLLECTIVE(comm, MPI_Barrier(comm->world), "MPI_Barrier", 0);
+    return MDM_OK;
 }
 
 mdm_status mdm_comm_broadcast(mdm_comm *comm, void *data, int64_t count, mdm_type type, int root) {
@@ -15,8 +16,9 @@ mdm_status mdm_comm_broadcast(mdm_comm *comm, void *data, int64_t count, mdm_typ
     int64_t size = mdm_comm_type_size(type);
     for (int64_t done = 0; done < count; done += comm->piece) {
         int64_t now = count - done < comm->piece ? count - done : comm->piece;
-        MDM_MPI(comm, MPI_Bcast(bytes + done * size, (int)now, mdm_comm_datatype(type), root, comm->world),
-                "MPI_Bcast");
+        MDM_COLLECTIVE(comm,
+                       MPI_Bcast(bytes + done * size, (int)now, mdm_comm_datatype(type), root, comm->world),
+                       "MPI_Bcast", now * size);
     }
     return MDM_OK;
 }
@@ -30,8 +32,9 @@ mdm_status mdm_comm_all_gather(mdm_comm *comm, const void *mine, int64_t count, 
         return MDM_OK;
     }
     if (!counts) {
-        MDM_MPI(comm, MPI_Allgather(&count, 1, MPI_INT64_T, comm->asked_counts, 1, MPI_INT64_T, comm->world),
-                "MPI_Allgather");
+        MDM_COLLECTIVE(comm,
+                       MPI_Allgather(&count, 1, MPI_INT64_T, comm->asked_counts, 1, MPI_INT64_T, comm->world),
+                       "MPI_Allgather", 8);
         counts = comm->asked_counts;
     } else if (counts[comm->rank] != count)
         return mdm_fail(MDM_LOST, "internal: rank %d gives %lld elements to a gather that expects %lld of it",
@@ -48,10 +51,11 @@ mdm_status mdm_comm_all_gather(mdm_comm *comm, const void *mine, int64_t count, 
             offset += (int)counts[r];
         }
         const void *from = mine == bytes + my_offset * size ? MPI_IN_PLACE : mine;
-        return mdm_comm_check(comm,
-                              MPI_Allgatherv(from, (int)count, mdm_comm_datatype(type), all, comm->counts,
-                                             comm->offsets, mdm_comm_datatype(type), comm->world),
-                              "MPI_Allgatherv");
+        MDM_COLLECTIVE(comm,
+                       MPI_Allgatherv(from, (int)count, mdm_comm_datatype(type), all, comm->counts,
+                                      comm->offsets, mdm_comm_datatype(type), comm->world),
+                       "MPI_Allgatherv", total * size);
+        return MDM_OK;
     }
     /* Too much for one call, whose offsets are int: every rank in turn broadcasts its part. */
     if (count > 0 && mine != bytes + my_offset * size)

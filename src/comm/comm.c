@@ -70,6 +70,7 @@ static mdm_status make_group(mdm_comm *comm) {
     MDM_MPI(comm, MPI_Comm_size(MPI_COMM_WORLD, &comm->size), "MPI_Comm_size");
     MDM_MPI(comm, MPI_Get_processor_name(comm->host, &length), "MPI_Get_processor_name");
     name_library(comm);
+    mdm_watch_ranks(comm->rank, comm->size);
     MDM_TRY(mdm_comm_check_launcher(comm->size, comm->library));
     MDM_MPI(comm, MPI_Comm_dup(MPI_COMM_WORLD, &comm->world), "MPI_Comm_dup");
     MDM_MPI(comm, MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
@@ -106,8 +107,10 @@ mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
     int already = 0, provided = MPI_THREAD_SINGLE;
     mdm_status status = mdm_comm_check(comm, MPI_Initialized(&already), "MPI_Initialized");
     if (status == MDM_OK && !already) {
-        status = mdm_comm_check(comm, MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided),
-                                "MPI_Init_thread");
+        mdm_watch_enter("MPI_Init", 0);
+        int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+        mdm_watch_leave();
+        status = mdm_comm_check(comm, code, "MPI_Init_thread");
         comm->ends_mpi = status == MDM_OK;
     } else if (status == MDM_OK)
         status = mdm_comm_check(comm, MPI_Query_thread(&provided), "MPI_Query_thread");

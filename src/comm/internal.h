@@ -2,6 +2,7 @@
 #ifndef MDM_COMM_INTERNAL_H
 #define MDM_COMM_INTERNAL_H
 
+#include "mdm/base/watch.h"
 #include "mdm/comm/comm.h"
 
 #include <mpi.h>
@@ -41,6 +42,14 @@ struct mdm_comm {
 
 /* MDM_OK, or MDM_LOST with a message that names the call, this rank and host and MPI's reason. */
 mdm_status mdm_comm_check(const mdm_comm *comm, int code, const char *call);
+/* A call in which ranks wait for each other: noted for the supervisor, then as MDM_MPI. */
+#define MDM_COLLECTIVE(comm, call, name, bytes)                                                              \
+    do {                                                                                                     \
+        mdm_watch_enter((name), (int64_t)(bytes));                                                           \
+        int mdm_collective_code_ = (call);                                                                   \
+        mdm_watch_leave();                                                                                   \
+        MDM_TRY(mdm_comm_check((comm), mdm_collective_code_, (name)));                                       \
+    } while (0)
 #define MDM_MPI(comm, call, name) MDM_TRY(mdm_comm_check((comm), (call), (name)))
 
 MPI_Datatype mdm_comm_datatype(mdm_type type);

@@ -69,10 +69,10 @@ mdm_status mdm_comm_all_reduce(mdm_comm *comm, void *data, int64_t count, mdm_ty
     int64_t size = mdm_comm_type_size(type);
     for (int64_t done = 0; done < count; done += comm->piece) {
         int64_t now = count - done < comm->piece ? count - done : comm->piece;
-        MDM_MPI(comm,
-                MPI_Allreduce(MPI_IN_PLACE, bytes + done * size, (int)now, mdm_comm_datatype(type),
-                              operation_for(comm, type, reduction), comm->world),
-                "MPI_Allreduce");
+        MDM_COLLECTIVE(comm,
+                       MPI_Allreduce(MPI_IN_PLACE, bytes + done * size, (int)now, mdm_comm_datatype(type),
+                                     operation_for(comm, type, reduction), comm->world),
+                       "MPI_Allreduce", now * size);
     }
     return MDM_OK;
 }
@@ -86,16 +86,16 @@ mdm_status mdm_comm_reduce_scatter(mdm_comm *comm, const float *all, float *mine
     for (int r = 0; r < comm->size; r++) total += counts[r];
     if (total <= comm->piece) {
         for (int r = 0; r < comm->size; r++) comm->counts[r] = (int)counts[r];
-        return mdm_comm_check(comm,
-                              MPI_Reduce_scatter(all, mine, comm->counts, MPI_FLOAT, MPI_SUM, comm->world),
-                              "MPI_Reduce_scatter");
+        MDM_COLLECTIVE(comm, MPI_Reduce_scatter(all, mine, comm->counts, MPI_FLOAT, MPI_SUM, comm->world),
+                       "MPI_Reduce_scatter", total * 4);
+        return MDM_OK;
     }
     for (int r = 0; r < comm->size; r++) { /* too much for one call: part by part to its owner */
         for (int64_t done = 0; done < counts[r]; done += comm->piece) {
             int64_t now = counts[r] - done < comm->piece ? counts[r] - done : comm->piece;
             float *target = r == comm->rank ? mine + done : NULL;
-            MDM_MPI(comm, MPI_Reduce(all + done, target, (int)now, MPI_FLOAT, MPI_SUM, r, comm->world),
-                    "MPI_Reduce");
+            MDM_COLLECTIVE(comm, MPI_Reduce(all + done, target, (int)now, MPI_FLOAT, MPI_SUM, r, comm->world),
+                           "MPI_Reduce", now * 4);
         }
         all += counts[r];
     }
@@ -120,8 +120,8 @@ mdm_status mdm_comm_reduce_wait(mdm_comm *comm) {
     if (comm->reductions_pending == 0) return MDM_OK;
     int pending = comm->reductions_pending;
     comm->reductions_pending = 0;
-    return mdm_comm_check(comm, MPI_Waitall(pending, comm->reductions, MPI_STATUSES_IGNORE),
-                          "MPI_Iallreduce");
+    MDM_COLLECTIVE(comm, MPI_Waitall(pending, comm->reductions, MPI_STATUSES_IGNORE), "MPI_Iallreduce", 0);
+    return MDM_OK;
 }
 
 mdm_status mdm_comm_poll(mdm_comm *comm) {

@@ -51,8 +51,8 @@ mdm_status mdm_comm_ring_wait(mdm_comm *comm) {
     if (!comm->ring_active) return MDM_OK;
     comm->ring_active = 0;
     if (!comm->ring_done)
-        MDM_MPI(comm, MPI_Waitall(comm->ring_pending, comm->ring, comm->ring_statuses),
-                "the ring's transfer");
+        MDM_COLLECTIVE(comm, MPI_Waitall(comm->ring_pending, comm->ring, comm->ring_statuses),
+                       "the ring's transfer", comm->ring_expected);
     int64_t received = 0;
     for (int i = 0; i < comm->ring_receives; i++) {
         int count = 0;

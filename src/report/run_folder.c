@@ -15,14 +15,21 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const members[] = {
-    [MDM_RUN_CONFIG] = "config.yaml",          [MDM_RUN_ENVIRONMENT] = "environment.json",
-    [MDM_RUN_METRICS] = "metrics.jsonl",       [MDM_RUN_DIVISIONS] = "divisions",
-    [MDM_RUN_CHECKPOINTS] = "checkpoints",     [MDM_RUN_MODEL_A] = "model-a.safetensors",
-    [MDM_RUN_BEST_A] = "best-a.safetensors",   [MDM_RUN_BEST_B] = "best-b.safetensors",
-    [MDM_RUN_MODEL_B] = "model-b.safetensors", [MDM_RUN_OOD_REFERENCE] = "ood-reference.safetensors",
-    [MDM_RUN_LABELS] = "labels.csv",           [MDM_RUN_REPORT] = "report.html",
-    [MDM_RUN_SUMMARY] = "summary.json",        [MDM_RUN_LOCK] = ".lock"};
+static const char *const members[] = {[MDM_RUN_CONFIG] = "config.yaml",
+                                      [MDM_RUN_ENVIRONMENT] = "environment.json",
+                                      [MDM_RUN_METRICS] = "metrics.jsonl",
+                                      [MDM_RUN_DIVISIONS] = "divisions",
+                                      [MDM_RUN_CHECKPOINTS] = "checkpoints",
+                                      [MDM_RUN_MODEL_A] = "model-a.safetensors",
+                                      [MDM_RUN_BEST_A] = "best-a.safetensors",
+                                      [MDM_RUN_BEST_B] = "best-b.safetensors",
+                                      [MDM_RUN_MODEL_B] = "model-b.safetensors",
+                                      [MDM_RUN_OOD_REFERENCE] = "ood-reference.safetensors",
+                                      [MDM_RUN_LABELS] = "labels.csv",
+                                      [MDM_RUN_REPORT] = "report.html",
+                                      [MDM_RUN_SUMMARY] = "summary.json",
+                                      [MDM_RUN_LOCK] = ".lock",
+                                      [MDM_RUN_FLIGHT] = "flight"};
 
 /* Takes the text over. */
 static char *text_or_null(mdm_text *text) {
@@ -136,6 +143,21 @@ static int has_checkpoint(const mdm_run_folder *f) {
     return found;
 }
 
+/* Only the supervisors' own files go: the records are of this run folder's last failure. */
+static mdm_status empty_flight(const mdm_run_folder *f) {
+    MDM_TRY(make_inner_folder(f, MDM_RUN_FLIGHT));
+    char *path = mdm_run_folder_member(f->path, MDM_RUN_FLIGHT);
+    DIR *entries = path ? opendir(path) : NULL;
+    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;) {
+        int ours = strcmp(entry->d_name, "failure") == 0 || strncmp(entry->d_name, "rank-", 5) == 0;
+        if (ours && unlinkat(dirfd(entries), entry->d_name, 0) != 0)
+            mdm_warn("cannot remove %s/%s: %s", path, entry->d_name, strerror(errno));
+    }
+    if (entries) closedir(entries);
+    free(path);
+    return MDM_OK;
+}
+
 mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder) {
     mdm_run_folder *f = NULL;
     mdm_status status = MDM_OK;
@@ -155,6 +177,7 @@ mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder) {
     MDM_TRY_OR(status, take_lock(f), fail);
     MDM_TRY_OR(status, make_inner_folder(f, MDM_RUN_DIVISIONS), fail);
     MDM_TRY_OR(status, make_inner_folder(f, MDM_RUN_CHECKPOINTS), fail);
+    MDM_TRY_OR(status, empty_flight(f), fail);
     f->is_new = !member_exists(f, MDM_RUN_CONFIG) && !member_exists(f, MDM_RUN_METRICS) && !has_checkpoint(f);
     *folder = f;
     return MDM_OK;
@@ -166,6 +189,10 @@ fail:
 /* The lock file stays: removing it would let two runs lock two files of one name. */
 void mdm_run_folder_close(mdm_run_folder *f) {
     if (!f) return;
+    char *flight = f->path ? mdm_run_folder_member(f->path, MDM_RUN_FLIGHT) : NULL;
+    if (flight && rmdir(flight) != 0 && errno != ENOTEMPTY && errno != EEXIST && errno != ENOENT)
+        mdm_warn("cannot remove %s: %s", flight, strerror(errno));
+    free(flight);
     if (f->lock >= 0) close(f->lock);
     free(f->path);
     free(f);

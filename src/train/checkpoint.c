@@ -1,6 +1,7 @@
 /* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal);
  * loading spreads it to all ranks. The random numbers have no state: they follow from the place. */
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include "mdm/report/checkpoint_file.h"
 #include "trainer.h"
 #include <inttypes.h>
@@ -181,10 +182,20 @@ static mdm_status save_on_rank_0(mdm_trainer *t) {
     return status;
 }
 
+static double checkpoint_bytes(mdm_trainer *t) {
+    entry entries[MOST_ENTRIES];
+    scalars s;
+    double bytes = 0;
+    int count = list_state(t, entries, &s);
+    for (int i = 0; i < count; i++) bytes += 8.0 * (double)entries[i].count; /* no element is wider */
+    return bytes;
+}
+
 mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     if (t->options.dry_run) return MDM_OK;
     int32_t failed = 0;
     double start = mdm_seconds();
+    mdm_watch_aside("save", 60 + checkpoint_bytes(t) / 5e6);
     if (mdm_comm_rank(t->comm) == 0) {
         /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries
          * again */
@@ -195,6 +206,7 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     t->last_save = mdm_seconds();
     if (t->last_save - start > t->longest_save) t->longest_save = t->last_save - start;
     MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
+    mdm_watch_back();
     if (failed && mdm_signals_stop())
         return mdm_fail(MDM_RESOURCE,
                         "stopped by a signal, but the checkpoint could not be saved; the one before stands");

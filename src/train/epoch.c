@@ -1,10 +1,14 @@
 /* One epoch of one stage: steps of every network, with progress, agreed signals, saves and the epoch's
  * metrics. */
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include "trainer.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+
+/* How long a step may give no sign of life at least: the first one plans, and nothing is known of it yet. */
+enum { FIRST_STEP_SECONDS = 900, STEP_SECONDS = 30 };
 
 static const mdm_stage_methods *methods_of(mdm_stage stage) {
     if (stage == MDM_STAGE_PRETRAIN) return &mdm_pretrain_methods;
@@ -138,6 +142,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
                       : stage == MDM_STAGE_WARMUP ? 1
                       : stage == MDM_STAGE_SEMI   ? 2
                                                   : 5;
+    mdm_watch_stage(mdm_stage_name(stage), epoch, network, FIRST_STEP_SECONDS);
     MDM_TRY(methods->prepare(t, network, epoch));
     while (p->step < t->steps) {
         mdm_step_report report;
@@ -149,6 +154,8 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         add_report(p, &report);
         images += (double)report.images;
         p->step++;
+        mdm_watch_step(p->step);
+        mdm_watch_floor(STEP_SECONDS);
         p->seconds = earlier + mdm_seconds() - start;
         show_progress(t, stage, epoch, images, mdm_seconds() - start, p->step == t->steps);
         if (p->step < t->steps || t->options.dry_run) MDM_TRY(after_step(t));

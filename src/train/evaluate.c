@@ -1,4 +1,5 @@
 /* Evaluation without augmentation and with running statistics: every rank takes its slice of the samples. */
+#include "mdm/base/watch.h"
 #include "mdm/model/losses.h"
 #include "trainer.h"
 #include <stdlib.h>
@@ -38,6 +39,7 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
     mdm_comm_my_slice(t->comm, all.count, &first, &count);
     MDM_TRY(plan_slice(t, count));
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
+        mdm_watch_progress();
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, &all, first + done, rows));
@@ -65,6 +67,7 @@ static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, 
                                   int64_t first, int64_t count, float *sum, float *one) {
     int classes = t->layout->spec.classes;
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
+        mdm_watch_progress();
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, pictures, first + done, rows));

@@ -5,6 +5,7 @@
  * the ensemble is tested and the state saved. Baselines, where asked for, come last.
  */
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include "trainer.h"
 #include <stdio.h>
 #include <string.h>
@@ -24,6 +25,12 @@ static int divides_at(const mdm_trainer *t, int64_t epoch) {
     return epoch >= warmup && (epoch == warmup || epoch % t->config.divide.interval == 0);
 }
 
+/* How long a division may give no sign of life: its neighbour search, at a billion operations a second. */
+static double division_seconds(const mdm_trainer *t) {
+    double n = (double)t->data->train_count, width = t->layout->embedding;
+    return 120 + 2 * n * n * width / mdm_comm_size(t->comm) / 1e9;
+}
+
 /* What comes before an epoch's first step. */
 static mdm_status open_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     if (stage == MDM_STAGE_BASELINE_CE || stage == MDM_STAGE_BASELINE_SCE) {
@@ -35,8 +42,14 @@ static mdm_status open_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         MDM_TRY(status);
         return mdm_network_clear_velocity(t->baseline);
     }
-    if (stage != MDM_STAGE_PRETRAIN && epoch == 0) MDM_TRY(begin_training(t));
-    if (stage == MDM_STAGE_SEMI && divides_at(t, epoch)) MDM_TRY(mdm_divide(t, epoch));
+    if (stage != MDM_STAGE_PRETRAIN && epoch == 0) {
+        mdm_watch_stage("divide", epoch, -1, division_seconds(t));
+        MDM_TRY(begin_training(t));
+    }
+    if (stage == MDM_STAGE_SEMI && divides_at(t, epoch)) {
+        mdm_watch_stage("divide", epoch, -1, division_seconds(t));
+        MDM_TRY(mdm_divide(t, epoch));
+    }
     return MDM_OK;
 }
 
@@ -109,7 +122,10 @@ static int is_evaluated(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
 /* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to
  * begin. */
 static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
-    if (is_evaluated(t, stage, epoch)) MDM_TRY(test_ensemble(t, stage, epoch));
+    if (is_evaluated(t, stage, epoch)) {
+        mdm_watch_stage("evaluate", epoch, -1, 120);
+        MDM_TRY(test_ensemble(t, stage, epoch));
+    }
     t->place.position++;
     if (is_patience_over(t, stage, epoch)) {
         t->place.position = t->config.pretrain.epochs + (int64_t)t->config.train.epochs;
@@ -158,12 +174,14 @@ static mdm_status rehearse(mdm_trainer *t) {
 
 static mdm_status run_opened(mdm_trainer *t) {
     int resumed = 0;
+    mdm_watch_stage("load", -1, -1, 300);
     MDM_TRY(mdm_load_checkpoint(t, &resumed));
     mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
     if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
     if (t->options.dry_run) return rehearse(t);
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
     MDM_TRY(train(t));
+    mdm_watch_stage("results", -1, -1, 300);
     return mdm_write_results(t);
 }
 

@@ -1,5 +1,6 @@
 /* Opening a run: checks at the door, then data, networks and memory, before any step is taken. */
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include "trainer.h"
 #include <math.h>
 #include <stdio.h>
@@ -150,10 +151,12 @@ static mdm_status open_folder(mdm_trainer *t) {
 
 static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(refuse_missing(&t->config, mdm_comm_size(t->comm)));
+    mdm_watch_stage("open", -1, -1, 1800); /* a large data set is read */
     MDM_TRY(open_data(t));
     mdm_status status = mdm_hold_out(t);
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));
+    if (!t->options.dry_run) mdm_watch_folder(t->config.run.folder);
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
     MDM_TRY(mdm_comm_agree(t->comm, create_networks(t)));
     status = mdm_check_memory(t);

@@ -13,4 +13,8 @@ double mdm_memory_limit(char *source, size_t size);
  * file `groups` (/proc/self/cgroup) and `machine` bytes in the machine: for tests. */
 double mdm_memory_limit_of(const char *root, const char *groups, double machine, char *source, size_t size);
 
+/* How many processes of this process's memory control group the kernel has killed for want of memory; 0 when
+ * that is not told. */
+long long mdm_memory_kills(void);
+
 #endif

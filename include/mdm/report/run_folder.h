@@ -18,8 +18,8 @@ typedef struct mdm_run_folder {
 } mdm_run_folder;
 
 /* Creates what is missing of `path`, path/divisions and path/checkpoints, makes sure that files can be
- * written there, and takes the lock. MDM_RESOURCE, naming the cause: a file in the way, not writable, in use
- * by another run. */
+ * written there, takes the lock, and empties path/flight of the records of an earlier failure. MDM_RESOURCE,
+ * naming the cause: a file in the way, not writable, in use by another run. */
 MDM_MUST_CHECK mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder);
 
 /* Gives the lock back and frees; NULL is allowed. */
@@ -43,7 +43,8 @@ typedef enum mdm_run_member {
     MDM_RUN_LABELS,        /* labels.csv */
     MDM_RUN_REPORT,        /* report.html */
     MDM_RUN_SUMMARY,       /* summary.json */
-    MDM_RUN_LOCK           /* .lock */
+    MDM_RUN_LOCK,          /* .lock */
+    MDM_RUN_FLIGHT         /* flight: what supervisors record of a failure */
 } mdm_run_member;
 
 /* The path of a member of the run folder `path` in a new string that the caller frees; NULL when out of

@@ -1,0 +1,177 @@
+/* From what a worker does to notes on the page that its supervisor reads. */
+#include "mdm/base/watch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_STAGES = 16 };
+
+/* The page belongs to the process, as stderr does. Longest pauses are kept by stage in the worker. */
+static struct {
+    mdm_watch_page *page;
+    struct {
+        const char *name;
+        int64_t longest;
+    } seen[MOST_STAGES];
+    int stages;
+    const char *stage_before; /* of mdm_watch_aside */
+    int64_t longest_before, floor_before;
+} state;
+
+int64_t mdm_watch_now(void) {
+    struct timespec now = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+mdm_watch_page *mdm_watch_create(void) {
+    void *memory =
+        mmap(NULL, sizeof(mdm_watch_page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) return NULL;
+    mdm_watch_page *page = memory;
+    page->rank = page->ranks = -1;
+    page->epoch = page->network = page->step = -1;
+    page->stage = "start";
+    page->floor = (int64_t)120 * 1000000000;
+    page->progress = mdm_watch_now();
+    state.page = page;
+    return page;
+}
+
+mdm_watch_page *mdm_watch_page_get(void) {
+    return state.page;
+}
+
+static void store(_Atomic int64_t *place, int64_t value) {
+    atomic_store_explicit(place, value, memory_order_relaxed);
+}
+
+static int64_t load(_Atomic int64_t *place) {
+    return atomic_load_explicit(place, memory_order_relaxed);
+}
+
+static void note_at(mdm_watch_page *page, int64_t now) {
+    int64_t pause = now - load(&page->progress);
+    if (pause > load(&page->longest)) store(&page->longest, pause);
+    atomic_store_explicit(&page->progress, now, memory_order_release);
+}
+
+void mdm_watch_ranks(int rank, int ranks) {
+    if (!state.page) return;
+    state.page->rank = rank;
+    state.page->ranks = ranks;
+}
+
+/* The longest pause seen so far in a stage of this name. */
+static int64_t *seen_in(const char *stage) {
+    for (int i = 0; i < state.stages; i++)
+        if (state.seen[i].name == stage) return &state.seen[i].longest;
+    if (state.stages == MOST_STAGES) return NULL;
+    state.seen[state.stages].name = stage;
+    state.seen[state.stages].longest = 0;
+    return &state.seen[state.stages++].longest;
+}
+
+void mdm_watch_stage(const char *stage, int64_t epoch, int64_t network, double floor) {
+    mdm_watch_page *page = state.page;
+    if (!page) return;
+    int64_t *before = seen_in(page->stage), *now = seen_in(stage);
+    if (page->stage != stage) {
+        if (before) *before = load(&page->longest);
+        store(&page->progress, mdm_watch_now());
+        store(&page->longest, now ? *now : 0);
+    } else
+        note_at(page, mdm_watch_now());
+    page->stage = stage;
+    store(&page->epoch, epoch);
+    store(&page->network, network);
+    store(&page->step, -1);
+    store(&page->floor, (int64_t)(floor * 1e9));
+}
+
+void mdm_watch_floor(double floor) {
+    if (state.page) store(&state.page->floor, (int64_t)(floor * 1e9));
+}
+
+void mdm_watch_aside(const char *stage, double floor) {
+    mdm_watch_page *page = state.page;
+    if (!page) return;
+    state.stage_before = page->stage;
+    state.longest_before = load(&page->longest);
+    state.floor_before = load(&page->floor);
+    mdm_watch_floor(floor);
+    store(&page->progress, mdm_watch_now());
+    page->stage = stage;
+}
+
+void mdm_watch_back(void) {
+    mdm_watch_page *page = state.page;
+    if (!page || !state.stage_before) return;
+    store(&page->progress, mdm_watch_now());
+    store(&page->longest, state.longest_before);
+    store(&page->floor, state.floor_before);
+    page->stage = state.stage_before;
+    state.stage_before = NULL;
+}
+
+void mdm_watch_told(int code) {
+    if (state.page) atomic_store(&state.page->told, code);
+}
+
+void mdm_watch_step(int64_t step) {
+    if (!state.page) return;
+    note_at(state.page, mdm_watch_now());
+    store(&state.page->step, step);
+}
+
+void mdm_watch_progress(void) {
+    if (state.page) note_at(state.page, mdm_watch_now());
+}
+
+void mdm_watch_enter(const char *operation, int64_t bytes) {
+    mdm_watch_page *page = state.page;
+    if (!page) return;
+    int64_t number = load(&page->collectives), now = mdm_watch_now();
+    mdm_watch_entry *entry = &page->ring[number % MDM_WATCH_RING];
+    store(&entry->left, 0);
+    store(&entry->number, number);
+    store(&entry->bytes, bytes);
+    store(&entry->entered, now);
+    atomic_store_explicit(&entry->operation, operation, memory_order_relaxed);
+    atomic_store_explicit(&page->collectives, number + 1, memory_order_release);
+    atomic_store_explicit(&page->inside, 1, memory_order_relaxed);
+    note_at(page, now);
+}
+
+void mdm_watch_leave(void) {
+    mdm_watch_page *page = state.page;
+    if (!page) return;
+    int64_t now = mdm_watch_now();
+    store(&page->ring[(load(&page->collectives) - 1) % MDM_WATCH_RING].left, now);
+    atomic_store_explicit(&page->inside, 0, memory_order_relaxed);
+    note_at(page, now);
+}
+
+void mdm_watch_folder(const char *folder) {
+    mdm_watch_page *page = state.page;
+    if (!page || strlen(folder) >= sizeof page->folder) return;
+    memcpy(page->folder, folder, strlen(folder) + 1);
+    atomic_store(&page->folder_known, 1);
+}
+
+int mdm_watch_claim(mdm_watch_page *page, const char *line) {
+    char path[MDM_WATCH_PATH + 32];
+    if (!page || !atomic_load(&page->folder_known)) return 1;
+    snprintf(path, sizeof path, "%s/flight/failure", page->folder);
+    int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (file < 0) return errno != EEXIST; /* a full disk must not silence the message */
+    if (write(file, line, strlen(line)) < 0 || write(file, "\n", 1) < 0) { /* the claim itself stands */
+    }
+    close(file);
+    return 1;
+}

@@ -1,0 +1,246 @@
+/* From a worker that may die, stop, loop or wait for ever to one line, the right exit code and nobody left.
+ *
+ * It calls no library but libc, and allocates nothing while the worker runs. Signals arrive by sigtimedwait,
+ * so nothing here runs inside a handler. The worker has a process group of its own: what the terminal or the
+ * launcher sends to the group reaches it once, through here. */
+#include "supervisor.h"
+#include "flight.h"
+#include "mdm/base/machine.h"
+#include "mdm/base/watch.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
+static const int64_t tick = 100000000, second = 1000000000;
+
+typedef struct supervisor {
+    mdm_watch_page *page;
+    pid_t worker, parent;
+    int under_launcher;
+    double factor;
+    int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
+    int64_t excused_progress;  /* the note that the excuse belongs to */
+    int64_t record_at;         /* when the record was written, 0: not yet */
+    sigset_t passed_on;        /* signals that were sent on to the worker */
+    long long out_of_memory;   /* kills of this process's memory group before the start */
+    char host[64];
+} supervisor;
+
+static int has_launcher(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) return 1;
+    return 0;
+}
+
+static int known_rank(const supervisor *s) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    int rank = atomic_load(&s->page->rank);
+    for (size_t i = 0; rank < 0 && i < sizeof names / sizeof *names; i++) {
+        const char *text = getenv(names[i]);
+        if (text && *text >= '0' && *text <= '9') rank = atoi(text);
+    }
+    return rank < 0 ? 0 : rank;
+}
+
+/* R, S, D, T, Z as in /proc/PID/stat; '?' when unknown. */
+static char state_of(pid_t process) {
+    char path[64], text[512];
+    snprintf(path, sizeof path, "/proc/%ld/stat", (long)process);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) close(file);
+    if (length <= 0) return '?';
+    text[length] = 0;
+    char *name_end = strrchr(text, ')');
+    return name_end && name_end[1] == ' ' && name_end[2] ? name_end[2] : '?';
+}
+
+/* "semi epoch 3, network a, step 12; last collective: all-reduce 88" */
+static void describe_place(const supervisor *s, char *text, size_t size) {
+    mdm_watch_page *p = s->page;
+    int used = snprintf(text, size, "%s", atomic_load(&p->stage));
+    int64_t epoch = p->epoch, network = p->network, step = p->step, count = p->collectives;
+    if (epoch >= 0) used += snprintf(text + used, size - (size_t)used, " epoch %lld", (long long)epoch);
+    if (network >= 0) used += snprintf(text + used, size - (size_t)used, ", network %c", 'a' + (char)network);
+    if (step >= 0) used += snprintf(text + used, size - (size_t)used, ", step %lld", (long long)step);
+    if (count > 0) {
+        const mdm_watch_entry *entry = &p->ring[(count - 1) % MDM_WATCH_RING];
+        snprintf(text + used, size - (size_t)used, "; last collective %s %lld, %s",
+                 atomic_load(&entry->operation), (long long)entry->number,
+                 entry->left ? "left" : "waiting in it");
+    }
+}
+
+/* The one line, unless another rank's supervisor has spoken already. */
+static void speak(const supervisor *s, const char *what) {
+    char line[1024];
+    int length = snprintf(line, sizeof line - 1,
+                          "error: rank %d on %s: %s. Start the run again to go on from its last checkpoint",
+                          known_rank(s), s->host, what);
+    if (length >= (int)sizeof line - 1) length = (int)sizeof line - 2;
+    if (!mdm_watch_claim(s->page, line)) return;
+    line[length] = '\n';
+    if (write(STDERR_FILENO, line, (size_t)length + 1) < 0) return;
+}
+
+static void record(supervisor *s, const char *why) {
+    if (s->record_at) return;
+    s->record_at = mdm_watch_now();
+    mdm_flight_record(s->page, known_rank(s), s->host, state_of(s->worker), why);
+}
+
+static _Noreturn void end_worker(const supervisor *s, int code) {
+    int status;
+    kill(s->worker, SIGKILL);
+    while (waitpid(s->worker, &status, 0) < 0 && errno == EINTR) {
+    }
+    _exit(code);
+}
+
+static _Noreturn void worker_died(supervisor *s, int number) {
+    char place[256], what[512];
+    int memory = number == SIGKILL && mdm_memory_kills() > s->out_of_memory;
+    if (atomic_load(&s->page->told)) _exit(atomic_load(&s->page->told));
+    /* before the run answers signals they just end the worker: there is no state to save yet */
+    if (sigismember(&s->passed_on, number) == 1) _exit(CODE_STOPPED);
+    describe_place(s, place, sizeof place);
+    snprintf(what, sizeof what, "the worker was killed by signal %d (%s)%s in %s", number, strsignal(number),
+             memory ? ", because the memory limit was hit," : "", place);
+    record(s, what);
+    speak(s, what);
+    _exit(memory ? CODE_RESOURCE : CODE_LOST);
+}
+
+/* Nothing, or the end, when the worker has left. */
+static void reap(supervisor *s) {
+    int status;
+    pid_t ended = waitpid(s->worker, &status, WNOHANG);
+    if (ended != s->worker) return;
+    if (WIFSIGNALED(status)) worker_died(s, WTERMSIG(status));
+    int code = WEXITSTATUS(status);
+    if (code != 0 && code != 2 && code != 75 && code != 130) record(s, "the worker ended with an error");
+    _exit(code);
+}
+
+static int64_t limit_of(const supervisor *s) {
+    int64_t floor = s->page->floor, seen = 5 * s->page->longest;
+    return (int64_t)((double)(seen > floor ? seen : floor) * s->factor);
+}
+
+/* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
+ * collective is probably a victim, and speaks later, when the culprit's own supervisor did not. */
+static void judge(supervisor *s) {
+    mdm_watch_page *p = s->page;
+    int64_t now = mdm_watch_now(), note = atomic_load(&p->progress), limit = limit_of(s);
+    int64_t late = now - s->last_tick - tick;
+    if (note != s->excused_progress) s->excuse = 0, s->excused_progress = note;
+    if (late > second) s->excuse += late; /* a suspended job, a frozen machine: nobody could make progress */
+    s->last_tick = now;
+    int64_t pause = now - note - s->excuse;
+    if (pause <= limit) return;
+    char place[256], what[900], missing[300] = "";
+    char state = state_of(s->worker);
+    int waiting = atomic_load(&p->inside) && state != 'T' && state != 't' && state != 'D';
+    describe_place(s, place, sizeof place);
+    snprintf(what, sizeof what, "no progress for %.0f s (%s) in %s", (double)pause / 1e9,
+             state == 'T' || state == 't' ? "the worker is stopped"
+             : state == 'D'               ? "the worker waits for a device or file system"
+             : waiting                    ? "waiting for other ranks"
+                                          : "computing",
+             place);
+    record(s, what);
+    if (waiting && atomic_load(&p->ranks) > 1) {
+        if (now - s->record_at < 3 * second) return;
+        mdm_flight_missing(p, known_rank(s), missing, sizeof missing);
+        snprintf(what + strlen(what), sizeof what - strlen(what), "%s", missing);
+    }
+    speak(s, what);
+    end_worker(s, CODE_LOST);
+}
+
+static void handle(supervisor *s, int number) {
+    switch (number) {
+    case SIGCHLD:
+        break;
+    case SIGTSTP: /* Ctrl-Z: both stop, and both go on with SIGCONT */
+        kill(s->worker, SIGSTOP);
+        raise(SIGSTOP); /* judge() sees that it was away */
+        break;
+    case SIGCONT:
+        kill(s->worker, SIGCONT);
+        break;
+    default:
+        if (number == SIGTERM) { /* perhaps the launcher ends all ranks, because one failed */
+            char path[MDM_WATCH_PATH + 32];
+            snprintf(path, sizeof path, "%s/flight/failure", s->page->folder);
+            if (atomic_load(&s->page->folder_known) && access(path, F_OK) == 0)
+                record(s, "ended by the launcher");
+        }
+        sigaddset(&s->passed_on, number);
+        kill(s->worker, number);
+    }
+}
+
+static _Noreturn void watch(supervisor *s, const sigset_t *signals) {
+    const struct timespec wait = {.tv_nsec = tick};
+    s->last_tick = mdm_watch_now();
+    for (;;) {
+        siginfo_t info;
+        int number = sigtimedwait(signals, &info, &wait);
+        if (number > 0) handle(s, number);
+        reap(s);
+        if (s->under_launcher && getppid() != s->parent) end_worker(s, CODE_LOST);
+        judge(s);
+    }
+}
+
+void mdm_supervise(void) {
+    static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGUSR1, SIGUSR2,
+                                  SIGHUP,  SIGTSTP, SIGCONT, SIGQUIT};
+    supervisor s = {.under_launcher = has_launcher(), .parent = getppid(), .factor = 1};
+    const char *factor = getenv("MDM_WATCH_FACTOR"), *off = getenv("MDM_UNSUPERVISED");
+    sigset_t signals, before;
+    if (off && strcmp(off, "1") == 0) return;
+    if (factor && atof(factor) > 0) s.factor = atof(factor);
+    s.out_of_memory = mdm_memory_kills();
+    if (gethostname(s.host, sizeof s.host - 1) != 0) snprintf(s.host, sizeof s.host, "this host");
+    s.page = mdm_watch_create();
+    if (!s.page) return;
+    sigemptyset(&signals);
+    sigemptyset(&s.passed_on);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&signals, numbers[i]);
+    /* blocked before the fork, so that none is lost between it and the wait */
+    if (sigprocmask(SIG_BLOCK, &signals, &before) != 0) return;
+    /* A killed launcher leaves nobody behind. Alone, a run outlives the shell that started it. */
+    if (s.under_launcher) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != s.parent) _exit(CODE_LOST);
+    }
+    pid_t self = getpid();
+    s.worker = fork();
+    if (s.worker == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != self) _exit(CODE_LOST);
+        (void)setpgid(0, 0);
+        (void)signal(SIGTTOU, SIG_IGN); /* a group in the background of the terminal may write to it */
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        /* a crash is told by the supervisor in one line; Open MPI would write a page about it */
+        (void)setenv("OMPI_MCA_opal_signal", "", 0);
+        return;
+    }
+    if (s.worker < 0) { /* no process to spare: it runs without a supervisor */
+        sigprocmask(SIG_SETMASK, &before, NULL);
+        return;
+    }
+    (void)setpgid(s.worker, s.worker);
+    watch(&s, &signals);
+}

@@ -158,8 +158,10 @@ static void judge(supervisor *s) {
                                           : "computing",
              place);
     record(s, what);
-    if (waiting && atomic_load(&p->ranks) > 1) {
-        if (now - s->record_at < 3 * second) return;
+    if (waiting && atomic_load(&p->ranks) != 1) {
+        /* before the run folder is known nothing keeps two victims from speaking but their turn */
+        int turn = known_rank(s) > 0 && !atomic_load(&p->folder_known) ? 2 : 1;
+        if (now - s->record_at < turn * 3 * second) return;
         mdm_flight_missing(p, known_rank(s), missing, sizeof missing);
         snprintf(what + strlen(what), sizeof what - strlen(what), "%s", missing);
     }

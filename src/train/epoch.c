@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/* How long a step may give no sign of life at least: the first one plans, and nothing is known of it yet. */
-enum { FIRST_STEP_SECONDS = 900, STEP_SECONDS = 30 };
+/* How long a step may give no sign of life at least: the first one of a stage, of which nothing is known yet;
+ * the first of an epoch, which may plan new sizes; and the others. */
+enum { FIRST_STEP_SECONDS = 900, NEXT_EPOCH_SECONDS = 120, STEP_SECONDS = 30 };
 
 static const mdm_stage_methods *methods_of(mdm_stage stage) {
     if (stage == MDM_STAGE_PRETRAIN) return &mdm_pretrain_methods;
@@ -142,7 +143,9 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
                       : stage == MDM_STAGE_WARMUP ? 1
                       : stage == MDM_STAGE_SEMI   ? 2
                                                   : 5;
-    mdm_watch_stage(mdm_stage_name(stage), epoch, network, FIRST_STEP_SECONDS);
+    int seen = t->seen_stages >> stage & 1;
+    mdm_watch_stage(mdm_stage_name(stage), epoch, network, seen ? NEXT_EPOCH_SECONDS : FIRST_STEP_SECONDS);
+    t->seen_stages |= 1 << stage;
     MDM_TRY(methods->prepare(t, network, epoch));
     while (p->step < t->steps) {
         mdm_step_report report;

@@ -99,6 +99,7 @@ typedef struct mdm_trainer {
     mdm_run_folder *folder;
     mdm_metrics *metrics;
     double started, last_save;
+    int seen_stages;                               /* bits of the stages that this process has trained in */
     double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */
     int threads;
     char thread_text[256];

@@ -1,0 +1,148 @@
+"""Workers that die, stop or loop, launchers and supervisors that are killed: one line, the right exit code, everybody gone, and the
+run goes on to the same weights."""
+from faults import *  # noqa: F403
+from program import main
+
+FAST = {"MDM_WATCH_FACTOR": "0.1"}  # 3 s in steps instead of 30
+
+
+def undisturbed_runs_to_compare_with(work):
+    for ranks in (1, 2, 3):
+        done, _ = train(work, f"calm{ranks}", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        assert not os.path.exists(work.file(f"calm{ranks}") + "/flight")
+
+
+def a_worker_that_dies_in_any_stage_is_named_and_the_others_leave(work):
+    for number, (action, name, at) in enumerate((("kill", "Killed", 100), ("segv", "Segmentation", 450),
+                                                 ("abort", "Aborted", 900))):
+        culprit = number % 3
+        folder = f"dead-{action}"
+        done, ended = train(work, folder, ranks=3, environment=injected(work, "MPI_Allreduce", at, action, rank=culprit))
+        assert was_hit(work)
+        assert done.returncode == 6, (action, done.returncode, done.stderr)
+        one_line_names(done.stderr, culprit, name, "epoch", "last collective")
+        took = ended - os.stat(work.file("hits")).st_mtime
+        print(f"        {action}: gone after {took:.1f} s", flush=True)
+        assert took < 5 + SLACK, took
+        nobody_is_left(work, folder)
+        told = run("doctor", work.file(folder)).stdout
+        assert "the last failure" in told and f"rank {culprit} on" in told and "rank 2 on" in told, told
+        whole(work, folder, "calm3", ranks=3)
+
+
+def a_worker_that_stops_or_loops_is_found_and_named_not_its_victims(work):
+    for action, call, at, words in (("stop", "MPI_Allreduce", 350, "stopped"), ("loop", "MPI_Iallreduce", 15, "computing")):
+        folder = f"hung-{action}"
+        done, ended = train(work, folder, ranks=3, environment=injected(work, call, at, action, rank=1, **FAST))
+        assert was_hit(work)
+        assert done.returncode == 6, (action, done.returncode, done.stderr)
+        one_line_names(done.stderr, 1, "no progress", words, "epoch")
+        took = ended - os.stat(work.file("hits")).st_mtime
+        print(f"        {action}: gone after {took:.1f} s", flush=True)
+        assert took < 3 + 5 + SLACK, took
+        nobody_is_left(work, folder)
+        whole(work, folder, "calm3", ranks=3)
+
+
+def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
+    process = start_and_wait_for(work, "frozen", "warmup", ranks=3, environment=dict(os.environ, **FAST))
+    culprit = workers_of(work, "frozen")[2]
+    parent = dict(processes_of(work, "frozen"))[culprit]
+    os.kill(parent, signal.SIGSTOP)
+    os.kill(culprit, signal.SIGSTOP)
+    _, text = process.communicate(timeout=120)
+    lines = error_lines(text)
+    assert process.returncode == 6 and len(lines) == 1, (process.returncode, text)
+    assert "waiting for other ranks" in lines[0] and "lacks rank 2 (silent)" in lines[0], lines[0]
+    nobody_is_left(work, "frozen")
+    whole(work, "frozen", "calm3", ranks=3)
+
+
+def a_rank_that_stops_inside_the_start_of_mpi_is_found(work):
+    done, _ = train(work, "early", ranks=2, environment=injected(work, "MPI_Init_thread", 1, "stop", rank=1,
+                                                                MDM_WATCH_FACTOR="0.05"))
+    assert done.returncode == 6, (done.returncode, done.stderr)
+    one_line_names(done.stderr, 1, "stopped", "start")
+    nobody_is_left(work, "early")
+
+
+def alone_a_dead_worker_is_told_as_well(work):
+    process = start_and_wait_for(work, "alone", "warmup")
+    os.kill(workers_of(work, "alone")[0], signal.SIGKILL)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 6, text
+    one_line_names(text, 0, "Killed")
+    whole(work, "alone", "calm1")
+
+
+def a_killed_launcher_leaves_nobody_behind(work):
+    process = start_and_wait_for(work, "orphans", "warmup", ranks=2)
+    assert len(processes_of(work, "orphans")) == 4
+    process.kill()
+    process.communicate(timeout=60)
+    nobody_is_left(work, "orphans", within=1)
+    whole(work, "orphans", "calm2", ranks=2)
+
+
+def a_killed_supervisor_takes_its_worker_along(work):
+    process = start_and_wait_for(work, "beheaded", "warmup", ranks=2)
+    os.kill(dict(processes_of(work, "beheaded"))[workers_of(work, "beheaded")[1]], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode == 137
+    nobody_is_left(work, "beheaded")
+    whole(work, "beheaded", "calm2", ranks=2)
+
+
+def a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm(work):
+    process = start_and_wait_for(work, "suspended", "pretrain", ranks=2, environment=dict(os.environ, **FAST))
+    members = [p for p, _ in processes_of(work, "suspended")]
+    for p in members:
+        os.kill(p, signal.SIGSTOP)
+    time.sleep(8)
+    for p in members:
+        os.kill(p, signal.SIGCONT)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0, text
+    whole(work, "suspended", "calm2", ranks=2)
+
+
+def signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75(work):
+    for target, sent in (("launcher", signal.SIGUSR1), ("supervisor", signal.SIGTERM), ("worker", signal.SIGUSR1),
+                         ("supervisor", signal.SIGINT)):
+        name = f"told-{target}-{sent.name}"
+        process = start_and_wait_for(work, name, "pretrain", ranks=2)
+        worker = workers_of(work, name)[1]
+        os.kill({"launcher": process.pid, "worker": worker, "supervisor": dict(processes_of(work, name))[worker]}[target], sent)
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 75, (name, process.returncode, text)
+        nobody_is_left(work, name)
+        whole(work, name, "calm2", ranks=2)
+
+
+def a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error(work):
+    process = subprocess.Popen(command(1, arguments_of(work, "young")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 30
+    while not workers_of(work, "young") and time.time() < deadline:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 75, (process.returncode, text)
+    assert not [line for line in error_lines(text) if "killed" in line], text
+    whole(work, "young", "calm1")
+
+
+def eight_ranks_on_few_cores_give_no_alarm(work):
+    done, _ = train(work, "crowd", ranks=8)
+    assert done.returncode == 0 and not error_lines(done.stderr), done.stderr
+
+
+if __name__ == "__main__":
+    main([undisturbed_runs_to_compare_with, a_worker_that_dies_in_any_stage_is_named_and_the_others_leave,
+          a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
+          a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
+          a_rank_that_stops_inside_the_start_of_mpi_is_found, alone_a_dead_worker_is_told_as_well,
+          a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
+          a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
+          signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,
+          a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm])

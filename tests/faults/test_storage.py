@@ -1,0 +1,64 @@
+"""Storage that fails, comes short or takes the process with it: no whole checkpoint is ever lost, and training goes on.
+
+The k-th call of a kind is made to fail, k growing until a run is not hit any more. Without --full only the first calls are tried, which
+belong to the first save."""
+import sys
+
+from faults import *  # noqa: F403
+from program import main
+
+FULL = "--full" in sys.argv
+if FULL:
+    sys.argv.remove("--full")
+CALLS = {"write": 2, "fsync": 2, "rename": 2, "unlink": 1}  # how many of each kind the fast suite tries
+
+
+def an_undisturbed_run_to_compare_with(work):
+    done, _ = train(work, "calm")
+    assert done.returncode == 0, done.stderr
+
+
+def each_call(work, call, action, check):
+    tried = 0
+    for k in range(1, 1000 if FULL else CALLS[call] + 1):
+        name = f"{call}-{action}-{k}"
+        done, _ = train(work, name, environment=injected(work, call, k, action, path="/checkpoints"))
+        if not was_hit(work):
+            break
+        tried += 1
+        check(work, name, done)
+    else:
+        assert not FULL
+    assert tried >= 1, f"{call}: only {tried} calls were reached"
+    print(f"        {call} {action}: {tried} calls", flush=True)
+
+
+def a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint(work):
+    def check(work, name, done):
+        assert done.returncode == 6, (name, done.returncode, done.stderr)
+        one_line_names(done.stderr, 0, "Killed")
+        nobody_is_left(work, name)
+        whole(work, name, "calm")
+    for call in CALLS:
+        each_call(work, call, "kill", check)
+
+
+def a_call_that_fails_is_told_and_training_goes_on(work):
+    def check(work, name, done):
+        assert done.returncode == 0 and not error_lines(done.stderr), (name, done.returncode, done.stderr)
+        assert "could not be saved" in done.stderr or "unlink" in name, (name, done.stderr)
+        whole(work, name, "calm")
+    for call, action in (("write", "full"), ("fsync", "errno"), ("rename", "errno")):
+        each_call(work, call, action, check)
+
+
+def a_write_that_comes_short_is_completed(work):
+    def check(work, name, done):
+        assert done.returncode == 0 and "could not be saved" not in done.stderr, (name, done.stderr)
+        whole(work, name, "calm")
+    each_call(work, "write", "short", check)
+
+
+if __name__ == "__main__":
+    main([an_undisturbed_run_to_compare_with, a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint,
+          a_call_that_fails_is_told_and_training_goes_on, a_write_that_comes_short_is_completed])

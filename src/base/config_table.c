@@ -45,7 +45,7 @@ static const mdm_config_key keys[] = {
     BOOLEAN("deterministic", deterministic, "false", 0,
             "the same bits on 1, 2, 3, 4, 6 or 12 CPU ranks and any number of threads, at some cost of time"),
     BOOLEAN("report", report, "true", 0, "write report.html at the end"),
-    BOOLEAN("tensorboard", tensorboard, "false", 0, "write TensorBoard events beside metrics.jsonl"),
+    BOOLEAN("tensorboard", tensorboard, "true", 0, "write TensorBoard events beside metrics.jsonl"),
 
     KEY("run.threads", INTEGER, run.threads, "auto", 1, 4096, 0, WORDS("auto"), "threads",
         "threads of a rank; auto: as many as the cores it may use"),

@@ -21,6 +21,8 @@ struct mdm_metrics {
     int torn;      /* the file ends in the middle of a line */
     int warned;    /* about lines that cannot be written */
     mdm_text line; /* of the event between begin and end */
+    void (*observer)(void *context, const char *line, size_t length);
+    void *observer_context;
 };
 
 static mdm_status cut_back(mdm_metrics *m, int64_t length) {
@@ -110,6 +112,7 @@ static void write_line(mdm_metrics *m, const mdm_text *line) {
     }
     if (done == line->length) {
         m->length += (int64_t)done;
+        if (m->observer) m->observer(m->observer_context, line->data, line->length - 1);
         return;
     }
     if (done > 0 && ftruncate(m->file, m->length) != 0) {
@@ -186,6 +189,14 @@ void mdm_metrics_warning(void *metrics, const char *text) {
     mdm_text_add_bytes(&line, "}\n", 2);
     write_line(m, &line);
     free(line.data);
+}
+
+void mdm_metrics_set_observer(mdm_metrics *m,
+                              void (*observer)(void *context, const char *line, size_t length),
+                              void *context) {
+    if (!m) return;
+    m->observer = observer;
+    m->observer_context = context;
 }
 
 int64_t mdm_metrics_length(const mdm_metrics *m) {

@@ -212,7 +212,8 @@ static mdm_status add_duplicates(report_page *p) {
                      : NULL;
     int read = path && mdm_division_read(path, 0, &division) == MDM_OK;
     free(path);
-    if (!read || !division.network[0].neighbour || division.samples != run->labels.count) {
+    if (!read || !division.network[0].neighbour || !division.network[0].similarity ||
+        division.samples != run->labels.count) {
         if (read) mdm_division_free(&division);
         mdm_text_add(&p->text,
                      "<p class=\"lead\">Left out: the run's divisions name no nearest neighbours (runs of "

@@ -387,6 +387,7 @@ mdm_status mdm_write_results(mdm_trainer *t) {
         status = write_summary(t);
         if (status == MDM_OK) {
             tell_end(t);
+            mdm_events_add_pictures(t->events, t->store);
             write_report(t);
         }
     }

@@ -172,6 +172,18 @@ static mdm_status rehearse(mdm_trainer *t) {
     return MDM_OK;
 }
 
+/* Events that cannot be written take nothing away from the run. */
+static void open_events(mdm_trainer *t, int resumed) {
+    if (mdm_comm_rank(t->comm) != 0 || t->options.dry_run) return;
+    if (!t->config.tensorboard) {
+        if (!resumed) mdm_events_remove(t->folder->path);
+        return;
+    }
+    if (mdm_events_open(t->folder->path, &t->events) != MDM_OK)
+        mdm_warn("there will be no events for TensorBoard: %s", mdm_last_message());
+    mdm_metrics_set_observer(t->metrics, mdm_events_take, t->events);
+}
+
 static mdm_status run_opened(mdm_trainer *t) {
     int resumed = 0;
     mdm_watch_stage("load", -1, -1, 300);
@@ -179,6 +191,7 @@ static mdm_status run_opened(mdm_trainer *t) {
     mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
     if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
     if (t->options.dry_run) return rehearse(t);
+    open_events(t, resumed);
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
     MDM_TRY(train(t));
     mdm_watch_stage("results", -1, -1, 300);

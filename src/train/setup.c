@@ -192,6 +192,7 @@ static void free_opinion(mdm_opinion *o) {
 void mdm_trainer_close(mdm_trainer *t) {
     if (!t) return;
     mdm_metrics_close(t->metrics);
+    mdm_events_close(t->events);
     mdm_run_folder_close(t->folder);
     mdm_semi_workspace_destroy(t->workspace);
     mdm_contrast_destroy(t->contrast);

@@ -7,6 +7,7 @@
 #include "mdm/divide/gmm.h"
 #include "mdm/divide/split.h"
 #include "mdm/model/executor.h"
+#include "mdm/report/events.h"
 #include "mdm/report/metrics.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/contrast.h"
@@ -98,6 +99,7 @@ typedef struct mdm_trainer {
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
+    mdm_events *events; /* NULL: none */
     double started, last_save;
     int seen_stages;                               /* bits of the stages that this process has trained in */
     double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */

@@ -122,7 +122,7 @@ static void the_defaults_are_those_of_the_contract(void **state) {
     assert_true(config.semi.contrast_temperature == 0.05);
     assert_int_equal(config.checkpoint.keep, 2);
     assert_true(config.checkpoint.minutes == 15);
-    assert_true(config.report == 1 && config.tensorboard == 0);
+    assert_true(config.report == 1 && config.tensorboard == 1);
     assert_string_equal(config.resume, "auto");
     assert_string_equal(config.data.test, "");
     assert_string_equal(config.model.init, "");

@@ -9,6 +9,7 @@ enum { N = 5 };
 static const float loss[2][N] = {{0, 1, 2, 3, 4}, {1, 2, 3, 4, 5}},
                    probability[N] = {0, 0.25f, 0.5f, 0.75f, 1}, ood[N] = {2, 0.1f, 0.2f, 0.3f, 0.4f},
                    embedding[N * 3] = {1, 2, 3}, logits[N * 2] = {4, 5};
+static const int32_t neighbour[N] = {1, 0, 4, 2, 3};
 static const uint8_t split[N] = {0, 1, 2, 1, 1};
 
 static mdm_division sample(void) {
@@ -24,6 +25,8 @@ static mdm_division sample(void) {
                                               .loss_minimum = n,
                                               .loss_maximum = 4 + n,
                                               .removed = 1};
+    d.network[0].neighbour = neighbour;
+    d.network[0].similarity = ood;
     d.network[0].embedding = embedding;
     d.network[0].embedding_width = 3;
     d.network[0].logits = logits;
@@ -55,6 +58,9 @@ static void a_division_round_trips(void **state) {
     mdm_division_free(&read);
     assert_int_equal(mdm_division_read(path, 0, &read), MDM_OK);
     assert_null(read.network[0].embedding);
+    assert_memory_equal(read.network[0].neighbour, neighbour, sizeof neighbour);
+    assert_memory_equal(read.network[0].similarity, ood, sizeof ood);
+    assert_null(read.network[1].neighbour);
     mdm_division_free(&read);
     python_check("division", path);
 }

@@ -14,6 +14,7 @@
 #define MDM_REPORT_METRICS_H
 
 #include "mdm/base/status.h"
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct mdm_metrics mdm_metrics;
@@ -42,6 +43,11 @@ void mdm_metrics_end(mdm_metrics *metrics);
 /* Writes {"event":"warning","message":text}. Has the type of mdm_log_set_warning_hook()'s hook, with the
  * mdm_metrics as context; may be called between begin and end of another event, whose line follows. */
 void mdm_metrics_warning(void *metrics, const char *text);
+
+/* Called with every line that has reached the file, without its end; NULL for none. */
+void mdm_metrics_set_observer(mdm_metrics *metrics,
+                              void (*observer)(void *context, const char *line, size_t length),
+                              void *context);
 
 /* Bytes of whole lines in the file: what a checkpoint stores. 0 for NULL. */
 int64_t mdm_metrics_length(const mdm_metrics *metrics);

@@ -5,10 +5,13 @@
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
+enum { BAR_CELLS = 16 };
 static const double seconds_between_progress_lines = 30.0;
 
 static struct {
@@ -86,13 +89,60 @@ void mdm_error(const char *format, ...) {
     pthread_mutex_unlock(&stderr_state.lock);
 }
 
-void mdm_progress(const char *text, int final) {
+static int is_set(const char *variable) {
+    const char *value = getenv(variable);
+    return value && value[0];
+}
+
+static int can_rewrite_lines(void) {
+    const char *kind = getenv("TERM");
+    return isatty(STDERR_FILENO) && !(kind && strcmp(kind, "dumb") == 0);
+}
+
+static int shows_utf8(void) {
+    static const char *const variables[] = {"LC_ALL", "LC_CTYPE", "LANG"}; /* the first that is set decides */
+    for (int i = 0; i < 3; i++)
+        if (is_set(variables[i]))
+            return strstr(getenv(variables[i]), "UTF-8") || strstr(getenv(variables[i]), "utf8");
+    return 0;
+}
+
+static int terminal_width(void) {
+    struct winsize size;
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* A bar of BAR_CELLS cells and a space after it. */
+static void make_bar(char *bar, size_t size, double share) {
+    int utf8 = shows_utf8(), filled = (int)(share * BAR_CELLS + 0.5);
+    const char *full = utf8 ? "\xe2\x94\x81" : "#", *rest = utf8 ? "\xe2\x94\x80" : ".";
+    const char *bright = is_set("NO_COLOR") ? "" : "\033[36m", *dim = is_set("NO_COLOR") ? "" : "\033[2m";
+    size_t used = (size_t)snprintf(bar, size, "%s", bright);
+    for (int i = 0; i < BAR_CELLS; i++) {
+        if (i == filled) used += (size_t)snprintf(bar + used, size - used, "%s", dim);
+        used += (size_t)snprintf(bar + used, size - used, "%s", i < filled ? full : rest);
+    }
+    snprintf(bar + used, size - used, "%s ", bright[0] ? "\033[0m" : "");
+}
+
+/* The lock is held. */
+static void rewrite_line(double share, const char *text, int final) {
+    char bar[32 + 4 * BAR_CELLS] = "";
+    int width = terminal_width() - 1, length = (int)strlen(text);
+    if (share >= 0 && width >= length + BAR_CELLS + 1) {
+        make_bar(bar, sizeof bar, share < 1 ? share : 1);
+        width -= BAR_CELLS + 1;
+    }
+    fprintf(stderr, "\r%s%.*s\033[K%s", bar, length < width ? length : width, text, final ? "\n" : "");
+    fflush(stderr);
+    stderr_state.line_open = !final;
+}
+
+void mdm_progress_bar(double share, const char *text, int final) {
     if (stderr_state.rank != 0) return;
     pthread_mutex_lock(&stderr_state.lock);
-    if (isatty(STDERR_FILENO)) {
-        fprintf(stderr, "\r%s\033[K%s", text, final ? "\n" : "");
-        fflush(stderr);
-        stderr_state.line_open = !final;
+    if (can_rewrite_lines()) {
+        rewrite_line(share, text, final);
     } else {
         double now = mdm_seconds();
         if (final || stderr_state.last_progress == 0.0 ||
@@ -102,6 +152,10 @@ void mdm_progress(const char *text, int final) {
         }
     }
     pthread_mutex_unlock(&stderr_state.lock);
+}
+
+void mdm_progress(const char *text, int final) {
+    mdm_progress_bar(-1, text, final);
 }
 
 double mdm_seconds(void) {

@@ -29,21 +29,6 @@ static void add_report(mdm_place *place, const mdm_step_report *report) {
     place->rows += rows;
 }
 
-static void show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds,
-                          int final) {
-    char text[256];
-    int64_t epochs = stage == MDM_STAGE_PRETRAIN ? t->config.pretrain.epochs : t->config.train.epochs;
-    const mdm_place *p = &t->place;
-    double done = (double)p->step / (double)(t->steps > 0 ? t->steps : 1),
-           left = done > 0 ? seconds / done - seconds : 0;
-    snprintf(text, sizeof text,
-             "%s epoch %lld/%lld, network %c: step %lld/%lld, loss %.4f, %.0f images/s, %.0f s left",
-             mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, 'a' + (int)p->network,
-             (long long)p->step, (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0,
-             seconds > 0 ? images / seconds : 0.0, left > 0 ? left : 0.0);
-    mdm_progress(text, final);
-}
-
 static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images) {
     static const char *const part_names[MDM_PART_COUNT] = {"loss_x",  "loss_u",        "loss_xe",
                                                            "loss_ue", "loss_contrast", "loss_balance"};
@@ -121,7 +106,10 @@ static mdm_status average_weights(mdm_trainer *t, int network) {
 }
 
 mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
-    MDM_TRY(mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count));
+    double start = mdm_seconds();
+    mdm_status status = mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count);
+    t->waited += mdm_seconds() - start;
+    MDM_TRY(status);
     return mdm_store_prefetch(t->store, MDM_TRAIN, t->next_list, t->next_count);
 }
 
@@ -147,6 +135,8 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     mdm_watch_stage(mdm_stage_name(stage), epoch, network, seen ? NEXT_EPOCH_SECONDS : FIRST_STEP_SECONDS);
     t->seen_stages |= 1 << stage;
     MDM_TRY(methods->prepare(t, network, epoch));
+    t->waited = 0;
+    t->first_step = p->step;
     while (p->step < t->steps) {
         mdm_step_report report;
         memset(&report, 0, sizeof report);
@@ -160,11 +150,12 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         mdm_watch_step(p->step);
         mdm_watch_floor(STEP_SECONDS);
         p->seconds = earlier + mdm_seconds() - start;
-        show_progress(t, stage, epoch, images, mdm_seconds() - start, p->step == t->steps);
+        mdm_show_progress(t, stage, epoch, images, mdm_seconds() - start);
         if (p->step < t->steps || t->options.dry_run) MDM_TRY(after_step(t));
         if (t->options.dry_run) break;
     }
     t->seconds[stage_clock] += mdm_seconds() - start;
+    if (t->first_step == 0) mdm_count_pass(t, stage, mdm_seconds() - start);
     if (stage_clock != 5) t->images += images;
     if (stage < MDM_STAGE_BASELINE_CE)
         MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));

@@ -101,7 +101,11 @@ typedef struct mdm_trainer {
     mdm_metrics *metrics;
     mdm_events *events; /* NULL: none */
     double started, last_save;
-    int seen_stages;                               /* bits of the stages that this process has trained in */
+    int seen_stages;                     /* bits of the stages that this process has trained in */
+    int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
+    double pass_seconds[MDM_STAGE_DONE]; /* and what they took */
+    double waited;                       /* seconds of this pass until its steps had their pictures */
+    int64_t first_step;                  /* of this pass in this process */
     double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */
     int threads;
     char thread_text[256];
@@ -145,6 +149,11 @@ extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_sem
 MDM_MUST_CHECK mdm_status mdm_load_step(mdm_trainer *t, int64_t count);
 /* Runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
 MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch);
+
+/* progress.c: the progress line after a step of a pass (one network's epoch) in which this process trained on
+ * so many images in so many seconds; and a pass that it did from the first step to the last. */
+void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
+void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
 
 /* divide_stage.c */
 MDM_MUST_CHECK mdm_status mdm_remove_first(mdm_trainer *t);

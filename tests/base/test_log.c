@@ -4,6 +4,7 @@
 #include "mdm/base/log.h"
 #include "mdm/base/text.h"
 #include <fcntl.h>
+#include <pty.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -72,6 +73,65 @@ static void progress_in_a_file_is_rare_but_ends_with_the_last_line(void **state)
     free(text);
 }
 
+/* The same on a terminal of `columns`: what it was sent. */
+static char *shown(void (*talk)(void), unsigned short columns) {
+    int terminal, other, old = dup(STDERR_FILENO);
+    struct winsize size = {.ws_row = 24, .ws_col = columns};
+    char *text = calloc(1, 4096);
+    assert_true(text && old >= 0 && openpty(&terminal, &other, NULL, NULL, &size) == 0);
+    dup2(other, STDERR_FILENO);
+    talk();
+    dup2(old, STDERR_FILENO);
+    for (size_t used = 0; !strchr(text, '\n');) {
+        ssize_t n = read(terminal, text + used, 4095 - used);
+        assert_true(n > 0);
+        used += (size_t)n;
+    }
+    close(old);
+    close(terminal);
+    close(other);
+    return text;
+}
+
+static void report_half(void) {
+    mdm_progress_bar(0.5, "half of it", 0);
+    mdm_progress_bar(1, "all of it", 1);
+}
+
+static void a_terminal_shows_a_bar_that_is_rewritten_in_place(void **state) {
+    (void)state;
+    setenv("TERM", "xterm", 1);
+    setenv("LC_ALL", "C", 1);
+    setenv("NO_COLOR", "1", 1);
+    char *text = shown(report_half, 80);
+    assert_string_equal(text, "\r########........ half of it\033[K\r################ all of it\033[K\r\n");
+    free(text);
+    text = shown(report_half, 20); /* too narrow for the bar */
+    assert_string_equal(text, "\rhalf of it\033[K\rall of it\033[K\r\n");
+    free(text);
+    text = shown(report_half, 6);
+    assert_string_equal(text, "\rhalf \033[K\rall o\033[K\r\n");
+    free(text);
+}
+
+static void colours_come_only_without_no_color_and_never_on_a_dumb_terminal(void **state) {
+    (void)state;
+    unsetenv("NO_COLOR");
+    setenv("LC_ALL", "C.UTF-8", 1);
+    char *text = shown(report_half, 80);
+    assert_non_null(strstr(text, "\033[36m\xe2\x94\x81"));
+    assert_non_null(strstr(text, "\033[0m half of it"));
+    free(text);
+    setenv("NO_COLOR", "1", 1);
+    text = shown(report_half, 80);
+    assert_null(strstr(text, "\033[3"));
+    free(text);
+    setenv("TERM", "dumb", 1);
+    text = shown(report_half, 80);
+    assert_null(strstr(text, "\033"));
+    free(text);
+}
+
 static void seconds_never_run_backwards(void **state) {
     (void)state;
     double before = mdm_seconds();
@@ -90,6 +150,8 @@ int main(void) {
         cmocka_unit_test(rank_0_says_everything_and_others_only_errors),
         cmocka_unit_test(warnings_reach_the_hook),
         cmocka_unit_test(progress_in_a_file_is_rare_but_ends_with_the_last_line),
+        cmocka_unit_test(a_terminal_shows_a_bar_that_is_rewritten_in_place),
+        cmocka_unit_test(colours_come_only_without_no_color_and_never_on_a_dumb_terminal),
         cmocka_unit_test(seconds_never_run_backwards),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

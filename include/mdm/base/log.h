@@ -19,6 +19,11 @@ void mdm_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * when `final`). Text without newline. Only rank 0 prints. */
 void mdm_progress(const char *text, int final);
 
+/* The same with a bar of the share done, 0 to 1, in front of the text on a terminal that is wide enough; the
+ * text is cut at the terminal's edge. Coloured unless NO_COLOR is set (https://no-color.org); TERM=dumb
+ * counts as no terminal. */
+void mdm_progress_bar(double share, const char *text, int final);
+
 /* Seconds of a monotonic clock. */
 double mdm_seconds(void);
 

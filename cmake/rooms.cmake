@@ -20,6 +20,8 @@ function(mdm_test_on_gpus name)
     if(NOT ranks)
         set(ranks 1)
     endif()
+    string(REPLACE ";" "," listed "${ranks}")
+    set_property(GLOBAL APPEND_STRING PROPERTY MDM_GPU_CHECKS "test_${name} ${listed} $<TARGET_FILE:test_${name}>\n")
     foreach(count ${ranks})
         add_test(NAME ${name}_on_cuda_${count} COMMAND ${CMAKE_SOURCE_DIR}/tests/mpirun.sh ${count} $<TARGET_FILE:test_${name}>)
         set_tests_properties(${name}_on_cuda_${count} PROPERTIES LABELS gpu SKIP_RETURN_CODE 77 TIMEOUT 300

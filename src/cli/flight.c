@@ -79,12 +79,9 @@ void mdm_flight_missing(mdm_watch_page *p, int rank, char *text, size_t size) {
     if (!atomic_load(&p->folder_known)) return;
     for (int r = 0; r < ranks && used + 64 < size; r++) {
         long long count = r == rank ? p->collectives : recorded_count(p->folder, r);
-        if (count == p->collectives) continue;
-        used +=
-            (size_t)snprintf(text + used, size - used, "%s%d (%s)", found++ ? ", " : "; it lacks rank ", r,
-                             count < 0                ? "silent"
-                             : count < p->collectives ? "behind"
-                                                      : "ahead");
+        if (count >= p->collectives) continue; /* inside as well, or out of it already */
+        used += (size_t)snprintf(text + used, size - used, "%s%d (%s)", found++ ? ", " : "; it lacks rank ",
+                                 r, count < 0 ? "silent" : "behind");
     }
 }
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 1 };
+enum { FORMAT = 2 };
 
 /* One array of the state, by name: the same table saves and loads. */
 typedef struct entry {
@@ -69,14 +69,22 @@ static void add_opinion(entry *entries, int *count, char letter, mdm_opinion *o,
 
 /* The scalars of the run, copied to and from these arrays. */
 typedef struct scalars {
-    int64_t integers[7];
+    int64_t integers[10];
     double numbers[MDM_PART_COUNT + 2 + 16];
 } scalars;
 
 static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
     int64_t divided = t->divided;
-    int64_t *integers[] = {&t->place.position, &t->place.network, &t->place.step,           &t->removed,
-                           &divided,           &t->best_epoch,    &t->best_validation_epoch};
+    int64_t *integers[] = {&t->place.position,
+                           &t->place.network,
+                           &t->place.step,
+                           &t->removed,
+                           &divided,
+                           &t->best_epoch,
+                           &t->best_validation_epoch,
+                           &t->guard.skipped,
+                           &t->guard.streak,
+                           &t->guard.rollbacks};
     double *numbers[] = {&t->place.rows,
                          &t->place.seconds,
                          &t->latest.top1,
@@ -89,7 +97,8 @@ static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
                          &t->baseline_score[1].top5,
                          &t->best_top1,
                          &t->best_validation,
-                         &t->images};
+                         &t->images,
+                         &t->guard.rate_scale};
     for (size_t i = 0; i < sizeof integers / sizeof *integers; i++)
         if (restore)
             *integers[i] = s->integers[i];
@@ -196,11 +205,14 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t) {
     int32_t failed = 0;
     double start = mdm_seconds();
     mdm_watch_aside("save", 60 + checkpoint_bytes(t) / 5e6);
+    MDM_TRY(mdm_check_replicas(t));
+    MDM_TRY(mdm_comm_agree(t->comm, mdm_check_weights(t)));
     if (mdm_comm_rank(t->comm) == 0) {
         /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries
          * again */
         mdm_status status = save_on_rank_0(t);
         failed = status != MDM_OK;
+        t->has_saved |= !failed;
         if (failed) mdm_warn("the checkpoint could not be saved: %s", mdm_last_message());
     }
     t->last_save = mdm_seconds();
@@ -244,9 +256,9 @@ static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, ent
     return MDM_OK;
 }
 
-static mdm_status open_on_rank_0(mdm_trainer *t, mdm_checkpoint **file) {
+static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint **file) {
     *file = NULL;
-    if (strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
+    if (!from_here && strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
         return mdm_checkpoint_open(t->config.resume, file);
     char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
     if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
@@ -255,10 +267,11 @@ static mdm_status open_on_rank_0(mdm_trainer *t, mdm_checkpoint **file) {
     return status;
 }
 
-static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, int64_t *metrics_length) {
+static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, int from_here,
+                                 int64_t *metrics_length) {
     mdm_checkpoint *file;
     *metrics_length = -1;
-    MDM_TRY(open_on_rank_0(t, &file));
+    MDM_TRY(open_on_rank_0(t, from_here, &file));
     if (!file) return MDM_OK;
     mdm_status status = read_on_rank_0(t, file, entries, count);
     if (status == MDM_OK)
@@ -276,7 +289,8 @@ static mdm_status open_metrics(mdm_trainer *t, int64_t length) {
     return status;
 }
 
-mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
+/* With `from_here` what was saved by this run itself, after --force or resume=never as well. */
+static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     entry entries[MOST_ENTRIES];
     scalars s;
     int64_t length = -1;
@@ -284,7 +298,7 @@ mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
     memset(&s, 0, sizeof s);
     int count = list_state(t, entries, &s);
     if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) {
-        if (!t->options.force) status = load_on_rank_0(t, entries, count, &length);
+        if (!t->options.force || from_here) status = load_on_rank_0(t, entries, count, from_here, &length);
         if (status == MDM_OK) status = open_metrics(t, length);
     }
     MDM_TRY(mdm_comm_agree(t->comm, status));
@@ -300,4 +314,18 @@ mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
     }
     if (t->baseline) mdm_network_touch(t->baseline);
     return MDM_OK;
+}
+
+mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
+    return load_everywhere(t, 0, resumed);
+}
+
+mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found) {
+    int32_t saved = t->has_saved;
+    *found = 0;
+    MDM_TRY(mdm_comm_broadcast(t->comm, &saved, 1, MDM_INT32, 0));
+    if (!saved) return MDM_OK;
+    mdm_metrics_close(t->metrics);
+    t->metrics = NULL;
+    return load_everywhere(t, 1, found);
 }

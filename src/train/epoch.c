@@ -3,7 +3,6 @@
 #include "mdm/base/log.h"
 #include "mdm/base/watch.h"
 #include "trainer.h"
-#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -78,20 +77,6 @@ static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
     return MDM_OK;
 }
 
-static mdm_status check_finite(mdm_trainer *t, mdm_stage stage, int64_t epoch,
-                               const mdm_step_report *report) {
-    if (isfinite(report->loss)) return MDM_OK;
-    const char *tensor = "none";
-    mdm_network *network = stage >= MDM_STAGE_BASELINE_CE ? t->baseline : t->networks[t->place.network];
-    if (mdm_network_fetch(network) == MDM_OK) mdm_network_not_finite(network, &tensor);
-    return mdm_fail(
-        MDM_NUMERIC,
-        "the loss is not finite in %s, epoch %lld, step %lld of network %c (first weights that are not: %s); "
-        "lower train.lr_backbone, train.lr_head or pretrain.lr; the last checkpoint stands",
-        mdm_stage_name(stage), (long long)epoch, (long long)t->place.step, 'a' + (int)t->place.network,
-        tensor);
-}
-
 static mdm_status after_step(mdm_trainer *t) {
     int stop, save;
     MDM_TRY(agree_on_signals(t, &stop, &save));
@@ -142,9 +127,10 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         memset(&report, 0, sizeof report);
         list_next_step(t, methods, network, epoch);
         MDM_TRY(methods->step(t, network, epoch, p->step, &report));
-        MDM_TRY(check_finite(t, stage, epoch, &report));
-        if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) MDM_TRY(average_weights(t, network));
-        add_report(p, &report);
+        if (!report.skipped) {
+            if (stage == MDM_STAGE_WARMUP || stage == MDM_STAGE_SEMI) MDM_TRY(average_weights(t, network));
+            add_report(p, &report);
+        }
         images += (double)report.images;
         p->step++;
         mdm_watch_step(p->step);

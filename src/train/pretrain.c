@@ -40,11 +40,11 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     mdm_network *net = t->networks[network];
     mdm_outputs out;
     double loss;
-    float rate = (float)t->config.pretrain.lr;
     mdm_step_range(t->training_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < 2 * count; i++)
         t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);
+    mdm_guard_begin_step(t, net);
     MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
     mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
                    t->images_buffer[0]);
@@ -57,9 +57,10 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
                                   NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    mdm_network_step(t->device, net, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, rate, rate,
-                     (float)t->config.pretrain.momentum, (float)t->config.pretrain.weight_decay);
     MDM_TRY(mdm_comm_all_reduce(t->comm, &loss, 1, MDM_DOUBLE, MDM_SUM));
+    MDM_TRY(mdm_guarded_step(t, net, loss, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, t->config.pretrain.lr,
+                             t->config.pretrain.lr, t->config.pretrain.momentum,
+                             t->config.pretrain.weight_decay, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_CONTRAST] = loss;
     report->rows = n;

@@ -133,11 +133,46 @@ static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
                  (long long)epoch + 1, t->config.train.patience);
     }
     int last = t->place.position == mdm_position_count(t);
+    MDM_TRY(mdm_check_replicas(t));
     int32_t stop = mdm_signals_stop();
     MDM_TRY(mdm_comm_all_reduce(t->comm, &stop, 1, MDM_INT32, MDM_MAX));
     if (last || stop || t->place.position % t->config.checkpoint.every == 0) MDM_TRY(mdm_save_checkpoint(t));
     if (stop && !last)
         return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
+    return MDM_OK;
+}
+
+/* Events that cannot be written take nothing away from the run. */
+static void open_events(mdm_trainer *t, int resumed) {
+    if (mdm_comm_rank(t->comm) != 0 || t->options.dry_run) return;
+    if (!t->config.tensorboard) {
+        if (!resumed) mdm_events_remove(t->folder->path);
+        return;
+    }
+    if (mdm_events_open(t->folder->path, &t->events) != MDM_OK)
+        mdm_warn("there will be no events for TensorBoard: %s", mdm_last_message());
+    mdm_metrics_set_observer(t->metrics, mdm_events_take, t->events);
+}
+
+/* After a streak of steps without finite numbers: once more from the last checkpoint, with half the rates. */
+static mdm_status return_with_smaller_steps(mdm_trainer *t, mdm_status status) {
+    char cause[512];
+    int found = 0;
+    int64_t skipped = t->guard.skipped, rollbacks = t->guard.rollbacks;
+    snprintf(cause, sizeof cause, "%s", mdm_last_message());
+    if (status != MDM_NUMERIC || t->guard.streak == 0 || rollbacks > 0 || t->options.dry_run) return status;
+    mdm_log_set_warning_hook(NULL, NULL);
+    mdm_events_close(t->events);
+    t->events = NULL;
+    MDM_TRY(mdm_return_to_checkpoint(t, &found));
+    if (!found) return mdm_fail(status, "%s", cause);
+    mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
+    open_events(t, 1);
+    t->guard.skipped = skipped;
+    t->guard.streak = 0;
+    t->guard.rollbacks = rollbacks + 1;
+    t->guard.rate_scale /= 2;
+    mdm_warn("%s: going on from there with half the learning rates", cause);
     return MDM_OK;
 }
 
@@ -148,7 +183,11 @@ static mdm_status train(mdm_trainer *t) {
         int inside = t->place.network > 0 || t->place.step > 0; /* resumed in the middle of an epoch */
         if (!inside) MDM_TRY(open_epoch(t, stage, epoch));
         mdm_use_batchnorm_of(t, stage);
-        MDM_TRY(mdm_run_epoch(t, stage, epoch));
+        mdm_status status = mdm_run_epoch(t, stage, epoch);
+        if (status != MDM_OK) {
+            MDM_TRY(return_with_smaller_steps(t, status));
+            continue;
+        }
         MDM_TRY(close_epoch(t, stage, epoch));
         mdm_executor_forget_beyond(t->executor, MOST_PLANS); /* the next epoch's steps may have other sizes */
     }
@@ -172,28 +211,21 @@ static mdm_status rehearse(mdm_trainer *t) {
     return MDM_OK;
 }
 
-/* Events that cannot be written take nothing away from the run. */
-static void open_events(mdm_trainer *t, int resumed) {
-    if (mdm_comm_rank(t->comm) != 0 || t->options.dry_run) return;
-    if (!t->config.tensorboard) {
-        if (!resumed) mdm_events_remove(t->folder->path);
-        return;
-    }
-    if (mdm_events_open(t->folder->path, &t->events) != MDM_OK)
-        mdm_warn("there will be no events for TensorBoard: %s", mdm_last_message());
-    mdm_metrics_set_observer(t->metrics, mdm_events_take, t->events);
-}
-
 static mdm_status run_opened(mdm_trainer *t) {
     int resumed = 0;
     mdm_watch_stage("load", -1, -1, 300);
     MDM_TRY(mdm_load_checkpoint(t, &resumed));
+    t->has_saved = resumed;
     mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
     if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
     if (t->options.dry_run) return rehearse(t);
     open_events(t, resumed);
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
-    MDM_TRY(train(t));
+    int counts = mdm_comm_rank(t->comm) == 0 && t->place.position < mdm_position_count(t);
+    MDM_TRY(mdm_comm_agree(t->comm, counts ? mdm_restarts_count(t) : MDM_OK));
+    mdm_status status = train(t);
+    if (counts && (status == MDM_OK || status == MDM_STOPPED)) mdm_restarts_forget(t);
+    MDM_TRY(status);
     mdm_watch_stage("results", -1, -1, 300);
     return mdm_write_results(t);
 }

@@ -171,12 +171,13 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     mdm_network *net = t->networks[network];
     mdm_network *guesser = t->network_count > 1 ? mdm_predicting_network(t, guide_of(t, network)) : NULL;
     mdm_semi_options options = step_options(t);
+    mdm_guard_begin_step(t, net);
     MDM_TRY(mdm_semi_step(t->comm, t->executor, net, guesser, &options, &b, t->workspace, &result));
     double epochs = t->config.train.epochs;
-    mdm_network_step(t->device, net, MDM_STEP_ALL,
-                     (float)mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
-                     (float)mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
-                     (float)t->config.train.momentum, (float)t->config.train.weight_decay);
+    MDM_TRY(mdm_guarded_step(t, net, result.loss, MDM_STEP_ALL,
+                             mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+                             mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
+                             t->config.train.momentum, t->config.train.weight_decay, &report->skipped));
     report->loss = result.loss;
     memcpy(report->parts, result.parts, sizeof result.parts);
     report->confident = result.confident;

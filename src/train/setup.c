@@ -89,6 +89,7 @@ static mdm_status allocate_state(mdm_trainer *t) {
         MDM_TRY(MDM_ALLOCATE(o->similarity, samples, "the samples' state"));
         o->auc_noise = o->auc_ood = NAN;
     }
+    MDM_TRY(mdm_guard_create(t));
     MDM_TRY(mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
                              &t->views));
     if (!t->validation) return MDM_OK;
@@ -211,9 +212,9 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_views_destroy(t->validation_views);
     mdm_store_close(t->store);
     mdm_store_close(t->validation);
-    void *arrays[] = {t->keep,        t->order,       t->labelled,  t->unlabelled, t->pool,
-                      t->sample_list, t->view_list,   t->weights,   t->row_loss,   t->row_label,
-                      t->gradient,    t->permutation, t->next_list, t->held,       t->training};
+    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled,      t->pool,     t->sample_list,
+                      t->view_list, t->weights, t->row_loss, t->row_label,       t->gradient, t->permutation,
+                      t->next_list, t->held,    t->training, t->guard.statistics};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(t);
 }

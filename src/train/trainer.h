@@ -68,7 +68,13 @@ typedef struct mdm_trainer {
     int64_t *training;      /* [N] the samples that are not, then those that are */
     int64_t training_count; /* how many are not */
     /* state of the method */
-    uint8_t *keep;   /* [N] 0: removed before warm-up */
+    uint8_t *keep; /* [N] 0: removed before warm-up */
+    struct {
+        int64_t skipped, streak, rollbacks; /* steps left out so far, in a row; returns to a checkpoint */
+        double rate_scale;                  /* of all learning rates; halved by each return */
+        float *statistics;                  /* the network's, before the step at work */
+        char cause[256];                    /* of the latest skip */
+    } guard;
     int64_t removed; /* samples to remove at the next division */
     int divided;     /* the opinions below are filled */
     mdm_opinion opinions[MDM_MOST_NETWORKS];
@@ -101,6 +107,7 @@ typedef struct mdm_trainer {
     mdm_metrics *metrics;
     mdm_events *events; /* NULL: none */
     double started, last_save;
+    int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
     double pass_seconds[MDM_STAGE_DONE]; /* and what they took */
@@ -135,6 +142,7 @@ void mdm_step_range(int64_t n, int64_t steps, int64_t step, int64_t *first, int6
  * samples whose pictures this rank needs in a step and returns how many, `step` does the step. */
 typedef struct mdm_step_report {
     double loss, parts[MDM_PART_COUNT], confident;
+    int skipped;          /* its numbers were not finite: it changed nothing */
     int64_t rows, images; /* global rows that the loss is a mean of; images trained on */
 } mdm_step_report;
 typedef struct mdm_stage_methods {
@@ -154,6 +162,24 @@ MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t
  * so many images in so many seconds; and a pass that it did from the first step to the last. */
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
+
+/* guards.c. Around each step: what it may have to put back; then the optimizer's step with the reduced
+ * gradient, or, where that or the loss (the same on all ranks) is not finite, a warning and everything as it
+ * was. MDM_NUMERIC after eight such steps in a row. */
+MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);
+void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network);
+MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles,
+                                           double rate_encoder, double rate_heads, double momentum,
+                                           double weight_decay, int *skipped);
+/* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
+MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
+/* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. */
+MDM_MUST_CHECK mdm_status mdm_check_weights(mdm_trainer *t);
+
+/* restarts.c, rank 0: counts this start, MDM_LOST when three starts from the newest checkpoint left no newer
+ * one; and forgets them, after a planned stop and at the end. */
+MDM_MUST_CHECK mdm_status mdm_restarts_count(const mdm_trainer *t);
+void mdm_restarts_forget(const mdm_trainer *t);
 
 /* divide_stage.c */
 MDM_MUST_CHECK mdm_status mdm_remove_first(mdm_trainer *t);
@@ -192,6 +218,8 @@ MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **
 MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
 /* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
+/* Collective. Back to the newest checkpoint in the middle of a run; *found 0: there is none. */
+MDM_MUST_CHECK mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found);
 
 /* outputs.c */
 MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,

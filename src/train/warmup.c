@@ -48,6 +48,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
         t->row_label[i] = labels[t->sample_list[i]];
         t->weights[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
     }
+    mdm_guard_begin_step(t, net);
     MDM_TRY(mdm_load_step(t, count));
     mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
                    mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]);
@@ -61,12 +62,12 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
                                   0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    double epochs = t->config.train.epochs;
-    mdm_network_step(t->device, net, MDM_STEP_ALL,
-                     (float)mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
-                     (float)mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
-                     (float)t->config.train.momentum, (float)t->config.train.weight_decay);
     MDM_TRY(mdm_comm_all_reduce(t->comm, &loss, 1, MDM_DOUBLE, MDM_SUM));
+    double epochs = t->config.train.epochs;
+    MDM_TRY(mdm_guarded_step(t, net, loss, MDM_STEP_ALL,
+                             mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+                             mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
+                             t->config.train.momentum, t->config.train.weight_decay, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_X] = loss;
     report->rows = n;

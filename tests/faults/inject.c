@@ -1,15 +1,18 @@
 /* A library to be preloaded: makes one call of one kind fail, come short, take long, or end its process.
  *
  *   MDM_INJECT_CALL   write, pwrite, fsync, rename, unlink, open, MPI_Allreduce, MPI_Iallreduce or
- * MPI_Init_thread MDM_INJECT_AT     which call of that kind, from 1 (counted in each process that
- * MDM_INJECT_RANK selects) MDM_INJECT_ACTION errno (EIO), full (ENOSPC), short, kill, stop, loop, segv, abort
- *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
- *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
- *   MDM_INJECT_HITS   a file that gets a byte when the call is reached
+ *                     MPI_Init_thread
+ *   MDM_INJECT_AT     which call of that kind, from 1 (counted in each process that MDM_INJECT_RANK selects)
+ *   MDM_INJECT_TIMES  how many calls from there on [1]
+ *   MDM_INJECT_ACTION errno (EIO), full (ENOSPC), short, kill, stop, loop, segv, abort; of MPI_Iallreduce
+ * also nan (among what is sent) and flip (a bit of what this rank received) MDM_INJECT_RANK   only in this
+ * rank of Open MPI's launcher [every one] MDM_INJECT_PATH   only calls on files whose path contains this text
+ * (not for MPI) MDM_INJECT_HITS   a file that gets a byte when the call is reached
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <mpi.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +23,7 @@
 #include <unistd.h>
 
 static long calls;
+static void *to_flip; /* a buffer under way that gets a wrong bit */
 
 static void mark_hit(void) {
     int (*open_file)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
@@ -40,7 +44,9 @@ static int reach(const char *call, const char *path) {
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
     if (rank && strcmp(rank, mine ? mine : "0") != 0) return 0;
     if (part && (!path || !strstr(path, part))) return 0;
-    if (__sync_add_and_fetch(&calls, 1) != atol(at)) return 0;
+    const char *times = getenv("MDM_INJECT_TIMES");
+    long number = __sync_add_and_fetch(&calls, 1), first = atol(at);
+    if (number < first || number >= first + (times ? atol(times) : 1)) return 0;
     mark_hit();
     if (strcmp(action, "kill") == 0) raise(SIGKILL);
     if (strcmp(action, "stop") == 0) raise(SIGSTOP);
@@ -50,6 +56,8 @@ static int reach(const char *call, const char *path) {
         for (volatile int i = 0;; i++) {
         }
     if (strcmp(action, "short") == 0) return 2;
+    if (strcmp(action, "nan") == 0) return 3;
+    if (strcmp(action, "flip") == 0) return 4;
     errno = strcmp(action, "full") == 0 ? ENOSPC : EIO;
     return 1;
 }
@@ -117,8 +125,17 @@ int MPI_Allreduce(const void *send, void *receive, int count, MPI_Datatype type,
 
 int MPI_Iallreduce(const void *send, void *receive, int count, MPI_Datatype type, MPI_Op operation,
                    MPI_Comm group, MPI_Request *request) {
-    (void)reach("MPI_Iallreduce", NULL);
+    int what = reach("MPI_Iallreduce", NULL);
+    if (what == 3) ((float *)receive)[count / 2] = NAN; /* in place */
+    if (what == 4) to_flip = receive;
     return PMPI_Iallreduce(send, receive, count, type, operation, group, request);
+}
+
+int MPI_Waitall(int count, MPI_Request requests[], MPI_Status statuses[]) {
+    int code = PMPI_Waitall(count, requests, statuses);
+    if (to_flip) *(unsigned *)to_flip ^= 1u << 18;
+    to_flip = NULL;
+    return code;
 }
 
 int MPI_Init_thread(int *argc, char ***argv, int wanted, int *provided) {

@@ -1,0 +1,144 @@
+/* Guards against numbers that went bad: a step whose loss or gradient is not finite is skipped on all ranks,
+ * a streak of such steps goes back to the last checkpoint once with half the learning rates, and replicas are
+ * compared before anything is saved. */
+#include "mdm/base/log.h"
+#include "trainer.h"
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+enum { LONGEST_STREAK = 8 };
+
+mdm_status mdm_guard_create(mdm_trainer *t) {
+    t->guard.rate_scale = 1;
+    return MDM_ALLOCATE(t->guard.statistics, t->layout->statistic_count, "running statistics");
+}
+
+void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network) {
+    if (network->device)
+        return; /* its statistics are in the device's memory; a bad step ends the run there */
+    memcpy(t->guard.statistics, network->statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+}
+
+/* The first tensor of the reduced gradient that is not finite, NULL when all are. */
+static const char *bad_gradient(const mdm_network *network) {
+    const mdm_layout *l = network->layout;
+    for (int i = 0; i < l->tensor_count; i++) {
+        const mdm_tensor_info *tensor = &l->tensors[i];
+        if (tensor->role == MDM_TENSOR_STATISTIC) continue;
+        if (network->device && tensor->offset < l->encoder_count) continue;
+        const float *g = network->gradient + tensor->offset;
+        float sum = 0; /* 0 * x is 0 for every finite x */
+#pragma omp parallel for simd reduction(+ : sum)
+        for (int64_t j = 0; j < tensor->count; j++) sum += 0.0f * g[j];
+        if (!(sum == 0)) return tensor->name;
+    }
+    return NULL;
+}
+
+static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, const char *tensor) {
+    int64_t epoch;
+    mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch);
+    t->guard.skipped++;
+    t->guard.streak++;
+    snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
+             mdm_stage_name(stage), (long long)epoch + 1, (long long)t->place.step + 1,
+             'a' + (int)t->place.network,
+             tensor ? "the gradient is not finite, first in " : "the loss is not finite",
+             tensor ? tensor : "");
+    if (network->device)
+        return mdm_fail(MDM_NUMERIC, "%s; lower the learning rates; the last checkpoint stands",
+                        t->guard.cause);
+    memcpy(network->statistics, t->guard.statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+    mdm_network_touch(network);
+    mdm_warn("%s; the step is skipped (%lld so far; loss %g)", t->guard.cause, (long long)t->guard.skipped,
+             loss);
+    if (t->guard.streak < LONGEST_STREAK) return MDM_OK;
+    return mdm_fail(MDM_NUMERIC,
+                    "%d steps in a row had no finite numbers (%s); lower train.lr_backbone, "
+                    "train.lr_head or pretrain.lr; the last checkpoint stands",
+                    LONGEST_STREAK, t->guard.cause);
+}
+
+mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles, double rate_encoder,
+                            double rate_heads, double momentum, double weight_decay, int *skipped) {
+    const char *tensor = bad_gradient(network);
+    *skipped = tensor || !isfinite(loss);
+    if (*skipped) return skip_step(t, network, loss, tensor);
+    t->guard.streak = 0;
+    mdm_network_step(t->device, network, roles, (float)(rate_encoder * t->guard.rate_scale),
+                     (float)(rate_heads * t->guard.rate_scale), (float)momentum, (float)weight_decay);
+    return MDM_OK;
+}
+
+/* All that must be the same on every rank. Local batch norm has statistics of its own inside an epoch. */
+static uint64_t hash_of(const mdm_trainer *t, mdm_network *const *networks, int count) {
+    XXH64_state_t *state = XXH64_createState();
+    if (!state) return 0;
+    XXH64_reset(state, 0);
+    for (int i = 0; i < count; i++) {
+        const mdm_network *n = networks[i];
+        if (!n) continue;
+        size_t weights = sizeof(float) * (size_t)t->layout->weight_count;
+        XXH64_update(state, n->weights, weights);
+        XXH64_update(state, n->velocity, weights);
+        if (t->config.train.batchnorm != MDM_CONFIG_BATCHNORM_LOCAL)
+            XXH64_update(state, n->statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+    }
+    uint64_t hash = XXH64_digest(state);
+    XXH64_freeState(state);
+    return hash;
+}
+
+/* The lowest rank whose hash is not the most frequent one; -1: all are alike. */
+static int differing_rank(const int64_t *hash, int ranks, int *is_majority) {
+    int best = 0, most = 0;
+    for (int r = 0; r < ranks; r++) {
+        int same = 0;
+        for (int other = 0; other < ranks; other++) same += hash[other] == hash[r];
+        if (same > most) best = r, most = same;
+    }
+    *is_majority = 2 * most > ranks;
+    for (int r = 0; r < ranks; r++)
+        if (hash[r] != hash[best]) return r;
+    return -1;
+}
+
+mdm_status mdm_check_replicas(mdm_trainer *t) {
+    int ranks = mdm_comm_size(t->comm), is_majority;
+    int64_t *hash, mine;
+    if (ranks == 1) return MDM_OK;
+    mdm_network *networks[] = {t->networks[0], t->networks[1], t->averages[0], t->averages[1], t->baseline};
+    uint64_t value = hash_of(t, networks, sizeof networks / sizeof *networks);
+    memcpy(&mine, &value, sizeof mine);
+    MDM_TRY(MDM_ALLOCATE(hash, ranks, "the replicas' hashes"));
+    mdm_status status = mdm_comm_all_gather(t->comm, &mine, 1, hash, NULL, MDM_INT64);
+    int rank = status == MDM_OK ? differing_rank(hash, ranks, &is_majority) : -1;
+    free(hash);
+    MDM_TRY(status);
+    if (rank < 0) return MDM_OK;
+    if (!is_majority)
+        return mdm_fail(MDM_NUMERIC,
+                        "the weights of the ranks differ since the last check: memory or a link is "
+                        "faulty; the last checkpoint stands, start again, on other nodes if it returns");
+    return mdm_fail(
+        MDM_NUMERIC,
+        "the weights of rank %d differ from the other ranks' since the last check: memory or a link of "
+        "its node is faulty; the last checkpoint stands, start again without that node",
+        rank);
+}
+
+mdm_status mdm_check_weights(mdm_trainer *t) {
+    mdm_network *networks[] = {t->networks[0], t->networks[1], t->averages[0], t->averages[1], t->baseline};
+    for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
+        const char *tensor;
+        if (networks[i] && mdm_network_not_finite(networks[i], &tensor))
+            return mdm_fail(MDM_NUMERIC,
+                            "%s is not finite, so that this state is not saved; lower train.lr_backbone, "
+                            "train.lr_head or pretrain.lr; the last checkpoint stands",
+                            tensor);
+    }
+    return MDM_OK;
+}

@@ -1,0 +1,78 @@
+"""Numbers that go bad: a step, a streak of steps, a replica; and runs that die at the same place again and again."""
+from faults import *  # noqa: F403
+from program import events, main
+
+
+def undisturbed_runs_to_compare_with(work):
+    for ranks in (2, 3):
+        done, _ = train(work, f"calm{ranks}", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+
+
+def one_step_without_finite_numbers_is_skipped_on_all_ranks(work):
+    for at in (3, 20, 38):  # in pretraining, warm-up and the semi-supervised phase
+        name = f"skip{at}"
+        done, _ = train(work, name, ranks=2, environment=injected(work, "MPI_Iallreduce", at, "nan", rank=1))
+        assert was_hit(work) and done.returncode == 0, (at, done.returncode, done.stderr)
+        assert done.stderr.count("the step is skipped (1 so far") == 1, done.stderr
+        assert read(work, name, "metrics.jsonl").count(b"the step is skipped") == 1
+        assert b"nan" not in read(work, name, "metrics.jsonl").lower().replace(b"not finite", b"")
+        losses = [e["loss"] for e in events(work, name) if e["event"] == "epoch" and "loss" in e]
+        calm = [e["loss"] for e in events(work, "calm2") if e["event"] == "epoch" and "loss" in e]
+        assert len(losses) == len(calm) and losses[-1] < 2 * calm[-1], (losses, calm)
+
+
+def a_streak_of_bad_steps_goes_back_once_with_half_the_rates(work):
+    done, _ = train(work, "streak", ranks=2, environment=injected(work, "MPI_Iallreduce", 14, "nan", rank=1, MDM_INJECT_TIMES="8"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("half the learning rates") == 1 and done.stderr.count("the step is skipped") == 8, done.stderr
+    positions = [e["position"] for e in events(work, "streak") if e["event"] == "checkpoint"]
+    assert positions == sorted(set(positions)), positions  # metrics were cut back to the checkpoint
+
+
+def a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands(work):
+    done, _ = train(work, "hopeless", ranks=2,
+                    environment=injected(work, "MPI_Iallreduce", 14, "nan", rank=0, MDM_INJECT_TIMES="100000"))
+    lines = error_lines(done.stderr)
+    assert done.returncode == 5 and len(lines) == 1, (done.returncode, done.stderr)
+    assert "8 steps in a row" in lines[0] and "warmup epoch 1" in lines[0] and "first in " in lines[0], lines
+    assert done.stderr.count("half the learning rates") == 1
+    nobody_is_left(work, "hopeless")
+    whole(work, "hopeless", "calm2", ranks=2)
+
+
+def rates_that_are_far_too_large_end_with_5(work):
+    done, _ = train(work, "burst", "train.lr_backbone=1e2", "train.lr_head=1e2", "train.momentum=0.999", "train.epochs=12",
+                    "train.warmup=11", ranks=2)
+    lines = error_lines(done.stderr)
+    assert done.returncode == 5 and len(lines) == 1 and "lr_backbone" in lines[0], (done.returncode, done.stderr)
+
+
+def a_replica_with_a_wrong_bit_is_found_before_anything_is_saved(work):
+    for ranks, culprit, words in ((3, 2, "rank 2 differ"), (3, 0, "rank 0 differ"), (2, 1, "of the ranks differ")):
+        name = f"flip{ranks}{culprit}"
+        done, _ = train(work, name, ranks=ranks, environment=injected(work, "MPI_Iallreduce", 16, "flip", rank=culprit))
+        assert was_hit(work)
+        lines = error_lines(done.stderr)
+        assert done.returncode == 5 and len(lines) == 1 and words in lines[0], (done.returncode, done.stderr)
+        nobody_is_left(work, name)
+        whole(work, name, f"calm{ranks}", ranks=ranks)
+
+
+def three_starts_without_progress_are_enough(work):
+    for start in range(4):  # the first one leaves a checkpoint
+        done, _ = train(work, "again", ranks=2, environment=injected(work, "MPI_Iallreduce", 11, "kill", rank=1))
+        assert done.returncode == 6 and was_hit(work), (start, done.returncode, done.stderr)
+    done, _ = train(work, "again", ranks=2)
+    lines = error_lines(done.stderr)
+    assert done.returncode == 6 and len(lines) == 1 and "3 starts" in lines[0], (done.returncode, done.stderr)
+    os.remove(work.file("again") + "/restarts.json")
+    whole(work, "again", "calm2", ranks=2)
+    assert not os.path.exists(work.file("again") + "/restarts.json")
+
+
+if __name__ == "__main__":
+    main([undisturbed_runs_to_compare_with, one_step_without_finite_numbers_is_skipped_on_all_ranks,
+          a_streak_of_bad_steps_goes_back_once_with_half_the_rates,
+          a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands, rates_that_are_far_too_large_end_with_5,
+          a_replica_with_a_wrong_bit_is_found_before_anything_is_saved, three_starts_without_progress_are_enough])

@@ -194,8 +194,10 @@ static mdm_status run_import(const arguments *a) {
                         a->format);
     if (!a->force && access(a->places[1], F_OK) == 0) /* before the work, not after it */
         return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", a->places[1]);
+    options.work = a->places[1];
     MDM_TRY(mdm_import(a->places[0], &options, &d));
     mdm_status status = mdm_dataset_write(a->places[1], d, a->force);
+    if (status == MDM_OK) mdm_import_finish(d);
     if (status == MDM_OK)
         mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1],
                  (long long)d->train_count, (long long)d->test_count, d->height, d->width, d->channels,
@@ -251,8 +253,11 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     printf("\n  std      ");
     for (int c = 0; c < d->channels; c++) printf(" %.4f", d->std[c]);
     printf("\n");
+    char key[256], text[4096]; /* a file's texts are a stranger's: no control characters on the terminal */
     for (int i = 0; i < d->note_count; i++)
-        if (!strchr(d->notes[i].value, '\n')) printf("  %-9s %s\n", d->notes[i].key, d->notes[i].value);
+        if (!strchr(d->notes[i].value, '\n'))
+            printf("  %-9s %s\n", mdm_printable(d->notes[i].key, key, sizeof key),
+                   mdm_printable(d->notes[i].value, text, sizeof text));
     if (d->true_labels)
         printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), %lld samples are out of "
                "distribution (%.1f %%)\n",
@@ -262,7 +267,8 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     for (int c = 0; c < d->classes; c++) {
         printf("  %5d %6lld", c, (long long)classes[c].given);
         if (d->true_labels) printf("  %6lld", (long long)classes[c].truth);
-        printf(" %6lld  %s\n", (long long)classes[c].test, d->class_names ? d->class_names[c] : "");
+        printf(" %6lld  %s\n", (long long)classes[c].test,
+               d->class_names ? mdm_printable(d->class_names[c], text, sizeof text) : "");
     }
     printf("  the file is sound\n");
 }

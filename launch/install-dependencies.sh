@@ -9,7 +9,7 @@ packages="build-essential cmake ninja-build pkg-config
     libdnnl-dev libopenblas-openmp-dev libopenblas0-openmp
     libyaml-dev libjansson-dev libxxhash-dev zlib1g-dev libcmocka-dev
     libjpeg62-turbo-dev libpng-dev
-    python3 python3-h5py python3-numpy xz-utils dataset-fashion-mnist"
+    python3 python3-h5py python3-numpy python3-pil xz-utils dataset-fashion-mnist"
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian or Ubuntu. Install what these packages hold, then run launch/build.sh:" >&2

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
+enum { CODE_VICTIM = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
 static const int64_t tick = 100000000, second = 1000000000;
 
 typedef struct supervisor {
@@ -184,8 +184,12 @@ static void handle(supervisor *s, int number) {
         if (number == SIGTERM) { /* perhaps the launcher ends all ranks, because one failed */
             char path[MDM_WATCH_PATH + 32];
             snprintf(path, sizeof path, "%s/flight/failure", s->page->folder);
-            if (atomic_load(&s->page->folder_known) && access(path, F_OK) == 0)
+            if (atomic_load(&s->page->folder_known) && access(path, F_OK) == 0) {
+                /* The worker would wait for the failed rank to agree on a stop until it is killed. srun ends
+                 * with the largest code of its tasks: this one must not hide the failed rank's. */
                 record(s, "ended by the launcher");
+                end_worker(s, CODE_VICTIM);
+            }
         }
         sigaddset(&s->passed_on, number);
         kill(s->worker, number);

@@ -194,8 +194,10 @@ static mdm_status run_import(const arguments *a) {
                         a->format);
     if (!a->force && access(a->places[1], F_OK) == 0) /* before the work, not after it */
         return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", a->places[1]);
+    options.work = a->places[1];
     MDM_TRY(mdm_import(a->places[0], &options, &d));
     mdm_status status = mdm_dataset_write(a->places[1], d, a->force);
+    if (status == MDM_OK) mdm_import_finish(d);
     if (status == MDM_OK)
         mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1],
                  (long long)d->train_count, (long long)d->test_count, d->height, d->width, d->channels,

@@ -1,6 +1,7 @@
 /* Data sets in memory: made, described by their statistics, and written to a file that a reader sees whole or
  * not at all. */
 #include "dataset_internal.h"
+#include "spill.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <hdf5.h>
@@ -39,6 +40,7 @@ failed:
 
 void mdm_dataset_destroy(mdm_dataset *d) {
     if (!d) return;
+    mdm_spill_close(d->spill);
     for (int64_t i = 0; d->ids && i < d->train_count; i++) free(d->ids[i]);
     for (int c = 0; d->class_names && c < d->classes; c++) free(d->class_names[c]);
     for (int i = 0; i < d->note_count; i++) {
@@ -140,6 +142,48 @@ static int write_array(hid_t file, const char *name, int rank, const hsize_t *di
     return good;
 }
 
+/* Copies `count` rows of `bytes` from the import's working file, piece by piece. Its pixels are RGB; of grey
+ * pictures one channel is kept. */
+static int copy_rows(hid_t array, const mdm_spill *spill, int64_t at, int rank, const hsize_t *dims,
+                     int64_t bytes, int grey) {
+    int64_t count = (int64_t)dims[0], piece = ((int64_t)16 << 20) / bytes + 1;
+    uint8_t *rows;
+    if (piece > count) piece = count;
+    if (mdm_allocate((void **)&rows, piece, bytes, "pictures") != MDM_OK) return 0;
+    int good = 1;
+    hid_t space = H5Dget_space(array);
+    for (int64_t first = 0; good && first < count; first += piece) {
+        hsize_t start[4] = {(hsize_t)first}, size[4];
+        memcpy(size, dims, sizeof *dims * (size_t)rank);
+        size[0] = (hsize_t)(count - first < piece ? count - first : piece);
+        int64_t total = (int64_t)size[0] * bytes;
+        good = mdm_spill_read(spill, at + first * bytes, total, rows) == MDM_OK;
+        for (int64_t i = 0; good && grey && i < total / 3; i++) rows[i] = rows[3 * i];
+        hid_t memory = H5Screate_simple(rank, size, NULL);
+        good = good && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) >= 0 &&
+               H5Dwrite(array, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, rows) >= 0;
+        H5Sclose(memory);
+    }
+    H5Sclose(space);
+    free(rows);
+    return good;
+}
+
+/* An array of bytes that come from the import's working file, from `at` on. */
+static int write_spilled(hid_t file, const char *name, int rank, const hsize_t *dims, const mdm_dataset *d,
+                         int64_t at) {
+    hid_t space = H5Screate_simple(rank, dims, NULL), plist = H5Pcreate(H5P_DATASET_CREATE);
+    int64_t bytes = rank == 4 ? (int64_t)d->height * d->width * 3 : 1;
+    H5Pset_obj_track_times(plist, 0);
+    H5Pset_fill_time(plist, H5D_FILL_TIME_NEVER);
+    hid_t array = H5Dcreate2(file, name, H5T_STD_U8LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    int good = array >= 0 && copy_rows(array, d->spill, at, rank, dims, bytes, rank == 4 && d->channels == 1);
+    if (array >= 0) good = H5Dclose(array) >= 0 && good;
+    H5Sclose(space);
+    H5Pclose(plist);
+    return good;
+}
+
 static int write_strings(hid_t file, const char *name, char *const *strings, int64_t count) {
     size_t size = 1;
     for (int64_t i = 0; i < count; i++) size = strlen(strings[i]) + 1 > size ? strlen(strings[i]) + 1 : size;
@@ -175,19 +219,20 @@ static int write_text_attribute(hid_t file, const char *name, const char *text) 
     return good;
 }
 
-static int write_encoded(hid_t file, const char *group, int64_t count, const uint8_t *encoded,
-                         const int64_t *offsets) {
+static int write_encoded(hid_t file, const char *group, const mdm_dataset *d, int64_t count, int test) {
+    const int64_t *offsets = test ? d->test_offsets : d->train_offsets;
     char name[64];
     hsize_t bytes = (hsize_t)offsets[count], ends = (hsize_t)count + 1;
     snprintf(name, sizeof name, "%s/encoded", group);
-    if (!write_array(file, name, 1, &bytes, H5T_STD_U8LE, H5T_NATIVE_UINT8, encoded)) return 0;
+    int good = d->spill ? write_spilled(file, name, 1, &bytes, d, test ? d->spill_test : 0)
+                        : write_array(file, name, 1, &bytes, H5T_STD_U8LE, H5T_NATIVE_UINT8,
+                                      test ? d->test_encoded : d->train_encoded);
     snprintf(name, sizeof name, "%s/offsets", group);
-    return write_array(file, name, 1, &ends, H5T_STD_I64LE, H5T_NATIVE_INT64, offsets);
+    return good && write_array(file, name, 1, &ends, H5T_STD_I64LE, H5T_NATIVE_INT64, offsets);
 }
 
 static int write_split(hid_t file, const char *group, const mdm_dataset *d, int64_t count, int test) {
-    const uint8_t *images = test ? d->test_images : d->train_images,
-                  *encoded = test ? d->test_encoded : d->train_encoded;
+    const uint8_t *images = test ? d->test_images : d->train_images;
     const int32_t *labels = test ? d->test_labels : d->train_labels, *truth = test ? NULL : d->true_labels;
     char name[64];
     hsize_t dims[4] = {(hsize_t)count, (hsize_t)d->height, (hsize_t)d->width, (hsize_t)d->channels};
@@ -198,8 +243,13 @@ static int write_split(hid_t file, const char *group, const mdm_dataset *d, int6
     if (made < 0) return 0;
     H5Gclose(made);
     snprintf(name, sizeof name, "%s/images", group);
-    int good = encoded ? write_encoded(file, group, count, encoded, test ? d->test_offsets : d->train_offsets)
-                       : write_array(file, name, 4, dims, H5T_STD_U8LE, H5T_NATIVE_UINT8, images);
+    int good;
+    if (d->train_offsets)
+        good = write_encoded(file, group, d, count, test);
+    else if (d->spill)
+        good = write_spilled(file, name, 4, dims, d, test ? d->spill_test : 0);
+    else
+        good = write_array(file, name, 4, dims, H5T_STD_U8LE, H5T_NATIVE_UINT8, images);
     snprintf(name, sizeof name, "%s/labels", group);
     good = good && write_array(file, name, 1, dims, H5T_STD_I32LE, H5T_NATIVE_INT32, labels);
     snprintf(name, sizeof name, "%s/true_labels", group);
@@ -215,7 +265,7 @@ static int write_content(hid_t file, const mdm_dataset *d) {
     for (int i = 0; good && i < d->note_count; i++)
         good = write_text_attribute(file, d->notes[i].key, d->notes[i].value);
     int size[3] = {d->height, d->width, d->channels};
-    if (d->train_encoded) good = good && write_attribute(file, "picture_size", H5T_NATIVE_INT, 3, size);
+    if (d->train_offsets) good = good && write_attribute(file, "picture_size", H5T_NATIVE_INT, 3, size);
     good = good && write_split(file, "/train", d, d->train_count, 0);
     if (d->ids) good = good && write_strings(file, "/train/ids", d->ids, d->train_count);
     if (d->test_count > 0) good = good && write_split(file, "/test", d, d->test_count, 1);
@@ -249,8 +299,10 @@ mdm_status mdm_dataset_write(const char *path, const mdm_dataset *d, int force) 
     char temporary[4096];
     mdm_dataset_quiet();
     if (!force && access(path, F_OK) == 0) return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", path);
-    if (snprintf(temporary, sizeof temporary, "%s.part-%ld", path, (long)getpid()) >= (int)sizeof temporary)
-        return mdm_fail(MDM_USAGE, "the path %s is too long", path);
+    /* an import is alone at its place, so that what a killed one left is replaced */
+    int length = d->spill ? snprintf(temporary, sizeof temporary, "%s.part", path)
+                          : snprintf(temporary, sizeof temporary, "%s.part-%ld", path, (long)getpid());
+    if (length >= (int)sizeof temporary) return mdm_fail(MDM_USAGE, "the path %s is too long", path);
     mdm_dataset with_statistics = *d; /* borrows the arrays */
     if (d->std[0] == 0.0f) mdm_dataset_statistics(&with_statistics);
     errno = 0;

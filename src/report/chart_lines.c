@@ -208,7 +208,7 @@ static void write_table(mdm_text *t, const chart_lines *c) {
     }
     mdm_text_add(t, "</tr></thead><tbody>");
     int64_t next[16] = {0};
-    for (int64_t row = 0, kept = 0;; row++) {
+    for (int64_t row = 0;; row++) {
         double x = INFINITY;
         int64_t longest = 0;
         for (int s = 0; s < c->series_count && s < 16; s++) {
@@ -218,7 +218,6 @@ static void write_table(mdm_text *t, const chart_lines *c) {
         if (!isfinite(x)) break;
         int64_t every = longest / MOST_TABLE_ROWS + 1;
         int show = row % every == 0 || row == longest - 1;
-        kept += show;
         if (show) {
             mdm_text_add(t, "<tr><th scope=\"row\">");
             html_number(t, x, 4);

@@ -5,7 +5,9 @@ import os
 import pickle
 import random
 import shutil
+import subprocess
 import sys
+import time
 
 try:
     from PIL import Image
@@ -14,7 +16,7 @@ except ImportError:
     sys.exit(77)
 import h5py
 import numpy as np
-from program import FASHION, SMALL, events, main, run
+from program import FASHION, PROGRAM, SMALL, events, main, run
 
 NAMES = ["shirt", "trouser", "pullover", "dress"]
 
@@ -68,6 +70,68 @@ def folders_are_imported_alike_by_any_number_of_threads(work):
         f.write("\n".join(NAMES) + "\n")
     with h5py.File(imported(work, "ordered.h5", root, "--classes", work.file("classes.txt"))) as f:
         assert [n.decode() for n in f["class_names"]] == NAMES
+
+
+def imports_go_on_where_they_were_killed(work):
+    root, path = folder(work), work.file("killed.h5")
+    # 785 KB a picture: blocks of 85
+    whole = imported(work, "undisturbed.h5", root, "--size", "512")
+    journal, pictures = path + ".import-journal", path + ".import-pictures"
+    process = subprocess.Popen([PROGRAM, "data", "import", root, path, "--size", "512", "--threads", "1"], stderr=subprocess.DEVNULL)
+    until = time.time() + 20
+    while time.time() < until and not (os.path.exists(journal) and os.path.getsize(journal) > 2000):
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -9 and not os.path.exists(path)
+    for name in (journal, pictures):
+        shutil.copy(name, name.replace("killed", "saved"))
+
+    def go_on(cut, with_pictures):
+        for name in (journal, pictures):
+            shutil.copy(name.replace("killed", "saved"), name)
+        os.truncate(journal, os.path.getsize(journal) - cut)
+        if not with_pictures:
+            os.truncate(pictures, 1000)
+        done = run("data", "import", root, path, "--size", "512")
+        assert done.returncode == 0, done.stderr
+        assert same(whole, path)
+        os.remove(path)
+        assert not [name for name in os.listdir(work.path) if name.startswith("killed.h5")]
+        return "going on behind" in done.stderr
+
+    assert go_on(0, True)
+    assert go_on(3, True)  # a torn last record
+    assert not go_on(0, False)  # records of pictures that are not there
+
+
+def a_mended_picture_lets_the_import_go_on(work):
+    root, path = work.file("mended"), work.file("mended.h5")
+    shutil.copytree(folder(work), root)
+    last = f"{root}/train/trouser/" + max(os.listdir(f"{root}/train/trouser"))
+    with open(last, "rb") as f:
+        good = f.read()
+    with open(last, "wb") as f:
+        f.write(good[:200])
+    stopped = run("data", "import", root, path, "--size", "512")
+    assert stopped.returncode == 3 and last in stopped.stderr, stopped.stderr
+    assert not os.path.exists(path)
+    with open(last, "wb") as f:
+        f.write(good)
+    done = run("data", "import", root, path, "--size", "512")
+    assert done.returncode == 0 and "going on behind" in done.stderr, done.stderr
+    assert same(path, imported(work, "mended-whole.h5", root, "--size", "512"))
+    # a picture that was changed in the meantime is read again
+    name = f"{root}/train/dress/" + min(os.listdir(f"{root}/train/dress"))
+    os.remove(path)
+    with open(last, "wb") as f:
+        f.write(good[:200])
+    assert run("data", "import", root, path, "--size", "512").returncode == 3
+    Image.new("L", (28, 28), 200).save(name)
+    with open(last, "wb") as f:
+        f.write(good)
+    done = run("data", "import", root, path, "--size", "512")
+    assert done.returncode == 0 and "going on" not in done.stderr, done.stderr
+    assert same(path, imported(work, "changed-whole.h5", root, "--size", "512"))
 
 
 def lists_and_metadata_name_the_same_pictures(work):
@@ -181,6 +245,7 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
     assert done.returncode == 2 and "noisy already" in done.stderr
 
 
-main([folders_are_imported_alike_by_any_number_of_threads, lists_and_metadata_name_the_same_pictures,
+main([folders_are_imported_alike_by_any_number_of_threads, imports_go_on_where_they_were_killed,
+      a_mended_picture_lets_the_import_go_on, lists_and_metadata_name_the_same_pictures,
       damaged_pictures_fail_or_are_left_out_by_name, encoded_pictures_train_to_the_same_weights,
       cifars_python_files_are_read_and_nothing_in_them_is_run, noise_keeps_ids_and_refuses_noisy_input])

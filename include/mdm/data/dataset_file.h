@@ -24,6 +24,11 @@ typedef struct mdm_dataset {
      * picture is brought to [H,W,C] as mdm_picture_fit() does. */
     uint8_t *train_encoded, *test_encoded;
     int64_t *train_offsets, *test_offsets;
+    /* Instead of both, after an import of picture files: they lie in its working file (owned), as RGB or
+     * encoded, those of the test set from spill_test on. Only mdm_dataset_write() can take such a data set.
+     */
+    struct mdm_spill *spill;
+    int64_t spill_test;
     int32_t *train_labels, *true_labels,
         *test_labels;      /* true_labels NULL when unknown; -1: no class of this set */
     char **ids;            /* [train_count] or NULL */

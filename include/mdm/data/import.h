@@ -26,6 +26,7 @@ typedef struct mdm_import_options {
     int keep_encoded;         /* store the files as they are */
     int skip_errors;          /* leave unreadable pictures out and list them, instead of failing */
     int threads;              /* 0: the processors of the affinity mask */
+    const char *work; /* pictures: working files begin with this path; NULL: in memory, nothing to resume */
 } mdm_import_options;
 
 /* Reads the data set at `source`, which MDM_IMPORT_AUTO recognises:
@@ -37,9 +38,14 @@ typedef struct mdm_import_options {
  * metadata.jsonl IDX and binary CIFAR may be gzipped. The test set may be missing. IDX and CIFAR set
  * true_labels to the source's labels; pictures have none, and their ids are the paths relative to the source.
  * Progress and skipped files are told on stderr. The order of samples depends on the source only, not on
- * threads. The caller owns the set. */
+ * threads. Pictures take bounded memory: the set refers to the working files WORK.import-pictures and
+ * WORK.import-journal, from which an import that was stopped goes on; mdm_import_finish() removes them.
+ * The caller owns the set. */
 MDM_MUST_CHECK mdm_status mdm_import(const char *source, const mdm_import_options *options,
                                      mdm_dataset **dataset);
+
+/* Removes an import's working files, after the set has been written. */
+void mdm_import_finish(mdm_dataset *dataset);
 
 MDM_MUST_CHECK mdm_status mdm_import_idx(const char *folder, mdm_dataset **dataset);
 MDM_MUST_CHECK mdm_status mdm_import_cifar(const char *folder, int classes, mdm_dataset **dataset);

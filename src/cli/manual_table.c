@@ -24,9 +24,11 @@ static const mdm_manual pages[] = {
      .summary = "make a data set file from pictures and labels as they come",
      .usage = "SOURCE OUT.h5 [options]",
      .text =
-         "SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 (binary or Python's files); a "
-         "folder of class folders with JPEG and PNG files, or with train/ and test/ or val/ of them; a "
-         "list file with lines `path label`; or a folder with metadata.csv or metadata.jsonl.",
+         "SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 (binary or Python's files), or "
+         "CIFAR's .tar.gz as it was fetched; a folder of class folders with JPEG and PNG files, or with "
+         "train/ and test/ or val/ of them; a "
+         "list file with lines `path label`; or a folder with metadata.csv or metadata.jsonl. "
+         "An import of pictures that was stopped goes on when the same command is given again.",
      .words = MDM_WORD_FILE,
      .options = {{"--format", "idx|cifar10|cifar100|folder|list|metadata", "what SOURCE is [recognised]"},
                  {"--size", "N",

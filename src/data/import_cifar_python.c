@@ -15,12 +15,12 @@ typedef struct batch {
     int64_t records;
 } batch;
 
-static mdm_status read_batch(const char *folder, int classes, batch *b) {
+static mdm_status read_batch(const mdm_source *source, int classes, batch *b) {
     size_t count;
     int64_t columns, label;
     const char *key = classes == 10 ? "labels" : "fine_labels";
-    snprintf(b->path, sizeof b->path, "%s/%s", folder, b->name);
-    MDM_TRY(mdm_source_read(folder, b->name, FILE_LIMIT, &b->bytes, &count));
+    snprintf(b->path, sizeof b->path, "%s/%s", source->path, b->name);
+    MDM_TRY(mdm_source_read(source, b->name, FILE_LIMIT, &b->bytes, &count));
     MDM_TRY(mdm_pickle_read(b->bytes, count, b->path, &b->pickle));
     b->pixels = mdm_pickle_array(b->pickle, "data", &b->records, &columns);
     if (!b->pixels || columns != 3 * PIXELS)
@@ -62,14 +62,14 @@ static mdm_status take_names(const mdm_pickle *pickle, const char *key, mdm_data
 }
 
 /* Names of the classes where the archive's description is there. */
-static mdm_status name_classes(const char *folder, mdm_dataset *d) {
+static mdm_status name_classes(const mdm_source *source, mdm_dataset *d) {
     char path[4200];
     unsigned char *bytes;
     size_t count;
     mdm_pickle *pickle;
     const char *name = d->classes == 10 ? "batches.meta" : "meta";
-    if (!mdm_source_find(folder, name, path, sizeof path)) return MDM_OK;
-    MDM_TRY(mdm_source_read(folder, name, FILE_LIMIT, &bytes, &count));
+    if (!mdm_source_find(source, name, path, sizeof path)) return MDM_OK;
+    MDM_TRY(mdm_source_read(source, name, FILE_LIMIT, &bytes, &count));
     mdm_status status = mdm_pickle_read(bytes, count, path, &pickle);
     if (status == MDM_OK)
         status = take_names(pickle, d->classes == 10 ? "label_names" : "fine_label_names", d);
@@ -78,7 +78,7 @@ static mdm_status name_classes(const char *folder, mdm_dataset *d) {
     return status;
 }
 
-static mdm_status import_batches(const char *folder, int classes, batch *train, batch *test,
+static mdm_status import_batches(const mdm_source *source, int classes, batch *train, batch *test,
                                  mdm_dataset **out) {
     char path[4200];
     int files = classes == 10 ? MOST_FILES : 1;
@@ -88,11 +88,11 @@ static mdm_status import_batches(const char *folder, int classes, batch *train, 
             snprintf(train[i].name, sizeof train[i].name, "data_batch_%d", i + 1);
         else
             snprintf(train[i].name, sizeof train[i].name, "train");
-        MDM_TRY(read_batch(folder, classes, &train[i]));
+        MDM_TRY(read_batch(source, classes, &train[i]));
         total += train[i].records;
     }
     snprintf(test->name, sizeof test->name, "%s", classes == 10 ? "test_batch" : "test");
-    if (mdm_source_find(folder, test->name, path, sizeof path)) MDM_TRY(read_batch(folder, classes, test));
+    if (mdm_source_find(source, test->name, path, sizeof path)) MDM_TRY(read_batch(source, classes, test));
     MDM_TRY(mdm_dataset_create(total, test->records, SIDE, SIDE, 3, classes, 1, out));
     mdm_dataset *d = *out;
     for (int i = 0; i < files; i++) {
@@ -102,14 +102,14 @@ static mdm_status import_batches(const char *folder, int classes, batch *train, 
     memcpy(d->true_labels, d->train_labels, sizeof(int32_t) * (size_t)total);
     if (test->records) unpack(test, classes, d->test_images, d->test_labels);
     mdm_dataset_statistics(d);
-    return name_classes(folder, d);
+    return name_classes(source, d);
 }
 
-mdm_status mdm_import_cifar_python(const char *folder, int classes, mdm_dataset **dataset) {
+mdm_status mdm_source_import_cifar_python(const mdm_source *source, int classes, mdm_dataset **dataset) {
     batch *batches; /* the last one is the test set */
     *dataset = NULL;
     MDM_TRY(MDM_ALLOCATE(batches, MOST_FILES + 1, "CIFAR's files"));
-    mdm_status status = import_batches(folder, classes, batches, &batches[MOST_FILES], dataset);
+    mdm_status status = import_batches(source, classes, batches, &batches[MOST_FILES], dataset);
     for (int i = 0; i <= MOST_FILES; i++) {
         mdm_pickle_free(batches[i].pickle);
         free(batches[i].bytes);

@@ -12,40 +12,40 @@ typedef struct idx {
     int64_t dims[3];
 } idx;
 
-static mdm_status read_idx(const char *folder, const char *name, int rank, idx *out) {
+static mdm_status read_idx(const mdm_source *source, const char *name, int rank, idx *out) {
     size_t count, header = 4 + 4 * (size_t)rank, expected;
     memset(out, 0, sizeof *out);
-    MDM_TRY(mdm_source_read(folder, name, (size_t)1 << 36, &out->bytes, &count));
+    MDM_TRY(mdm_source_read(source, name, (size_t)1 << 36, &out->bytes, &count));
     const unsigned char *b = out->bytes;
     if (count < header || b[0] || b[1] || b[2] != UBYTE || b[3] != rank)
         return mdm_fail(
             MDM_INPUT,
             "%s/%s is not an IDX file of bytes with %d dimension%s (its first bytes should be 0 0 8 %d)",
-            folder, name, rank, rank > 1 ? "s" : "", rank);
+            source->path, name, rank, rank > 1 ? "s" : "", rank);
     expected = 1;
     for (int i = 0; i < rank; i++) {
         const unsigned char *d = b + 4 + 4 * i;
         out->dims[i] = ((int64_t)d[0] << 24) | (d[1] << 16) | (d[2] << 8) | d[3];
         if (out->dims[i] == 0)
-            return mdm_fail(MDM_INPUT, "%s/%s holds nothing (a dimension is 0)", folder, name);
+            return mdm_fail(MDM_INPUT, "%s/%s holds nothing (a dimension is 0)", source->path, name);
         if (__builtin_mul_overflow(expected, (size_t)out->dims[i], &expected)) expected = SIZE_MAX / 2;
     }
     if (count - header != expected)
         return mdm_fail(
             MDM_INPUT,
-            "%s/%s has %zu bytes of data where its header announces %zu; it was cut short or damaged", folder,
-            name, count - header, expected);
+            "%s/%s has %zu bytes of data where its header announces %zu; it was cut short or damaged",
+            source->path, name, count - header, expected);
     out->data = b + header;
     return MDM_OK;
 }
 
 /* Images and labels of one split. */
-static mdm_status read_split(const char *folder, const char *images_name, const char *labels_name,
+static mdm_status read_split(const mdm_source *source, const char *images_name, const char *labels_name,
                              idx *images, idx *labels) {
-    MDM_TRY(read_idx(folder, images_name, 3, images));
-    MDM_TRY(read_idx(folder, labels_name, 1, labels));
+    MDM_TRY(read_idx(source, images_name, 3, images));
+    MDM_TRY(read_idx(source, labels_name, 1, labels));
     if (images->dims[0] != labels->dims[0])
-        return mdm_fail(MDM_INPUT, "%s: %s has %lld pictures, %s has %lld labels", folder, images_name,
+        return mdm_fail(MDM_INPUT, "%s: %s has %lld pictures, %s has %lld labels", source->path, images_name,
                         (long long)images->dims[0], labels_name, (long long)labels->dims[0]);
     return MDM_OK;
 }
@@ -57,12 +57,12 @@ static int largest_label(const idx *labels) {
     return largest;
 }
 
-static mdm_status name_classes(const char *folder, mdm_dataset *d) {
+static mdm_status name_classes(const mdm_source *source, mdm_dataset *d) {
     static const char *const fashion[10] = {"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
                                             "Sandal",      "Shirt",   "Sneaker",  "Bag",   "Ankle boot"};
     static const char *const digits[10] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
     if (d->classes != 10) return MDM_OK;
-    return mdm_dataset_set_class_names(d, strstr(folder, "fashion") ? fashion : digits, 10);
+    return mdm_dataset_set_class_names(d, strstr(source->path, "fashion") ? fashion : digits, 10);
 }
 
 static mdm_status fill(mdm_dataset *d, const idx *images, const idx *labels, const idx *test_images,
@@ -78,15 +78,15 @@ static mdm_status fill(mdm_dataset *d, const idx *images, const idx *labels, con
     return MDM_OK;
 }
 
-static mdm_status import_idx(const char *folder, idx parts[4], mdm_dataset **out) {
+static mdm_status import_idx(const mdm_source *source, idx parts[4], mdm_dataset **out) {
     char path[4096];
     mdm_dataset *d;
-    MDM_TRY(read_split(folder, "train-images-idx3-ubyte", "train-labels-idx1-ubyte", &parts[0], &parts[1]));
-    if (mdm_source_find(folder, "t10k-images-idx3-ubyte", path, sizeof path)) {
-        MDM_TRY(read_split(folder, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", &parts[2], &parts[3]));
+    MDM_TRY(read_split(source, "train-images-idx3-ubyte", "train-labels-idx1-ubyte", &parts[0], &parts[1]));
+    if (mdm_source_find(source, "t10k-images-idx3-ubyte", path, sizeof path)) {
+        MDM_TRY(read_split(source, "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte", &parts[2], &parts[3]));
         if (parts[2].dims[1] != parts[0].dims[1] || parts[2].dims[2] != parts[0].dims[2])
             return mdm_fail(MDM_INPUT, "%s: training pictures of %lldx%lld, test pictures of %lldx%lld",
-                            folder, (long long)parts[0].dims[1], (long long)parts[0].dims[2],
+                            source->path, (long long)parts[0].dims[1], (long long)parts[0].dims[2],
                             (long long)parts[2].dims[1], (long long)parts[2].dims[2]);
     }
     int largest = largest_label(&parts[1]), test = largest_label(&parts[3]);
@@ -95,14 +95,14 @@ static mdm_status import_idx(const char *folder, idx parts[4], mdm_dataset **out
                                (int)parts[0].dims[2], 1, largest + 1, 1, &d));
     *out = d;
     MDM_TRY(fill(d, &parts[0], &parts[1], &parts[2], &parts[3]));
-    return name_classes(folder, d);
+    return name_classes(source, d);
 }
 
-mdm_status mdm_import_idx(const char *folder, mdm_dataset **dataset) {
+mdm_status mdm_source_import_idx(const mdm_source *source, mdm_dataset **dataset) {
     idx parts[4];
     memset(parts, 0, sizeof parts);
     *dataset = NULL;
-    mdm_status status = import_idx(folder, parts, dataset);
+    mdm_status status = import_idx(source, parts, dataset);
     for (int i = 0; i < 4; i++) free(parts[i].bytes);
     if (status != MDM_OK) {
         mdm_dataset_destroy(*dataset);

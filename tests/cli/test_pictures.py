@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 
 try:
@@ -227,6 +228,21 @@ def cifars_python_files_are_read_and_nothing_in_them_is_run(work):
     with h5py.File(imported(work, "python.h5", root)) as f:
         assert np.array_equal(f["train/images"][:], images[:50].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         assert f["class_names"][3] == b"class3" and f["test/labels"].shape == (10,)
+    for ending, mode in (("tar.gz", "w:gz"), ("tar", "w")):
+        archive = work.file(f"cifar-10-python.{ending}")
+        with tarfile.open(archive, mode) as t:
+            t.add(root, "cifar-10-batches-py")
+        assert same(work.file("python.h5"), imported(work, f"{ending}.h5", archive))
+    with open(work.file("cifar-10-python.tar.gz"), "rb") as f:
+        packed = f.read()
+    with open(work.file("cut.tar.gz"), "wb") as f:
+        f.write(packed[:-5])
+    done = run("data", "import", work.file("cut.tar.gz"), work.file("cut.h5"))
+    assert done.returncode == 3 and "cut short" in done.stderr, done.stderr
+    with tarfile.open(work.file("other.tgz"), "w:gz") as t:
+        t.add(__file__, "a.txt")
+    done = run("data", "import", work.file("other.tgz"), work.file("cut.h5"))
+    assert done.returncode == 3 and "neither CIFAR" in done.stderr, done.stderr
     with open(f"{root}/data_batch_3", "wb") as f:
         f.write(b"cos\nsystem\n(S'touch " + work.file("run").encode() + b"'\ntR.")
     done = run("data", "import", root, work.file("evil.h5"))

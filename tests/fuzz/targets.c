@@ -66,6 +66,14 @@ static mdm_status read_pickle(const uint8_t *bytes, size_t size) {
     return status;
 }
 
+static mdm_status read_archive(const uint8_t *bytes, size_t size) {
+    const mdm_import_options options = {0};
+    mdm_dataset *d;
+    mdm_status status = mdm_import(put_file("cifar.tar.gz", bytes, size), &options, &d);
+    mdm_dataset_destroy(d);
+    return status;
+}
+
 static mdm_status read_list(const uint8_t *bytes, size_t size) {
     mdm_listing l = {0};
     mdm_status status = mdm_listing_add_list(&l, (const char *)bytes, size, "list", "root", 0);
@@ -148,7 +156,7 @@ const fuzz_target fuzz_targets[] = {{"idx", read_idx, 1},       {"cifar", read_c
                                     {"exif", read_exif, 0},     {"jpeg", read_picture, 1},
                                     {"png", read_picture, 1},   {"safetensors", read_safetensors, 1},
                                     {"yaml", read_yaml, 0},     {"setting", read_setting, 0},
-                                    {"noise", read_noise, 1}};
+                                    {"noise", read_noise, 1},   {"archive", read_archive, 1}};
 const int fuzz_target_count = sizeof fuzz_targets / sizeof *fuzz_targets;
 
 const fuzz_target *fuzz_target_find(const char *name) {

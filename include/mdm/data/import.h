@@ -30,17 +30,25 @@ typedef struct mdm_import_options {
 } mdm_import_options;
 
 /* Reads the data set at `source`, which MDM_IMPORT_AUTO recognises:
- *   idx       a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-... (MNIST's names)
- *   cifar10   data_batch_1.bin ... test_batch.bin, batches.meta.txt, or the Python archive's data_batch_1 ...
- *   cifar100  train.bin, test.bin, fine_label_names.txt, or the Python archive's train, test, meta (fine
- * labels) folder    class folders of JPEG and PNG files, or train/ with them and test/, val/, valid/ or
- * validation/ list      a text file metadata  a folder (or its train/ and test/ ...) with metadata.csv or
- * metadata.jsonl IDX and binary CIFAR may be gzipped. The test set may be missing. IDX and CIFAR set
- * true_labels to the source's labels; pictures have none, and their ids are the paths relative to the source.
- * Progress and skipped files are told on stderr. The order of samples depends on the source only, not on
- * threads. Pictures take bounded memory: the set refers to the working files WORK.import-pictures and
- * WORK.import-journal, from which an import that was stopped goes on; mdm_import_finish() removes them.
- * The caller owns the set. */
+ *
+ * - idx: a folder with train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-... (MNIST's names)
+ *
+ * - cifar10: data_batch_1.bin ... test_batch.bin, batches.meta.txt, or the Python files data_batch_1 ...
+ *
+ * - cifar100: train.bin, test.bin, fine_label_names.txt, or the Python files train, test, meta (fine labels)
+ *
+ * - folder: class folders of JPEG and PNG files, or train/ with them and test/, val/, valid/ or validation/
+ *
+ * - list: a text file; metadata: a folder (or its train/ and test/ ...) with metadata.csv or metadata.jsonl
+ *
+ * IDX and CIFAR files may lie in a tar archive (.tar, .tar.gz, .tgz); IDX and binary CIFAR may be gzipped.
+ * The test set may be missing. IDX and CIFAR set true_labels to the source's labels; pictures have none, and
+ * their ids are the paths relative to the source. Progress and skipped files are told on stderr. The order of
+ * samples depends on the source only, not on threads.
+ *
+ * Pictures take bounded memory: the set refers to the working files WORK.import-pictures and
+ * WORK.import-journal, from which an import that was stopped goes on; mdm_import_finish() removes them. The
+ * caller owns the set. */
 MDM_MUST_CHECK mdm_status mdm_import(const char *source, const mdm_import_options *options,
                                      mdm_dataset **dataset);
 

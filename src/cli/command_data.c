@@ -253,8 +253,11 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     printf("\n  std      ");
     for (int c = 0; c < d->channels; c++) printf(" %.4f", d->std[c]);
     printf("\n");
+    char key[256], text[4096]; /* a file's texts are a stranger's: no control characters on the terminal */
     for (int i = 0; i < d->note_count; i++)
-        if (!strchr(d->notes[i].value, '\n')) printf("  %-9s %s\n", d->notes[i].key, d->notes[i].value);
+        if (!strchr(d->notes[i].value, '\n'))
+            printf("  %-9s %s\n", mdm_printable(d->notes[i].key, key, sizeof key),
+                   mdm_printable(d->notes[i].value, text, sizeof text));
     if (d->true_labels)
         printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), %lld samples are out of "
                "distribution (%.1f %%)\n",
@@ -264,7 +267,8 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
     for (int c = 0; c < d->classes; c++) {
         printf("  %5d %6lld", c, (long long)classes[c].given);
         if (d->true_labels) printf("  %6lld", (long long)classes[c].truth);
-        printf(" %6lld  %s\n", (long long)classes[c].test, d->class_names ? d->class_names[c] : "");
+        printf(" %6lld  %s\n", (long long)classes[c].test,
+               d->class_names ? mdm_printable(d->class_names[c], text, sizeof text) : "");
     }
     printf("  the file is sound\n");
 }

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* What each command says about itself is in manual_table.c. */
@@ -87,6 +88,7 @@ static int trains(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    umask(umask(0) | S_IWOTH); /* nothing that is written is for everybody to change */
     start_with_sleeping_threads(argv);
     if (trains(argc, argv)) mdm_supervise();
     mdm_status status = run(argc, argv);

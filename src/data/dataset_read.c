@@ -2,20 +2,25 @@
  * line.
  *
  * What HDF5 itself decodes is beyond this: release 1.10 can crash on flipped bytes inside its own metadata,
- * which carry no checksum in the old file format. Cut and ill-formed files are refused. */
+ * which carry no checksum in the old file format. So a child process reads the file first (screen.h). */
 #include "dataset_encoded.h"
 #include "dataset_internal.h"
+#include "screen.h"
 #include "workers.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct reader {
     const char *path;
     hid_t file;
+    int screening; /* only look: no statistics */
 } reader;
 
 void mdm_dataset_quiet(void) {
@@ -367,7 +372,7 @@ static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int6
     MDM_TRY(count_classes(r, d));
     MDM_TRY(read_statistic(r, "mean", d->channels, d->mean, &has_mean));
     MDM_TRY(read_statistic(r, "std", d->channels, d->std, &has_std));
-    if (has_mean && has_std) return MDM_OK;
+    if ((has_mean && has_std) || r->screening) return MDM_OK;
     if (pictures) {
         mdm_dataset_statistics(d);
         return MDM_OK;
@@ -403,8 +408,9 @@ static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info,
     return 0;
 }
 
-static mdm_status read_file(const char *path, int pictures, mdm_dataset **out, int64_t offset[2]) {
-    reader r = {path, -1};
+static mdm_status read_opened(const char *path, int pictures, int screening, mdm_dataset **out,
+                              int64_t offset[2]) {
+    reader r = {path, -1, screening};
     mdm_dataset *d;
     *out = NULL;
     MDM_TRY(open_file(path, &r.file));
@@ -421,6 +427,26 @@ static mdm_status read_file(const char *path, int pictures, mdm_dataset **out, i
     return status;
 }
 
+/* What the child does: everything but pictures. Memory that does not suffice there is the file's fault. */
+static mdm_status examine(const char *path) {
+    mdm_dataset *d;
+    int64_t offset[2];
+    mdm_status status = read_opened(path, 0, 1, &d, offset);
+    mdm_dataset_destroy(d);
+    return status;
+}
+
+/* What is told without HDF5's reading the file comes first, so that no process is made for it. */
+static mdm_status read_file(const char *path, int pictures, mdm_dataset **out, int64_t offset[2]) {
+    struct stat info;
+    *out = NULL;
+    if (stat(path, &info) != 0)
+        return mdm_fail(MDM_INPUT, "%s: no such data set file; mdm-dist data import makes one", path);
+    if (!S_ISREG(info.st_mode)) return mdm_fail(MDM_INPUT, "%s is not a file", path);
+    MDM_TRY(mdm_screen_file(path, examine));
+    return read_opened(path, pictures, 0, out, offset);
+}
+
 mdm_status mdm_dataset_read(const char *path, mdm_dataset **dataset) {
     int64_t offset[2];
     return read_file(path, 1, dataset, offset);
@@ -431,7 +457,7 @@ mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset, int6
 }
 
 mdm_status mdm_dataset_open_images(const char *path, int split, hid_t *file, hid_t *array, hsize_t dims[4]) {
-    reader r = {path, H5I_INVALID_HID};
+    reader r = {path, H5I_INVALID_HID, 0};
     *file = *array = H5I_INVALID_HID;
     MDM_TRY(open_file(path, &r.file));
     mdm_status status = open_array(&r, split == 0 ? "/train/images" : "/test/images", 4, dims, array);
@@ -448,7 +474,7 @@ mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **e
     hid_t file;
     *encoded = NULL;
     MDM_TRY(open_file(path, &file));
-    reader r = {path, file};
+    reader r = {path, file, 0};
     mdm_status status = MDM_OK;
     if (!exists(&r, split ? "/test/images" : "/train/images") && mdm_encoded_is_there(file, split))
         status = mdm_encoded_open(file, path, split, encoded);
@@ -466,6 +492,48 @@ static mdm_status decode_images(mdm_encoded *encoded, const char *path, int64_t 
     return status;
 }
 
+/* Reads `bytes` bytes at `at` of the file, without HDF5. */
+static mdm_status read_place(const char *path, int64_t at, int64_t bytes, uint8_t *to) {
+    int descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (descriptor < 0) return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
+    mdm_status status = MDM_OK;
+    while (status == MDM_OK && bytes > 0) {
+        ssize_t got = pread(descriptor, to, (size_t)bytes, (off_t)at);
+        if (got < 0 && errno == EINTR) continue;
+        if (got <= 0) {
+            status = mdm_fail(MDM_INPUT, "%s cannot be read any more: %s", path,
+                              got < 0 ? strerror(errno) : "it was cut short while in use");
+            break;
+        }
+        to += got;
+        at += got;
+        bytes -= got;
+    }
+    close(descriptor);
+    return status;
+}
+
+/* Rows [first, first + count) of an open array of pictures: by their place where there is one. */
+static mdm_status read_rows(const char *path, int split, hid_t array, const hsize_t dims[4], int64_t first,
+                            int64_t count, uint8_t *images) {
+    int64_t row = (int64_t)(dims[1] * dims[2] * dims[3]);
+    haddr_t place = H5Dget_offset(array);
+    if ((hsize_t)(first + count) > dims[0])
+        return mdm_fail(MDM_INPUT, "%s was changed while it was in use; start again", path);
+    if (place != HADDR_UNDEF) return read_place(path, (int64_t)place + first * row, count * row, images);
+    hsize_t start[4] = {(hsize_t)first, 0, 0, 0}, size[4] = {(hsize_t)count, dims[1], dims[2], dims[3]};
+    hid_t space = H5Dget_space(array), memory = H5Screate_simple(4, size, NULL);
+    mdm_status status = MDM_OK;
+    if (H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) < 0 ||
+        H5Dread(array, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, images) < 0)
+        status =
+            mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged or changed while it was in use",
+                     path, split == 0 ? "/train/images" : "/test/images");
+    H5Sclose(space);
+    H5Sclose(memory);
+    return status;
+}
+
 mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
                                    uint8_t *images) {
     hsize_t dims[4];
@@ -475,17 +543,9 @@ mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, i
     MDM_TRY(mdm_dataset_open_encoded(path, split, &encoded));
     if (encoded) return decode_images(encoded, path, first, count, images);
     MDM_TRY(mdm_dataset_open_images(path, split, &file, &array, dims));
-    hsize_t start[4] = {(hsize_t)first, 0, 0, 0}, size[4] = {(hsize_t)count, dims[1], dims[2], dims[3]};
-    hid_t space = H5Dget_space(array), memory = H5Screate_simple(4, size, NULL);
-    mdm_status status = MDM_OK;
-    if ((hsize_t)(first + count) > dims[0] ||
-        H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, size, NULL) < 0 ||
-        H5Dread(array, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, images) < 0)
-        status =
-            mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged or changed while it was in use",
-                     path, split == 0 ? "/train/images" : "/test/images");
-    H5Sclose(space);
-    H5Sclose(memory);
+    reader r = {path, file, 0};
+    mdm_status status = check_type(&r, split == 0 ? "/train/images" : "/test/images", array, 1);
+    if (status == MDM_OK) status = read_rows(path, split, array, dims, first, count, images);
     H5Dclose(array);
     H5Fclose(file);
     return status;

@@ -255,7 +255,7 @@ static const char *const damages[][2] = {
     {"version 2", "has format_version 2; this program reads version 1"},
     {"list of versions", "format_version 0; this program reads version 1"},
     {"external link", "is a link into another file, which is refused"},
-    {"dangling link", "cannot be opened as a data set"},
+    {"dangling link", "is a link, which is refused"},
 };
 
 static int is(const char *a, const char *b) {

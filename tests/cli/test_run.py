@@ -175,7 +175,7 @@ def a_finished_run_started_again_has_nothing_to_do(work):
 
 def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
     variants = {"one": ["model.networks=1"], "stream": ["data.resident=stream"], "local": ["train.batchnorm=local"],
-                "frozen": ["train.batchnorm=frozen"], "average": ["model.ema=0.9"], "all": ["divide.save=all"],
+                "frozen": ["train.batchnorm=frozen"], "average": ["model.ema=0.9"], "all": ["divide.save=all"], "blocks": ["data.resident=stream", "data.shuffle=blocks"],
                 "views": ["semi.views=weak", "semi.supervised=ce"]}
     if "avx512_bf16" in open("/proc/cpuinfo").read():
         variants["bf16"] = ["train.precision=bf16"]
@@ -183,6 +183,11 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         done = train(work, "v-" + name, *arguments, ranks=2)
         assert done.returncode == 0, (name, done.stderr)
     assert read(work, "v-stream", "model-a.safetensors") == read(work, "ranks2", "model-a.safetensors")
+    # the order by blocks is another one, and the same wherever pictures are kept
+    done = train(work, "v-resident", "data.shuffle=blocks", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert read(work, "v-blocks", "model-a.safetensors") == read(work, "v-resident", "model-a.safetensors")
+    assert read(work, "v-blocks", "model-a.safetensors") != read(work, "v-stream", "model-a.safetensors")
     with h5py.File(work.file("v-all") + "/divisions/epoch-0002.h5") as f:
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 

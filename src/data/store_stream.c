@@ -21,8 +21,10 @@ struct mdm_stream {
     int descriptor;
     char *path;
     int64_t offset, bytes, hits;
-    int64_t block, total;      /* runs of an order by blocks; 0: none */
-    int64_t asked[ASKED_RUNS]; /* run + 1 that was asked for last, by run % ASKED_RUNS */
+    int64_t block, total;         /* runs of an order by blocks; 0: none */
+    int64_t read;                 /* pictures so far */
+    int64_t asked_at[ASKED_RUNS]; /* the value of `read` then */
+    int64_t asked[ASKED_RUNS];    /* run + 1 that was asked for last, by run % ASKED_RUNS */
     buffer buffers[2];
     int active; /* buffer in use; the other one is the thread's */
     pthread_t thread;
@@ -66,8 +68,12 @@ static int read_all(int descriptor, uint8_t *to, int64_t bytes, int64_t at) {
 /* Lets the system read the run of a picture as a whole, in the background. */
 static void ask_for_run(mdm_stream *s, int64_t index) {
     int64_t run = index / s->block, first = run * s->block, count = s->block;
-    if (s->asked[run % ASKED_RUNS] == run + 1) return;
-    s->asked[run % ASKED_RUNS] = run + 1;
+    int slot = (int)(run % ASKED_RUNS);
+    s->read++;
+    /* long after it was asked for, it may have left the page cache */
+    if (s->asked[slot] == run + 1 && s->read - s->asked_at[slot] < ASKED_RUNS / 4 * s->block) return;
+    s->asked[slot] = run + 1;
+    s->asked_at[slot] = s->read;
     if (count > s->total - first) count = s->total - first;
     /* advice only: the pictures are read all the same */
     if (posix_fadvise(s->descriptor, (off_t)(s->offset + first * s->bytes), (off_t)(count * s->bytes),
@@ -209,6 +215,8 @@ mdm_status mdm_stream_fetch(mdm_stream *s, const int64_t *index, int64_t count, 
 void mdm_stream_expect_blocks(mdm_stream *s, int64_t block, int64_t count) {
     s->block = block;
     s->total = count;
+    /* what the system would read ahead by itself belongs to runs of another time; advice only */
+    if (posix_fadvise(s->descriptor, 0, 0, POSIX_FADV_RANDOM) != 0) errno = 0;
 }
 
 int64_t mdm_stream_hits(const mdm_stream *s) {

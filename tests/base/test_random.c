@@ -196,18 +196,18 @@ static void an_order_by_blocks_is_random_and_uses_few_runs_at_a_time(void **stat
             int runs = 0;
             for (int i = first; i < first + BLOCK * WINDOW && i < N; i++)
                 if (!used[items[i] / BLOCK]++) runs++;
-            assert_true(runs <= 2 * WINDOW + 2); /* a run may lie over two of these */
+            assert_true(runs <= WINDOW + 1);
         }
     }
-    double mean = 0; /* of the place of the first item over many orders */
+    double mean = 0; /* of the place of the first item over many orders of whole runs */
     for (int trial = 0; trial < TRIALS; trial++) {
-        for (int i = 0; i < 100; i++) items[i] = i;
+        for (int i = 0; i < 98; i++) items[i] = i;
         mdm_random r = mdm_random_stream(13, MDM_RANDOM_ORDER, (uint32_t)trial, 0, 0);
-        mdm_random_shuffle_blocks(&r, items, 100, 7, 3);
-        for (int i = 0; i < 100; i++)
+        mdm_random_shuffle_blocks(&r, items, 98, 7, 3);
+        for (int i = 0; i < 98; i++)
             if (items[i] == 0) mean += (double)i / TRIALS;
     }
-    assert_true(fabs(mean - 49.5) < 3.0); /* deviation 0.65 */
+    assert_true(fabs(mean - 48.5) < 3.0); /* deviation 0.65 */
     mdm_random r = mdm_random_stream(14, MDM_RANDOM_ORDER, 0, 0, 0);
     mdm_random_shuffle_blocks(&r, items, 0, 7, 3);
 }

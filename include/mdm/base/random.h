@@ -135,23 +135,12 @@ MDM_INLINE void mdm_random_shuffle(mdm_random *r, int64_t *items, int64_t n) {
 }
 
 /* A random order that can be read at the speed of storage: the items, which lie in the order of the file, are
- * cut into runs of `block` neighbours (at a random place), the runs put into random order, and the items
- * shuffled within every `window` runs. At any time only about `window` runs of the file are in use. n < 2^32.
- */
+ * cut into runs of `block` neighbours, the runs put into random order (a last one that is not whole stays
+ * behind), and the items shuffled within every `window` runs. Only about `window` runs of the file are in use
+ * at any time. n < 2^32. */
 MDM_INLINE void mdm_random_shuffle_blocks(mdm_random *r, int64_t *items, int64_t n, int64_t block,
                                           int64_t window) {
-    if (n <= block) {
-        mdm_random_shuffle(r, items, n);
-        return;
-    }
-    int64_t runs = n / block, start = (int64_t)mdm_random_below(r, (uint32_t)n);
-    int64_t parts[3][2] = {{0, start}, {start, n}, {0, n}}; /* three reversals turn the list to `start` */
-    for (int p = 0; p < 3; p++)
-        for (int64_t i = parts[p][0], j = parts[p][1] - 1; i < j; i++, j--) {
-            int64_t t = items[i];
-            items[i] = items[j];
-            items[j] = t;
-        }
+    int64_t runs = n / block;
     for (int64_t i = runs - 1; i > 0; i--) {
         int64_t j = (int64_t)mdm_random_below(r, (uint32_t)(i + 1));
         for (int64_t k = 0; j < i && k < block; k++) {

@@ -62,6 +62,10 @@ static const mdm_config_key keys[] = {
         "early stopping"),
     WORD("data.resident", data.resident, 0, "where pictures are kept; stream reads them from the file",
          "auto", "auto", "device", "host", "stream"),
+    WORD("data.shuffle", data.shuffle, HASHED,
+         "order of an epoch; blocks reads runs of neighbours in random order and mixes within 128 MiB: for "
+         "data sets beyond memory",
+         "full", "full", "blocks"),
 
     WORD("model.arch", model.arch, HASHED, "network; resnet18 and resnet50 have the ImageNet stem",
          "preact_resnet18", "preact_resnet10", "preact_resnet18", "preact_resnet34", "preact_resnet50",

@@ -303,31 +303,61 @@ static mdm_status bench_augment(bench *b) {
 
 typedef struct io_context {
     mdm_store *store;
-    int64_t *index, count;
+    int64_t *order, count, next, end; /* this rank's pictures of an epoch */
+    int64_t per_call;
     const uint8_t **pictures;
 } io_context;
 
+/* A part of an epoch, a batch after another, each announced one ahead as in training. */
 static mdm_status run_io(bench *b, void *context) {
     io_context *c = context;
     (void)b;
-    return mdm_store_fetch(c->store, MDM_TRAIN, c->index, c->count, c->pictures);
+    for (int64_t done = 0; done < c->per_call; done += c->count, c->next += c->count) {
+        if (c->next + c->count > c->end) c->next = 0; /* another epoch */
+        int64_t after = c->next + c->count;
+        MDM_TRY(mdm_store_fetch(c->store, MDM_TRAIN, c->order + c->next, c->count, c->pictures));
+        if (after + c->count <= c->end)
+            MDM_TRY(mdm_store_prefetch(c->store, MDM_TRAIN, c->order + after, c->count));
+    }
+    return MDM_OK;
 }
 
-/* Random pictures of data.train, streamed. */
+static mdm_status order_io(bench *b, io_context *c) {
+    int64_t samples = mdm_store_get_info(c->store)->train_count;
+    MDM_TRY(MDM_ALLOCATE(c->order, samples, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->pictures, c->count, "bench data"));
+    for (int64_t i = 0; i < samples; i++) c->order[i] = i;
+    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 3, 0, 0);
+    if (b->config->data.shuffle == MDM_CONFIG_SHUFFLE_BLOCKS) {
+        mdm_store_expect_blocks(c->store);
+        mdm_random_shuffle_blocks(&random, c->order, samples, mdm_store_block(c->store), MDM_STORE_WINDOW);
+    } else {
+        mdm_random_shuffle(&random, c->order, samples);
+    }
+    int64_t ranks = mdm_comm_size(b->comm), rank = mdm_comm_rank(b->comm);
+    /* steps are of all ranks: each takes its rows of every one */
+    int64_t steps = samples / (c->count * ranks), at = 0;
+    if (steps < 1)
+        return mdm_fail(MDM_USAGE, "train.batch is more than the data set's %lld samples",
+                        (long long)samples);
+    for (int64_t step = 0; step < steps; step++)
+        for (int64_t i = 0; i < c->count; i++)
+            c->order[at++] = c->order[(step * ranks + rank) * c->count + i];
+    c->end = at;
+    c->per_call = steps / (WARM_UPS + REPEATS) * c->count;
+    if (c->per_call == 0) c->per_call = c->count;
+    return MDM_OK;
+}
+
+/* One epoch of data.train in the order of data.shuffle, streamed, in equal parts. */
 static mdm_status bench_io(bench *b) {
     io_context c = {.count = b->config->train.batch};
     double times[MOST_TIMES];
     MDM_TRY(mdm_store_open(b->comm, b->config->data.train, MDM_RESIDENT_STREAM, &c.store));
-    int64_t samples = mdm_store_get_info(c.store)->train_count;
-    mdm_status status = MDM_ALLOCATE(c.index, c.count, "bench data");
-    if (status == MDM_OK) status = MDM_ALLOCATE(c.pictures, c.count, "bench data");
-    if (status == MDM_OK) {
-        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 3, (uint64_t)mdm_comm_rank(b->comm), 0);
-        for (int64_t i = 0; i < c.count; i++) c.index[i] = mdm_random_below(&random, (uint32_t)samples);
-        status = measure(b, run_io, &c, times, REPEATS);
-    }
-    if (status == MDM_OK) report(b, "io", times, REPEATS, (double)c.count * mdm_comm_size(b->comm), 0);
-    free(c.index);
+    mdm_status status = order_io(b, &c);
+    if (status == MDM_OK) status = measure(b, run_io, &c, times, REPEATS);
+    if (status == MDM_OK) report(b, "io", times, REPEATS, (double)c.per_call * mdm_comm_size(b->comm), 0);
+    free(c.order);
     free(c.pictures);
     mdm_store_close(c.store);
     return status;

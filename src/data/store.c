@@ -421,6 +421,17 @@ const char *mdm_store_class_name(const mdm_store *store, int label) {
                : NULL;
 }
 
+int64_t mdm_store_block(const mdm_store *store) {
+    int64_t run = ((int64_t)1 << 20) / picture_bytes(store);
+    return run > 8 ? run : 8;
+}
+
+void mdm_store_expect_blocks(mdm_store *store) {
+    if (store->streams[MDM_TRAIN])
+        mdm_stream_expect_blocks(store->streams[MDM_TRAIN], mdm_store_block(store),
+                                 store->splits[MDM_TRAIN].count);
+}
+
 mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index, int64_t count) {
     if (count > 0 && store->decoders[split])
         return mdm_decoder_prefetch(store->decoders[split], index, count);

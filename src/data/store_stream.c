@@ -15,10 +15,16 @@ typedef struct buffer {
     int64_t count, capacity;
 } buffer;
 
+enum { ASKED_RUNS = 1024 }; /* more than an order by blocks has in use */
+
 struct mdm_stream {
     int descriptor;
     char *path;
     int64_t offset, bytes, hits;
+    int64_t block, total;         /* runs of an order by blocks; 0: none */
+    int64_t read;                 /* pictures so far */
+    int64_t asked_at[ASKED_RUNS]; /* the value of `read` then */
+    int64_t asked[ASKED_RUNS];    /* run + 1 that was asked for last, by run % ASKED_RUNS */
     buffer buffers[2];
     int active; /* buffer in use; the other one is the thread's */
     pthread_t thread;
@@ -59,9 +65,26 @@ static int read_all(int descriptor, uint8_t *to, int64_t bytes, int64_t at) {
     return 0;
 }
 
+/* Lets the system read the run of a picture as a whole, in the background. */
+static void ask_for_run(mdm_stream *s, int64_t index) {
+    int64_t run = index / s->block, first = run * s->block, count = s->block;
+    int slot = (int)(run % ASKED_RUNS);
+    s->read++;
+    /* long after it was asked for, it may have left the page cache */
+    if (s->asked[slot] == run + 1 && s->read - s->asked_at[slot] < ASKED_RUNS / 4 * s->block) return;
+    s->asked[slot] = run + 1;
+    s->asked_at[slot] = s->read;
+    if (count > s->total - first) count = s->total - first;
+    /* advice only: the pictures are read all the same */
+    if (posix_fadvise(s->descriptor, (off_t)(s->offset + first * s->bytes), (off_t)(count * s->bytes),
+                      POSIX_FADV_WILLNEED) != 0)
+        errno = 0;
+}
+
 static int read_buffer(mdm_stream *s, buffer *b) {
     for (int64_t i = 0; i < b->count; i++) b->order[i] = i;
     qsort_r(b->order, (size_t)b->count, sizeof *b->order, by_position, b->index);
+    for (int64_t i = 0; s->block > 0 && i < b->count; i++) ask_for_run(s, b->index[b->order[i]]);
     for (int64_t i = 0; i < b->count; i++) {
         int64_t slot = b->order[i];
         uint8_t *to = b->data + slot * s->bytes;
@@ -187,6 +210,13 @@ mdm_status mdm_stream_fetch(mdm_stream *s, const int64_t *index, int64_t count, 
                         s->failed < 0 ? "it was cut short while in use" : strerror(s->failed));
     for (int64_t i = 0; i < count; i++) pictures[i] = s->buffers[s->active].data + i * s->bytes;
     return MDM_OK;
+}
+
+void mdm_stream_expect_blocks(mdm_stream *s, int64_t block, int64_t count) {
+    s->block = block;
+    s->total = count;
+    /* what the system would read ahead by itself belongs to runs of another time; advice only */
+    if (posix_fadvise(s->descriptor, 0, 0, POSIX_FADV_RANDOM) != 0) errno = 0;
 }
 
 int64_t mdm_stream_hits(const mdm_stream *s) {

@@ -17,6 +17,9 @@ MDM_MUST_CHECK mdm_status mdm_stream_prefetch(mdm_stream *stream, const int64_t 
  */
 MDM_MUST_CHECK mdm_status mdm_stream_fetch(mdm_stream *stream, const int64_t *index, int64_t count,
                                            const uint8_t **pictures);
+/* Asks the system for whole runs of `block` pictures (of `count` in all) when the first of a run is read. To
+ * be called before the first announcement. */
+void mdm_stream_expect_blocks(mdm_stream *stream, int64_t block, int64_t count);
 /* Fetches that an announcement had prepared, for tests. */
 int64_t mdm_stream_hits(const mdm_stream *stream);
 

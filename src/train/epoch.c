@@ -90,6 +90,13 @@ static mdm_status average_weights(mdm_trainer *t, int network) {
     return mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
 }
 
+void mdm_shuffle_samples(const mdm_trainer *t, mdm_random *random, int64_t *samples, int64_t count) {
+    if (t->config.data.shuffle == MDM_CONFIG_SHUFFLE_BLOCKS)
+        mdm_random_shuffle_blocks(random, samples, count, mdm_store_block(t->store), MDM_STORE_WINDOW);
+    else
+        mdm_random_shuffle(random, samples, count);
+}
+
 mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
     double start = mdm_seconds();
     mdm_status status = mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count);

@@ -17,7 +17,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, 0,
                                           mdm_view_number(MDM_STAGE_PRETRAIN, network, 0));
     for (int64_t i = 0; i < samples; i++) t->order[i] = t->training[i];
-    mdm_random_shuffle(&random, t->order, samples);
+    mdm_shuffle_samples(t, &random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.pretrain.batch);
     most = samples / t->steps + 1;
     MDM_TRY(mdm_trainer_reserve(t, 2 * (most / ranks + 1), 2 * (most / ranks + 1)));

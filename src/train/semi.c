@@ -27,13 +27,13 @@ static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *l
             t->unlabelled[(*unlabelled)++] = i;
     }
     mdm_random random = order_stream(t, network, epoch, 1, 0);
-    mdm_random_shuffle(&random, t->order, *labelled);
+    mdm_shuffle_samples(t, &random, t->order, *labelled);
     for (int64_t filled = 0, cycle = 0; *unlabelled > 0 && filled < *labelled; cycle++) {
         /* each cycle shuffles from the sorted list: the order is a function of the cycle's number alone */
         int64_t *list = t->labelled;
         memcpy(list, t->unlabelled, sizeof(int64_t) * (size_t)*unlabelled);
         random = order_stream(t, network, epoch, 2, cycle);
-        mdm_random_shuffle(&random, list, *unlabelled);
+        mdm_shuffle_samples(t, &random, list, *unlabelled);
         for (int64_t i = 0; i < *unlabelled && filled < *labelled; i++) t->pool[filled++] = list[i];
     }
 }

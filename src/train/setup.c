@@ -34,6 +34,7 @@ static mdm_status open_data(mdm_trainer *t) {
     const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
     MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
     t->data = mdm_store_get_info(t->store);
+    if (t->config.data.shuffle == MDM_CONFIG_SHUFFLE_BLOCKS) mdm_store_expect_blocks(t->store);
     if (mdm_config_validation(&t->config, NULL) ==
         MDM_VALIDATION_FILE) /* with the training set's shape, classes and normalisation */
         MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, t->config.data.validation,

@@ -153,6 +153,8 @@ typedef struct mdm_stage_methods {
 extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_semi_methods,
     mdm_baseline_methods;
 
+/* epoch.c: puts samples, which come in the file's order, into the random order that data.shuffle names. */
+void mdm_shuffle_samples(const mdm_trainer *t, mdm_random *random, int64_t *samples, int64_t count);
 /* epoch.c: loads the pictures of t->sample_list[0..count) and lets a thread read those of the next step. */
 MDM_MUST_CHECK mdm_status mdm_load_step(mdm_trainer *t, int64_t count);
 /* Runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */

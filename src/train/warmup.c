@@ -11,7 +11,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     mdm_random random = mdm_random_stream((uint64_t)t->config.seed, MDM_RANDOM_ORDER, (uint32_t)epoch, 0,
                                           mdm_view_number((int)stage, network, 0));
     for (int64_t i = 0; i < samples; i++) t->order[i] = t->training[i];
-    mdm_random_shuffle(&random, t->order, samples);
+    mdm_shuffle_samples(t, &random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.train.batch);
     most = samples / t->steps + 1;
     MDM_TRY(mdm_trainer_reserve(t, most / mdm_comm_size(t->comm) + 1, most));

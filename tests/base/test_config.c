@@ -173,6 +173,7 @@ static void words_and_the_struct_enumerations_agree(void **state) {
         {"device=cuda", offsetof(mdm_config, device), MDM_CONFIG_DEVICE_CUDA},
         {"baseline=sce", offsetof(mdm_config, baseline), MDM_CONFIG_BASELINE_SCE},
         {"data.resident=stream", offsetof(mdm_config, data.resident), MDM_CONFIG_RESIDENT_STREAM},
+        {"data.shuffle=blocks", offsetof(mdm_config, data.shuffle), MDM_CONFIG_SHUFFLE_BLOCKS},
         {"model.arch=preact_resnet10", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET10},
         {"model.arch=preact_resnet34", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET34},
         {"model.arch=preact_resnet50", offsetof(mdm_config, model.arch), MDM_CONFIG_PREACT_RESNET50},

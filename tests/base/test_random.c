@@ -174,6 +174,44 @@ static void shuffling_permutes_and_gives_every_place_the_same_chance(void **stat
     mdm_random_shuffle(&r, items, 1);
 }
 
+static void an_order_by_blocks_is_random_and_uses_few_runs_at_a_time(void **state) {
+    (void)state;
+    enum { N = 10007, BLOCK = 10, WINDOW = 20, TRIALS = 2000 };
+    static int64_t items[N];
+    for (int trial = 0; trial < 3; trial++) {
+        char seen[N] = {0};
+        for (int i = 0; i < N; i++) items[i] = i;
+        mdm_random r = mdm_random_stream(12, MDM_RANDOM_ORDER, (uint32_t)trial, 0, 0);
+        mdm_random_shuffle_blocks(&r, items, N, BLOCK, WINDOW);
+        int neighbours = 0;
+        for (int i = 0; i < N; i++) {
+            assert_in_range(items[i], 0, N - 1);
+            assert_false(seen[items[i]]);
+            seen[items[i]] = 1;
+            neighbours += i > 0 && items[i] == items[i - 1] + 1;
+        }
+        assert_true(neighbours < N / 100); /* within a window nothing is left of the file's order */
+        for (int first = 0; first < N; first += BLOCK * WINDOW) {
+            char used[N / BLOCK + 2] = {0};
+            int runs = 0;
+            for (int i = first; i < first + BLOCK * WINDOW && i < N; i++)
+                if (!used[items[i] / BLOCK]++) runs++;
+            assert_true(runs <= WINDOW + 1);
+        }
+    }
+    double mean = 0; /* of the place of the first item over many orders of whole runs */
+    for (int trial = 0; trial < TRIALS; trial++) {
+        for (int i = 0; i < 98; i++) items[i] = i;
+        mdm_random r = mdm_random_stream(13, MDM_RANDOM_ORDER, (uint32_t)trial, 0, 0);
+        mdm_random_shuffle_blocks(&r, items, 98, 7, 3);
+        for (int i = 0; i < 98; i++)
+            if (items[i] == 0) mean += (double)i / TRIALS;
+    }
+    assert_true(fabs(mean - 48.5) < 3.0); /* deviation 0.65 */
+    mdm_random r = mdm_random_stream(14, MDM_RANDOM_ORDER, 0, 0, 0);
+    mdm_random_shuffle_blocks(&r, items, 0, 7, 3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_the_published_vectors),
@@ -184,6 +222,7 @@ int main(void) {
         cmocka_unit_test(below_is_even_for_numbers_that_do_not_divide_two_to_the_32),
         cmocka_unit_test(normal_draws_have_mean_0_variance_1_and_kurtosis_3),
         cmocka_unit_test(beta_draws_have_the_right_mean_and_variance),
+        cmocka_unit_test(an_order_by_blocks_is_random_and_uses_few_runs_at_a_time),
         cmocka_unit_test(shuffling_permutes_and_gives_every_place_the_same_chance),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -187,6 +187,20 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 
 
+def an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept(work):
+    few, config = work.file("runs.h5"), os.path.join(SOURCE, "configs", "quickstart.yaml")
+    # 1337 pictures are a run: two of them and a rest
+    assert run("data", "noise", work.full, few, "--samples", "2700", "--symmetric", "0.2").returncode == 0
+    weights = []
+    for name, arguments in (("s", ["data.resident=stream", "data.shuffle=blocks"]), ("h", ["data.shuffle=blocks"]), ("f", [])):
+        done = run("train", config, f"data.train={few}", f"run={work.file('blocks-' + name)}", *SMALL, "train.epochs=1",
+                   "train.warmup=1", "pretrain.epochs=1", "model.networks=1", "report=false", *arguments)
+        assert done.returncode == 0, done.stderr
+        weights.append(read(work, "blocks-" + name, "model-a.safetensors"))
+    assert weights[0] == weights[1]
+    assert weights[1] != weights[2]
+
+
 def a_validation_set_chooses_the_best_networks_and_ends_training_in_time(work):
     clean = work.file("clean.h5")
     shutil.copy(work.data, clean)  # measured on its test set, as on the training file's own: the numbers must agree
@@ -280,6 +294,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       deterministic_runs_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
+      an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names])

@@ -31,7 +31,9 @@ enum {
     MDM_CONFIG_RESIDENT_AUTO,
     MDM_CONFIG_RESIDENT_DEVICE,
     MDM_CONFIG_RESIDENT_HOST,
-    MDM_CONFIG_RESIDENT_STREAM
+    MDM_CONFIG_RESIDENT_STREAM,
+    MDM_CONFIG_SHUFFLE_FULL = 0,
+    MDM_CONFIG_SHUFFLE_BLOCKS
 };
 enum {
     MDM_CONFIG_PREACT_RESNET10,
@@ -75,6 +77,7 @@ typedef struct mdm_config {
         char test[MDM_CONFIG_TEXT];       /* "": the test set inside the training file */
         char validation[MDM_CONFIG_TEXT]; /* see mdm_config_validation() */
         int resident;                     /* MDM_CONFIG_RESIDENT_... */
+        int shuffle;                      /* MDM_CONFIG_SHUFFLE_... */
     } data;
     struct {
         int arch; /* MDM_CONFIG_PREACT_RESNET18...; its name by mdm_config_get() */

@@ -134,4 +134,23 @@ MDM_INLINE void mdm_random_shuffle(mdm_random *r, int64_t *items, int64_t n) {
     }
 }
 
+/* A random order that can be read at the speed of storage: the items, which lie in the order of the file, are
+ * cut into runs of `block` neighbours, the runs put into random order (a last one that is not whole stays
+ * behind), and the items shuffled within every `window` runs. Only about `window` runs of the file are in use
+ * at any time. n < 2^32. */
+MDM_INLINE void mdm_random_shuffle_blocks(mdm_random *r, int64_t *items, int64_t n, int64_t block,
+                                          int64_t window) {
+    int64_t runs = n / block;
+    for (int64_t i = runs - 1; i > 0; i--) {
+        int64_t j = (int64_t)mdm_random_below(r, (uint32_t)(i + 1));
+        for (int64_t k = 0; j < i && k < block; k++) {
+            int64_t t = items[i * block + k];
+            items[i * block + k] = items[j * block + k];
+            items[j * block + k] = t;
+        }
+    }
+    for (int64_t first = 0; first < n; first += window * block)
+        mdm_random_shuffle(r, items + first, n - first < window * block ? n - first : window * block);
+}
+
 #endif

@@ -55,6 +55,14 @@ const char *mdm_store_class_name(const mdm_store *store, int label);
  * (streamed stores; nothing to do for resident ones). The indices are copied. */
 MDM_MUST_CHECK mdm_status mdm_store_prefetch(mdm_store *store, mdm_split split, const int64_t *index,
                                              int64_t count);
+/* Runs of neighbouring training pictures that an order by blocks (mdm_random_shuffle_blocks) is made of:
+ * about one MiB each. */
+int64_t mdm_store_block(const mdm_store *store);
+enum { MDM_STORE_WINDOW = 128 }; /* runs in use at a time */
+/* Tells that fetches will follow such an order, so that whole runs are read into the page cache at their
+ * first use. */
+void mdm_store_expect_blocks(mdm_store *store);
+
 /* Points pictures[i] at the uint8 [H,W,C] picture of index[i]. Valid until the next fetch. Not collective.
  * Indices may repeat. Allocates only when `count` exceeds every earlier call's (streamed stores). */
 MDM_MUST_CHECK mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *index,

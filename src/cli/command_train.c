@@ -13,10 +13,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static int told_by_another_rank;
+static int told_already;
 
 int mdm_command_was_told(void) {
-    return told_by_another_rank;
+    return told_already;
 }
 
 void mdm_command_leave(mdm_comm *comm, mdm_status status) {
@@ -29,7 +29,11 @@ void mdm_command_leave(mdm_comm *comm, mdm_status status) {
         mdm_watch_told((int)status);
         mdm_comm_abort(comm, (int)status);
     }
-    told_by_another_rank = mdm_comm_rank(comm) != 0;
+    /* Now, while all ranks are still there: the launcher ends the others as soon as one has left with an
+     * error, and would end rank 0 with its line unsaid. */
+    if (status != MDM_OK && mdm_comm_rank(comm) == 0 && mdm_last_message()[0])
+        mdm_error("%s", mdm_last_message());
+    told_already = 1;
 }
 
 typedef struct request {

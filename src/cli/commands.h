@@ -25,10 +25,10 @@ MDM_MUST_CHECK mdm_status mdm_command_read_config(int argc, char **argv, const c
                                                   mdm_config *config);
 
 typedef struct mdm_comm mdm_comm;
-/* To be called by every rank at the end of a command: a failure that only this rank has seen ends all ranks
- * at once, with its message; a common one is told by rank 0 alone. */
+/* To be called by every rank at the end of a command, before mdm_comm_finish: a failure that only this rank
+ * has seen ends all ranks at once, with its message; a common one is told by rank 0 alone, here. */
 void mdm_command_leave(mdm_comm *comm, mdm_status status);
-/* Whether another rank prints the message of the failure: one line is enough. */
+/* Whether the message of the failure has been printed, by this rank or another: one line is enough. */
 int mdm_command_was_told(void);
 
 #endif

@@ -2,7 +2,7 @@
  *
  * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the
  * layout each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is
- * one buffer shared by all primitives.
+ * one buffer shared by all primitives. Those that winograd.c serves are made in convolution_winograd.c.
  */
 #include "device.h"
 #include <omp.h>
@@ -69,7 +69,7 @@ void mdm_onednn_stop(mdm_cpu_device *device) {
     if (device->engine) dnnl_engine_destroy(device->engine);
 }
 
-static mdm_status reserve_scratch(mdm_cpu_device *device, size_t bytes) {
+mdm_status mdm_cpu_reserve_scratch(mdm_cpu_device *device, size_t bytes) {
     if (bytes <= device->scratch_bytes) return MDM_OK;
     free(device->scratch);
     device->scratch = NULL;
@@ -120,7 +120,7 @@ static mdm_status make_reorder(mdm_cpu_device *device, const dnnl_memory_desc_t 
     dnnl_primitive_attr_destroy(attributes);
     const dnnl_memory_desc_t *scratch =
         dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-    MDM_TRY(reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
+    MDM_TRY(mdm_cpu_reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
     MDM_TRY(make_memory(device, scratch, DNNL_MEMORY_NONE, &out->scratch));
     TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a reorder");
     dnnl_primitive_desc_destroy(description);
@@ -201,7 +201,7 @@ static mdm_status finish_operation(mdm_cpu_device *device, dnnl_primitive_desc_t
     names->destination = *dnnl_primitive_desc_query_md(description, destination_query, 0);
     const dnnl_memory_desc_t *scratch =
         dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
-    MDM_TRY(reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
+    MDM_TRY(mdm_cpu_reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
     TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a convolution");
     MDM_TRY(make_memory(device, &names->source, DNNL_MEMORY_NONE, &out->source));
     MDM_TRY(make_memory(device, &names->weights, DNNL_MEMORY_ALLOCATE, &out->weights));
@@ -360,6 +360,10 @@ mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_
                                       mdm_convolution **out) {
     mdm_cpu_convolution *c;
     *out = NULL;
+#ifdef MDM_X86
+    if (mdm_winograd_convolution_fits(device, shape))
+        return mdm_winograd_convolution_create(device, shape, out);
+#endif
     MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
     c->common.operations = device->operations;
     c->device = (mdm_cpu_device *)device;

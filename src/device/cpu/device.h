@@ -1,4 +1,4 @@
-/* Inside of the CPU device, shared by device.c and convolution.c. */
+/* Inside of the CPU device, shared by device.c and the convolutions. */
 #ifndef MDM_DEVICE_CPU_DEVICE_H
 #define MDM_DEVICE_CPU_DEVICE_H
 
@@ -21,6 +21,9 @@ typedef struct mdm_cpu_device {
 MDM_MUST_CHECK mdm_status mdm_onednn_start(mdm_cpu_device *device);
 void mdm_onednn_stop(mdm_cpu_device *device);
 
+/* Makes the shared scratch memory at least so large; called where primitives are made. */
+MDM_MUST_CHECK mdm_status mdm_cpu_reserve_scratch(mdm_cpu_device *device, size_t bytes);
+
 /* convolution.c: the operations' entries. */
 mdm_status mdm_cpu_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
                                  int width, mdm_precision precision, void *tensor);
@@ -35,5 +38,11 @@ mdm_status mdm_cpu_convolution_backward_data(mdm_convolution *convolution, const
                                              void *input_gradient);
 mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, const void *input,
                                                 const void *output_gradient, float *gradient, int accumulate);
+
+/* convolution_winograd.c: a convolution with operations of its own, where it fits. */
+int mdm_winograd_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape);
+MDM_MUST_CHECK mdm_status mdm_winograd_convolution_create(mdm_device *device,
+                                                          const mdm_convolution_shape *shape,
+                                                          mdm_convolution **convolution);
 
 #endif

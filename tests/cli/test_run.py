@@ -297,4 +297,4 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
-      micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names])
+      micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

@@ -122,4 +122,4 @@ def a_link_that_goes_silent_ends_the_ranks_on_both_hosts(work):
 
 if __name__ == "__main__":
     main([two_hosts_give_the_bits_of_one, a_rank_killed_on_the_other_host_is_named_with_it,
-          a_link_that_goes_silent_ends_the_ranks_on_both_hosts])
+          a_link_that_goes_silent_ends_the_ranks_on_both_hosts], halved=True)

@@ -145,4 +145,4 @@ if __name__ == "__main__":
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,
-          a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm])
+          a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm], halved=True)

@@ -85,4 +85,4 @@ def a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on(work
 
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_job_told_to_stop_is_queued_again_and_ends_with_the_same_weights,
-          a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on])
+          a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on], halved=True)

@@ -61,4 +61,4 @@ def a_write_that_comes_short_is_completed(work):
 
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint,
-          a_call_that_fails_is_told_and_training_goes_on, a_write_that_comes_short_is_completed])
+          a_call_that_fails_is_told_and_training_goes_on, a_write_that_comes_short_is_completed], halved=True)

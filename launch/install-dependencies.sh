@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what mdm-dist needs from the distribution (Debian 12). Root is needed only when
-# something is missing. Exit codes: 0 everything is there, 4 something is missing and could not be installed.
+# Installs what mdm-dist needs from the distribution (Debian 12); with --tests also what only some tests need (a browser, Slurm,
+# environment modules), and without which those are skipped. Root is needed only when something is missing.
+# Exit codes: 0 everything is there, 4 something is missing and could not be installed.
 set -eu
 
 packages="build-essential cmake ninja-build pkg-config
@@ -10,6 +11,10 @@ packages="build-essential cmake ninja-build pkg-config
     libyaml-dev libjansson-dev libxxhash-dev zlib1g-dev libcmocka-dev
     libjpeg62-turbo-dev libpng-dev
     python3 python3-h5py python3-numpy python3-pil xz-utils dataset-fashion-mnist"
+wished=""
+if [ "${1:-}" = --tests ]; then
+    wished="chromium slurmctld slurmd slurm-client munge environment-modules iproute2 groff-base dpkg-dev"
+fi
 
 if ! command -v dpkg-query >/dev/null; then
     echo "This is not Debian or Ubuntu. Install what these packages hold, then run launch/build.sh:" >&2
@@ -17,15 +22,20 @@ if ! command -v dpkg-query >/dev/null; then
     exit 4
 fi
 
-missing=""
-for package in $packages; do
-    state=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) || state=""
-    case $state in
-    *"ok installed"*) ;;
-    *) missing="$missing $package" ;;
-    esac
-done
-if [ -z "$missing" ]; then
+absent() {
+    for package in "$@"; do
+        state=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null) || state=""
+        case $state in
+        *"ok installed"*) ;;
+        *) printf ' %s' "$package" ;;
+        esac
+    done
+}
+# shellcheck disable=SC2086 # one word per package
+missing=$(absent $packages)
+# shellcheck disable=SC2086
+unfulfilled=$(absent $wished)
+if [ -z "$missing$unfulfilled" ]; then
     exit 0
 fi
 
@@ -33,6 +43,9 @@ if [ "$(id -u)" -eq 0 ]; then
     become=""
 elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
     become="sudo -n"
+elif [ -z "$missing" ]; then
+    echo "tests that need these packages will be skipped:$unfulfilled" >&2
+    exit 0
 else
     echo "Packages are missing, and this user may not install them. Run this line as root, then start again:" >&2
     echo "  apt-get update && apt-get install -y --no-install-recommends$missing" >&2
@@ -46,12 +59,16 @@ apt() {
     # shellcheck disable=SC2086 # no word when already root
     $become env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 "$@" >>"$log" 2>&1
 }
-echo "installing:$missing"
+echo "installing:$missing$unfulfilled"
 # A mirror that does not answer is no reason to stop: what is needed may be in the lists already.
 apt update || echo "apt-get update failed; going on with the package lists that are there" >&2
 # shellcheck disable=SC2086 # one word per package
-if ! apt install -y --no-install-recommends $missing; then
+if [ -n "$missing" ] && ! apt install -y --no-install-recommends $missing; then
     tail -n 20 "$log" >&2
     echo "The packages could not be installed, see above. They are:$missing" >&2
     exit 4
+fi
+# shellcheck disable=SC2086
+if [ -n "$unfulfilled" ] && ! apt install -y --no-install-recommends $unfulfilled; then
+    echo "could not be installed, so tests that need them will be skipped:$unfulfilled" >&2
 fi

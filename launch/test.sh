@@ -3,7 +3,7 @@
 # The last line is ctest's verdict; skipped tests are named above it. The full log stays in build/tests.log.
 set -eu
 cd "$(dirname "$0")/.."
-launch/install-dependencies.sh
+launch/install-dependencies.sh --tests
 launch/build.sh -DMDM_TESTS=ON
 cd "${BUILD:-build}"
 

@@ -115,6 +115,11 @@ mdm_status mdm_command_man(int argc, char **argv) {
     mdm_arguments a;
     int group;
     MDM_TRY(mdm_arguments_read("man", argc, argv, &a));
+    if (mdm_arguments_get(&a, "--list")) {
+        for (int i = 0; i < mdm_manual_count(); i++)
+            if (!mdm_manual_at(i)->hidden) puts(mdm_manual_at(i)->name);
+        return MDM_OK;
+    }
     if (a.word_count == 0) {
         put_overview();
         return MDM_OK;

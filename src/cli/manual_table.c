@@ -222,9 +222,10 @@ static const mdm_manual pages[] = {
                   "mdm-dist completion fish > ~/.config/fish/completions/mdm-dist.fish"}},
     {.name = "man",
      .summary = "print the manual page of the program or of one command",
-     .usage = "[COMMAND]",
-     .text = "In the language of man; ninja man writes all pages into the build folder.",
+     .usage = "[COMMAND] [--list]",
+     .text = "In the language of man; building leaves all pages in the build folder, generated/man.",
      .hidden = 1,
+     .options = {{"--list", NULL, "the names of the commands that have a page, one a line"}},
      .examples = {"mdm-dist man doctor | man -l -"}},
 };
 enum { PAGES = sizeof pages / sizeof *pages };

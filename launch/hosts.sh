@@ -3,13 +3,14 @@
 #   launch/hosts.sh node1:2,node2:2 configs/cifar10.yaml run=/shared/runs/night
 #   launch/hosts.sh node1:2,node2:2 doctor            # first: are hosts, libraries and links sound?
 # The program, the run folder and the data must lie at the same path on every host (a shared file system), ssh must work
-# without a password, and the MPI library must be the same. BUILD names the build folder (default build/); CORES is the
+# without a password, and the MPI library must be the same. BUILD names the build folder (default build/, and where that is not there the installed mdm-dist); CORES is the
 # number of cores of each rank (default: ranks are not bound and share the host's cores); MPIRUN_OPTIONS go to mpirun, as
 # --mca btl_tcp_if_include 10.0.0.0/24 where hosts have several networks.
 # USR1 or TERM to this script saves and ends the run (exit code 75).
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-program=$(CDPATH='' cd -- "${BUILD:-$root/build}" 2>/dev/null && pwd)/mdm-dist
+program=$(CDPATH='' cd -- "${BUILD:-$root/build}" 2>/dev/null && pwd || true)/mdm-dist
+[ -n "${BUILD:-}" ] || [ -x "$program" ] || program=$(command -v mdm-dist || echo "$program")
 
 hosts=${1:-}
 case $hosts in

@@ -1,13 +1,14 @@
 #!/bin/sh
 # launch/local.sh RANKS [mdm-dist's arguments]: runs the built mdm-dist on this machine with so many ranks.
 #   launch/local.sh 2 configs/quickstart.yaml train.epochs=5
-# BUILD names the build folder (default build/); MPIRUN_OPTIONS are passed to mpirun.
+# BUILD names the build folder (default build/, and where that is not there the installed mdm-dist); MPIRUN_OPTIONS are passed to mpirun.
 #
 # Every rank gets its own cores, all of them the same number, and the program starts as many threads as it finds. Open MPI 4.1 by
 # itself would bind each of one or two ranks to a single core, however many there are.
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 program=${BUILD:-$root/build}/mdm-dist
+[ -n "${BUILD:-}" ] || [ -x "$program" ] || program=$(command -v mdm-dist || echo "$program")
 
 ranks=${1:-}
 case $ranks in

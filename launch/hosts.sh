@@ -9,7 +9,7 @@
 # USR1 or TERM to this script saves and ends the run (exit code 75).
 set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
-program=$(CDPATH='' cd -- "${BUILD:-$root/build}" 2>/dev/null && pwd || true)/mdm-dist
+program=$(realpath -m -- "${BUILD:-$root/build}")/mdm-dist
 [ -n "${BUILD:-}" ] || [ -x "$program" ] || program=$(command -v mdm-dist || echo "$program")
 
 hosts=${1:-}

@@ -8,7 +8,7 @@ packages="build-essential cmake ninja-build pkg-config
     python3-onnx
     openmpi-bin libopenmpi-dev libhdf5-openmpi-dev hdf5-tools
     libdnnl-dev libopenblas-openmp-dev libopenblas0-openmp
-    libyaml-dev libjansson-dev libxxhash-dev zlib1g-dev libcmocka-dev
+    libyaml-dev libjansson-dev libxxhash-dev libssl-dev zlib1g-dev libcmocka-dev
     libjpeg62-turbo-dev libpng-dev
     python3 python3-h5py python3-numpy python3-pil xz-utils dataset-fashion-mnist"
 wished=""

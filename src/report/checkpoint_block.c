@@ -8,15 +8,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
 
-enum { FORMAT_VERSION = 1, PIECE_BYTES = 1024 * 1024 };
+enum { FORMAT_VERSION = 2, PIECE_BYTES = 1024 * 1024 };
 
-#define BLOCK_FORMAT "mdm-dist checkpoint %d\nbytes %" PRIu64 "\nxxh3-128 %s\n"
+#define BLOCK_FORMAT "mdm-dist checkpoint %d\nbytes %" PRIu64 "\nsha256 %s\n"
 
 void block_fill(char *block, uint64_t bytes, const char *digest) {
     char text[BLOCK_BYTES];
@@ -25,12 +25,28 @@ void block_fill(char *block, uint64_t bytes, const char *digest) {
     memcpy(block, text, (size_t)length);
 }
 
-static void digest_text(XXH128_hash_t hash, char digest[DIGEST_TEXT]) {
-    snprintf(digest, DIGEST_TEXT, "%016" PRIx64 "%016" PRIx64, (uint64_t)hash.high64, (uint64_t)hash.low64);
+static mdm_status finish_digest(EVP_MD_CTX *context, char text[DIGEST_TEXT]) {
+    unsigned char digest[(DIGEST_TEXT - 1) / 2];
+    if (EVP_DigestFinal_ex(context, digest, NULL) != 1)
+        return mdm_fail(MDM_RESOURCE, "the digest of a checkpoint could not be computed");
+    for (size_t i = 0; i < sizeof digest; i++) snprintf(text + 2 * i, 3, "%02x", digest[i]);
+    return MDM_OK;
 }
 
-void block_digest(const void *bytes, size_t count, char digest[DIGEST_TEXT]) {
-    digest_text(XXH3_128bits(bytes, count), digest);
+static mdm_status start_digest(EVP_MD_CTX **context) {
+    *context = EVP_MD_CTX_new();
+    if (*context && EVP_DigestInit_ex(*context, EVP_sha256(), NULL) == 1) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "not enough memory for the digest of a checkpoint");
+}
+
+mdm_status block_digest(const void *bytes, size_t count, char digest[DIGEST_TEXT]) {
+    EVP_MD_CTX *context;
+    mdm_status status = start_digest(&context);
+    if (status == MDM_OK && EVP_DigestUpdate(context, bytes, count) != 1)
+        status = mdm_fail(MDM_RESOURCE, "the digest of a checkpoint could not be computed");
+    if (status == MDM_OK) status = finish_digest(context, digest);
+    EVP_MD_CTX_free(context);
+    return status;
 }
 
 /* The block is believed when it is, byte for byte, what block_fill() makes of the numbers in it. */
@@ -48,7 +64,12 @@ static mdm_status parse_block(const char *path, const char *block, uint64_t *byt
             "%s has checkpoint format %d, this program knows %d: use the program that wrote it (or its "
             "first bytes are damaged)",
             path, version, FORMAT_VERSION);
-    if (sscanf(text, "mdm-dist checkpoint %9d bytes %19" SCNu64 " xxh3-128 %32[0-9a-f]", &version, bytes,
+    if (version == FORMAT_VERSION - 1)
+        return mdm_fail(MDM_INPUT,
+                        "%s has checkpoint format %d of an earlier program, which this one cannot "
+                        "go on from (or its first bytes are damaged)",
+                        path, version);
+    if (sscanf(text, "mdm-dist checkpoint %9d bytes %19" SCNu64 " sha256 %64[0-9a-f]", &version, bytes,
                digest) == 3) {
         block_fill(again, *bytes, digest);
         if (version == FORMAT_VERSION && memcmp(again, block, BLOCK_BYTES) == 0) return MDM_OK;
@@ -74,22 +95,21 @@ static int read_exactly(int file, char *to, size_t count) {
 /* Reads the payload into `to`, or through a small buffer when that is NULL, and digests it. */
 static mdm_status digest_payload(int file, const char *path, uint64_t bytes, char *to,
                                  char digest[DIGEST_TEXT]) {
-    XXH3_state_t *state = XXH3_createState();
+    EVP_MD_CTX *context;
     char *piece = to ? NULL : malloc(PIECE_BYTES);
-    mdm_status status = MDM_OK;
-    if (!state || (!to && !piece)) status = mdm_fail(MDM_RESOURCE, "not enough memory to read %s", path);
-    if (state) XXH3_128bits_reset(state);
+    mdm_status status = start_digest(&context);
+    if (!to && !piece) status = mdm_fail(MDM_RESOURCE, "not enough memory to read %s", path);
     for (uint64_t done = 0, n; done < bytes && status == MDM_OK; done += n) {
         n = bytes - done < PIECE_BYTES ? bytes - done : PIECE_BYTES;
         char *here = to ? to + done : piece;
         if (read_exactly(file, here, n) != 0)
             status = mdm_fail(MDM_INPUT, "cannot read %s: %s", path, strerror(errno));
-        else
-            XXH3_128bits_update(state, here, n);
+        else if (EVP_DigestUpdate(context, here, n) != 1)
+            status = mdm_fail(MDM_RESOURCE, "the digest of %s could not be computed", path);
     }
-    if (status == MDM_OK) digest_text(XXH3_128bits_digest(state), digest);
+    if (status == MDM_OK) status = finish_digest(context, digest);
     free(piece);
-    XXH3_freeState(state);
+    EVP_MD_CTX_free(context);
     return status;
 }
 

@@ -7,13 +7,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { BLOCK_BYTES = 512, DIGEST_TEXT = 33, NAME_BYTES = 64 };
+enum { BLOCK_BYTES = 512, DIGEST_TEXT = 65, NAME_BYTES = 64 };
 
-/* Fills block [BLOCK_BYTES] for a payload of `bytes` bytes with this digest (32 hexadecimal digits). */
+/* Fills block [BLOCK_BYTES] for a payload of `bytes` bytes with this digest (64 hexadecimal digits). */
 void block_fill(char *block, uint64_t bytes, const char *digest);
 
-/* XXH3-128 of the bytes, as text. */
-void block_digest(const void *bytes, size_t count, char digest[DIGEST_TEXT]);
+/* SHA-256 of the bytes, as text. */
+mdm_status block_digest(const void *bytes, size_t count, char digest[DIGEST_TEXT]);
 
 /* Checks a file against its own user block. With `content`, gives all its bytes, block included, in a new
  * buffer; without, reads in pieces. MDM_INPUT with the reason when it is not whole. */
@@ -33,5 +33,13 @@ int position_compare(position a, position b);
 /* The positions of all checkpoints in `folder`, newest first, in a new array that the caller frees; none when
  * there is no such folder. */
 mdm_status position_list(const char *folder, position **positions, int64_t *count);
+
+/* checkpoint_write.c: mdm_checkpoint_begin with a guess of the size; the end of a writer's HDF5 file, in
+ * memory, with room for the block (*content is the caller's); and all that happens on disk, for which content
+ * [bytes] is filled in. The last calls no HDF5, so a thread may do it. */
+typedef struct mdm_checkpoint_writer mdm_checkpoint_writer;
+mdm_status checkpoint_begin_large(size_t bytes, mdm_checkpoint_writer **writer);
+mdm_status checkpoint_finish_image(mdm_checkpoint_writer *writer, char **content, size_t *bytes);
+mdm_status checkpoint_put_in_place(char *content, size_t bytes, const char *folder, position now, int keep);
 
 #endif

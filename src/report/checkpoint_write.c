@@ -20,16 +20,20 @@ struct mdm_checkpoint_writer {
     hid_t file;
 };
 
-mdm_status mdm_checkpoint_begin(mdm_checkpoint_writer **writer) {
+mdm_status checkpoint_begin_large(size_t bytes, mdm_checkpoint_writer **writer) {
     mdm_checkpoint_writer *w = NULL;
     *writer = NULL;
     MDM_TRY(MDM_ALLOCATE(w, 1, "a checkpoint"));
-    mdm_status status = image_create(&w->file);
+    mdm_status status = image_create(bytes, &w->file);
     if (status == MDM_OK)
         *writer = w;
     else
         free(w);
     return status;
+}
+
+mdm_status mdm_checkpoint_begin(mdm_checkpoint_writer **writer) {
+    return checkpoint_begin_large(0, writer);
 }
 
 mdm_status mdm_checkpoint_put(mdm_checkpoint_writer *writer, const char *name, mdm_checkpoint_type type,
@@ -102,7 +106,7 @@ static mdm_status place(const char *folder, const char *name, const char *conten
         return mdm_fail(MDM_RESOURCE, "the path of the run folder is too long: %.100s...", folder);
     MDM_TRY(mdm_write_file(hidden, content, bytes));
     mdm_status status = block_check(hidden, NULL, NULL, digest);
-    if (status == MDM_OK && memcmp(strstr(content, "xxh3-128 ") + 9, digest, DIGEST_TEXT - 1) != 0)
+    if (status == MDM_OK && memcmp(strstr(content, "sha256 ") + 7, digest, DIGEST_TEXT - 1) != 0)
         status = MDM_INPUT;
     if (status != MDM_OK)
         status = mdm_fail(MDM_RESOURCE,
@@ -155,23 +159,36 @@ static mdm_status not_saved(const char *folder, const char *name, size_t bytes) 
     return mdm_fail(MDM_RESOURCE, "checkpoint %s not saved%s: %s", name, room, reason);
 }
 
-mdm_status mdm_checkpoint_commit(mdm_checkpoint_writer *writer, const char *folder, int64_t epoch,
-                                 int64_t step, int keep) {
-    position now = {epoch, step == MDM_CHECKPOINT_EPOCH_END ? INT64_MAX : step};
-    char name[NAME_BYTES], digest[DIGEST_TEXT], *content = NULL;
-    size_t bytes = 0;
-    mdm_status status = image_finish(writer->file, BLOCK_BYTES, &content, &bytes);
+mdm_status checkpoint_finish_image(mdm_checkpoint_writer *writer, char **content, size_t *bytes) {
+    *content = NULL;
+    *bytes = 0;
+    mdm_status status = image_finish(writer->file, BLOCK_BYTES, content, bytes);
     free(writer);
+    return status;
+}
+
+mdm_status checkpoint_put_in_place(char *content, size_t bytes, const char *folder, position now, int keep) {
+    char name[NAME_BYTES], digest[DIGEST_TEXT];
     position_name(now, name);
+    mdm_status status = block_digest(content + BLOCK_BYTES, bytes - BLOCK_BYTES, digest);
     if (status == MDM_OK) {
-        block_digest(content + BLOCK_BYTES, bytes - BLOCK_BYTES, digest);
         block_fill(content, bytes - BLOCK_BYTES, digest);
         remove_strays(folder);
         status = place(folder, name, content, bytes);
-        if (status == MDM_OK) status = point_latest(folder, name);
     }
-    free(content);
+    if (status == MDM_OK) status = point_latest(folder, name);
     if (status != MDM_OK) return not_saved(folder, name, bytes);
     prune(folder, now, keep);
     return MDM_OK;
+}
+
+mdm_status mdm_checkpoint_commit(mdm_checkpoint_writer *writer, const char *folder, int64_t epoch,
+                                 int64_t step, int keep) {
+    position now = {epoch, step == MDM_CHECKPOINT_EPOCH_END ? INT64_MAX : step};
+    char *content;
+    size_t bytes;
+    mdm_status status = checkpoint_finish_image(writer, &content, &bytes);
+    if (status == MDM_OK) status = checkpoint_put_in_place(content, bytes, folder, now, keep);
+    free(content);
+    return status;
 }

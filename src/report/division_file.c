@@ -115,7 +115,7 @@ mdm_status mdm_division_write(const char *path, const mdm_division *division) {
     size_t bytes = 0;
     if (division->networks < 1 || division->networks > MDM_DIVISION_NETWORKS || division->samples < 0)
         return mdm_fail(MDM_USAGE, "a division of %d networks cannot be written", division->networks);
-    MDM_TRY(image_create(&file));
+    MDM_TRY(image_create(0, &file));
     mdm_status status = put_division(file, division);
     if (status != MDM_OK) {
         H5Fclose(file);

@@ -25,13 +25,14 @@ static void unique_name(char name[64]) {
     snprintf(name, 64, "/dev/null/image-%llu", atomic_fetch_add(&count, 1) + 1);
 }
 
-mdm_status image_create(hid_t *file) {
+mdm_status image_create(size_t bytes, hid_t *file) {
+    size_t growth = bytes > GROWTH ? bytes : GROWTH; /* the library copies everything at each growth */
     be_quiet();
     char name[64];
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     unique_name(name);
     *file = -1;
-    if (access >= 0 && H5Pset_fapl_core(access, GROWTH, 0) >= 0)
+    if (access >= 0 && H5Pset_fapl_core(access, growth, 0) >= 0)
         *file = H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (access >= 0) H5Pclose(access);
     return *file >= 0 ? MDM_OK : mdm_fail(MDM_RESOURCE, "cannot create an HDF5 file in memory");
@@ -228,6 +229,15 @@ static int describe(image_dataset *set) {
     if (type >= 0) H5Tclose(type);
     if (space >= 0) H5Sclose(space);
     return good;
+}
+
+int64_t image_offset(hid_t place, const char *name) {
+    be_quiet();
+    hid_t set = H5Dopen2(place, name, H5P_DEFAULT);
+    if (set < 0) return -1;
+    haddr_t offset = H5Dget_offset(set);
+    H5Dclose(set);
+    return offset == HADDR_UNDEF || offset > INT64_MAX ? -1 : (int64_t)offset;
 }
 
 mdm_status image_open_dataset(hid_t place, const char *label, const char *name, image_dataset *set) {

@@ -14,8 +14,9 @@
 
 enum { IMAGE_MAX_RANK = 8 };
 
-/* An empty file in memory. The caller ends it with image_finish() or H5Fclose(). */
-mdm_status image_create(hid_t *file);
+/* An empty file in memory; `bytes` is a guess of what it will hold, 0 for little. The caller ends it with
+ * image_finish() or H5Fclose(). */
+mdm_status image_create(size_t bytes, hid_t *file);
 
 /* Dataset `name` (a path; missing groups are made) under `place`, elements of `type` in memory order. */
 mdm_status image_put(hid_t place, const char *name, hid_t type, int rank, const int64_t *dims,
@@ -49,6 +50,9 @@ mdm_status image_open_dataset(hid_t place, const char *label, const char *name, 
 
 /* Reads a dataset of exactly this type and number of elements. */
 mdm_status image_get(hid_t place, const char *label, const char *name, hid_t type, int64_t count, void *out);
+
+/* Where the elements of a contiguous dataset begin in the file; -1 where there are none. */
+int64_t image_offset(hid_t place, const char *name);
 
 /* 1 if the object can be reached by hard links only. */
 int image_has(hid_t place, const char *name);

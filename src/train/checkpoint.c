@@ -1,5 +1,6 @@
-/* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal);
- * loading spreads it to all ranks. The random numbers have no state: they follow from the place. */
+/* Checkpoints of a run: everything a bit-exact continuation needs, gathered on rank 0 (replicas are equal)
+ * and put on disk by a thread while training goes on; loading spreads it to all ranks. The random numbers
+ * have no state: they follow from the place. */
 #include "mdm/base/log.h"
 #include "mdm/base/watch.h"
 #include "mdm/report/checkpoint_file.h"
@@ -139,23 +140,36 @@ static int list_state(mdm_trainer *t, entry *entries, scalars *s) {
     return count;
 }
 
-static mdm_status put_state(mdm_trainer *t, mdm_checkpoint_writer *writer) {
+/* The parts of a checkpoint beside the table's. */
+typedef struct marks {
+    char config_hash[32], data_fingerprint[32];
+    int64_t format, metrics_length;
+} marks;
+
+static void add_part(mdm_checkpoint_part *parts, int *count, const char *name, mdm_checkpoint_type type,
+                     int rank, int64_t elements, const void *data) {
+    mdm_checkpoint_part *p = &parts[(*count)++];
+    *p = (mdm_checkpoint_part){.type = type, .rank = rank, .count = elements, .data = data};
+    snprintf(p->name, sizeof p->name, "%.47s", name);
+}
+
+static int list_parts(mdm_trainer *t, mdm_checkpoint_part *parts, scalars *s, marks *m) {
     entry entries[MOST_ENTRIES];
-    scalars s;
-    char fingerprint[32];
-    memset(&s, 0, sizeof s);
-    collect_scalars(t, &s, 0);
-    int count = list_state(t, entries, &s);
-    for (int i = 0; i < count; i++) {
-        int64_t dims[1] = {entries[i].count};
-        MDM_TRY(mdm_checkpoint_put(writer, entries[i].name, entries[i].type, 1, dims, entries[i].data));
-    }
-    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, mdm_config_hash(&t->config));
-    MDM_TRY(mdm_checkpoint_put_text(writer, "config_hash", fingerprint));
-    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, t->data->fingerprint);
-    MDM_TRY(mdm_checkpoint_put_text(writer, "data_fingerprint", fingerprint));
-    MDM_TRY(mdm_checkpoint_put_integer(writer, "format", FORMAT));
-    return mdm_checkpoint_put_integer(writer, "metrics_length", mdm_metrics_length(t->metrics));
+    int count = 0;
+    memset(s, 0, sizeof *s);
+    collect_scalars(t, s, 0);
+    int entry_count = list_state(t, entries, s);
+    for (int i = 0; i < entry_count; i++)
+        add_part(parts, &count, entries[i].name, entries[i].type, 1, entries[i].count, entries[i].data);
+    snprintf(m->config_hash, sizeof m->config_hash, "%016" PRIx64, mdm_config_hash(&t->config));
+    snprintf(m->data_fingerprint, sizeof m->data_fingerprint, "%016" PRIx64, t->data->fingerprint);
+    m->format = FORMAT;
+    m->metrics_length = mdm_metrics_length(t->metrics);
+    add_part(parts, &count, "config_hash", MDM_CHECKPOINT_TEXT, 0, 1, m->config_hash);
+    add_part(parts, &count, "data_fingerprint", MDM_CHECKPOINT_TEXT, 0, 1, m->data_fingerprint);
+    add_part(parts, &count, "format", MDM_CHECKPOINT_INT64, 0, 1, &m->format);
+    add_part(parts, &count, "metrics_length", MDM_CHECKPOINT_INT64, 0, 1, &m->metrics_length);
+    return count;
 }
 
 static mdm_status fetch_networks(mdm_trainer *t) {
@@ -166,29 +180,51 @@ static mdm_status fetch_networks(mdm_trainer *t) {
     return t->baseline ? mdm_network_fetch(t->baseline) : MDM_OK;
 }
 
+/* Says how a save ended. A full disk must not end a night's training: the previous checkpoint stands, the
+ * next save tries again. */
+static void note_outcome(mdm_trainer *t, mdm_status status, double seconds, const char *message) {
+    if (status == MDM_OK)
+        t->has_saved = 1;
+    else
+        mdm_warn("the checkpoint could not be saved: %s", message);
+    if (seconds > t->longest_save) t->longest_save = seconds;
+}
+
+mdm_status mdm_notice_saved(mdm_trainer *t, int wait) {
+    mdm_checkpoint_outcome o = {.status = MDM_OK};
+    if (t->saver && mdm_checkpoint_saver_ended(t->saver, wait, &o))
+        note_outcome(t, o.status, o.seconds, o.message);
+    return o.status;
+}
+
 static mdm_status save_on_rank_0(mdm_trainer *t) {
-    mdm_checkpoint_writer *writer;
+    mdm_checkpoint_part parts[MOST_ENTRIES + 4];
+    scalars s;
+    marks m;
+    if (!t->saver) MDM_TRY(mdm_checkpoint_saver_start(&t->saver));
+    (void)mdm_notice_saved(t, 1); /* where it failed, this save is the next attempt */
     MDM_TRY(fetch_networks(t));
-    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
-    int inside = t->place.network > 0 || t->place.step > 0;
-    if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_metrics_begin(t->metrics, "checkpoint");
     mdm_metrics_integer(t->metrics, "position", t->place.position);
     mdm_metrics_end(t->metrics);
     mdm_metrics_sync(t->metrics);
-    mdm_status status = mdm_checkpoint_begin(&writer);
-    if (status == MDM_OK) {
-        status = put_state(t, writer);
-        if (status != MDM_OK)
-            mdm_checkpoint_abandon(writer);
-        else
-            status = mdm_checkpoint_commit(writer, folder, t->place.position,
-                                           inside ? t->place.network * 1000000 + t->place.step
-                                                  : MDM_CHECKPOINT_EPOCH_END,
-                                           t->config.checkpoint.keep);
-    }
+    int inside = t->place.network > 0 || t->place.step > 0, count = list_parts(t, parts, &s, &m);
+    int64_t step = inside ? t->place.network * 1000000 + t->place.step : MDM_CHECKPOINT_EPOCH_END;
+    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
+    if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status = mdm_checkpoint_save_later(t->saver, parts, count, folder, t->place.position, step,
+                                                  t->config.checkpoint.keep);
     free(folder);
     return status;
+}
+
+/* 1 where the state is not, or with `now` could not be put, on disk. */
+static int32_t save_or_warn(mdm_trainer *t, int now) {
+    mdm_status status = save_on_rank_0(t);
+    t->last_save = mdm_seconds();
+    if (status != MDM_OK) note_outcome(t, status, 0, mdm_last_message());
+    if (status == MDM_OK && now) status = mdm_notice_saved(t, 1);
+    return status != MDM_OK;
 }
 
 static double checkpoint_bytes(mdm_trainer *t) {
@@ -200,26 +236,16 @@ static double checkpoint_bytes(mdm_trainer *t) {
     return bytes;
 }
 
-mdm_status mdm_save_checkpoint(mdm_trainer *t) {
+mdm_status mdm_save_checkpoint(mdm_trainer *t, int now) {
     if (t->options.dry_run) return MDM_OK;
     int32_t failed = 0;
-    double start = mdm_seconds();
     mdm_watch_aside("save", 60 + checkpoint_bytes(t) / 5e6);
     MDM_TRY(mdm_check_replicas(t));
     MDM_TRY(mdm_comm_agree(t->comm, mdm_check_weights(t)));
-    if (mdm_comm_rank(t->comm) == 0) {
-        /* a full disk must not end a night's training: the previous checkpoint stands, the next save tries
-         * again */
-        mdm_status status = save_on_rank_0(t);
-        failed = status != MDM_OK;
-        t->has_saved |= !failed;
-        if (failed) mdm_warn("the checkpoint could not be saved: %s", mdm_last_message());
-    }
-    t->last_save = mdm_seconds();
-    if (t->last_save - start > t->longest_save) t->longest_save = t->last_save - start;
+    if (mdm_comm_rank(t->comm) == 0) failed = save_or_warn(t, now);
     MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
     mdm_watch_back();
-    if (failed && mdm_signals_stop())
+    if (failed && now)
         return mdm_fail(MDM_RESOURCE,
                         "stopped by a signal, but the checkpoint could not be saved; the one before stands");
     return MDM_OK;
@@ -321,6 +347,7 @@ mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed) {
 }
 
 mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found) {
+    (void)mdm_notice_saved(t, 1);
     int32_t saved = t->has_saved;
     *found = 0;
     MDM_TRY(mdm_comm_broadcast(t->comm, &saved, 1, MDM_INT32, 0));

@@ -80,7 +80,8 @@ static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
 static mdm_status after_step(mdm_trainer *t) {
     int stop, save;
     MDM_TRY(agree_on_signals(t, &stop, &save));
-    if (stop || save) MDM_TRY(mdm_save_checkpoint(t));
+    (void)mdm_notice_saved(t, 0);
+    if (stop || save) MDM_TRY(mdm_save_checkpoint(t, stop));
     if (stop) return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
     return MDM_OK;
 }

@@ -8,7 +8,8 @@
 #include <string.h>
 
 typedef struct need {
-    double networks, activations, plans, images, samples, data; /* bytes; data: once a node */
+    double networks, activations, plans, images, samples; /* bytes of a rank */
+    double data, saving;                                  /* bytes once a node */
     double device; /* of a CUDA device's own memory; the first three then count for the host no more */
 } need;
 
@@ -33,6 +34,7 @@ static need estimate(const mdm_trainer *t, double chunk) {
     if (chunk > 0 && at_once > 4 * chunk) at_once = 4 * chunk;
     if (chunk > 0 && evaluation > 4 * chunk) evaluation = 4 * chunk;
     n.networks = 3.0 * weights * copies;
+    n.saving = 2.0 * weights * copies; /* weights and momentum, for the thread that saves */
     n.activations =
         (double)mdm_executor_bytes(t->executor, (int)(at_once > evaluation ? at_once : evaluation));
     /* Each plan's convolutions keep the weights in the layouts their algorithms want, and steps of two sizes
@@ -68,6 +70,11 @@ static mdm_status check_device(const mdm_trainer *t, const need *n) {
                     (n->device + libraries) / mebibyte, info->name, (double)info->memory_bytes / mebibyte);
 }
 
+/* What a node holds once, whatever its number of ranks. */
+static double of_node(const need *n) {
+    return n->data + n->saving;
+}
+
 static double of_rank(const need *n) {
     const double libraries = 140 << 20; /* MPI, HDF5, oneDNN and the program itself: measured */
     return libraries + n->networks + n->activations + n->plans + n->images + n->samples;
@@ -80,12 +87,13 @@ static double choose_chunk(const mdm_trainer *t, int node, double limit) {
     if (t->config.pretrain.epochs > 0 && slice_rows(t, t->config.pretrain.batch) > share)
         share = slice_rows(t, t->config.pretrain.batch);
     need n = estimate(t, 0);
-    double aim = of_rank(&n) * node + n.data <= limit ? limit : 0.7 * limit; /* an estimate is no promise */
-    while (of_rank(&n) * node + n.data > aim && share > 2) {
+    double aim =
+        of_rank(&n) * node + of_node(&n) <= limit ? limit : 0.7 * limit; /* an estimate is no promise */
+    while (of_rank(&n) * node + of_node(&n) > aim && share > 2) {
         chunk = share = floor(share / 2);
         n = estimate(t, chunk);
     }
-    return of_rank(&n) * node + n.data > limit ? 0 : chunk;
+    return of_rank(&n) * node + of_node(&n) > limit ? 0 : chunk;
 }
 
 mdm_status mdm_check_memory(mdm_trainer *t) {
@@ -103,14 +111,15 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
     mdm_executor_set_chunks(t->executor, (int64_t)chunk);
     need n = estimate(t, chunk);
     MDM_TRY(check_device(t, &n));
-    double wanted = of_rank(&n) * node + n.data;
+    double wanted = of_rank(&n) * node + of_node(&n);
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB a rank (activations %.0f, networks %.0f, convolutions %.0f, "
                  "pictures of a "
                  "step %.0f, samples' scores and embeddings %.0f)%s",
                  of_rank(&n) / mebibyte, n.activations / mebibyte, n.networks / mebibyte, n.plans / mebibyte,
                  n.images / mebibyte, n.samples / mebibyte,
-                 t->data->resident ? ", and the pictures once a node" : "");
+                 t->data->resident ? ", and once a node the pictures and a copy of the networks to save"
+                                   : ", and once a node a copy of the networks to save");
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB on a node of %d rank%s; it has %.0f MiB (%s)", wanted / mebibyte,
                  node, node > 1 ? "s" : "", limit / mebibyte, source);

@@ -136,7 +136,8 @@ static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     MDM_TRY(mdm_check_replicas(t));
     int32_t stop = mdm_signals_stop();
     MDM_TRY(mdm_comm_all_reduce(t->comm, &stop, 1, MDM_INT32, MDM_MAX));
-    if (last || stop || t->place.position % t->config.checkpoint.every == 0) MDM_TRY(mdm_save_checkpoint(t));
+    if (last || stop || t->place.position % t->config.checkpoint.every == 0)
+        MDM_TRY(mdm_save_checkpoint(t, stop && !last));
     if (stop && !last)
         return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
     return MDM_OK;
@@ -224,6 +225,7 @@ static mdm_status run_opened(mdm_trainer *t) {
     int counts = mdm_comm_rank(t->comm) == 0 && t->place.position < mdm_position_count(t);
     MDM_TRY(mdm_comm_agree(t->comm, counts ? mdm_restarts_count(t) : MDM_OK));
     mdm_status status = train(t);
+    (void)mdm_notice_saved(t, 1);
     if (counts && (status == MDM_OK || status == MDM_STOPPED)) mdm_restarts_forget(t);
     MDM_TRY(status);
     mdm_watch_stage("results", -1, -1, 300);

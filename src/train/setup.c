@@ -1,6 +1,7 @@
 /* Opening a run: checks at the door, then data, networks and memory, before any step is taken. */
 #include "mdm/base/log.h"
 #include "mdm/base/watch.h"
+#include "mdm/report/checkpoint_file.h"
 #include "trainer.h"
 #include <math.h>
 #include <stdio.h>
@@ -193,6 +194,7 @@ static void free_opinion(mdm_opinion *o) {
 
 void mdm_trainer_close(mdm_trainer *t) {
     if (!t) return;
+    mdm_checkpoint_saver_stop(t->saver);
     mdm_metrics_close(t->metrics);
     mdm_events_close(t->events);
     mdm_run_folder_close(t->folder);

@@ -107,6 +107,7 @@ typedef struct mdm_trainer {
     mdm_metrics *metrics;
     mdm_events *events; /* NULL: none */
     double started, last_save;
+    struct mdm_checkpoint_saver *saver;  /* rank 0; NULL in a dry run */
     int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
@@ -216,8 +217,12 @@ MDM_MUST_CHECK mdm_status mdm_hold_out(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **networks, int count,
                                                   mdm_score *score);
 
-/* checkpoint.c */
-MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t);
+/* checkpoint.c. Collective. Saves the state as it is; the disk is waited for only with `now`, otherwise by
+ * mdm_notice_saved. A failure is a warning and the checkpoint before stands, but with `now` it ends the run. */
+MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);
+/* Not collective. On rank 0 takes note of a save that has ended, a failed one by a warning, and gives its
+ * outcome; with `wait` waits for the one under way. */
+mdm_status mdm_notice_saved(mdm_trainer *t, int wait);
 /* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
 /* Collective. Back to the newest checkpoint in the middle of a run; *found 0: there is none. */

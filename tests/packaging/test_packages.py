@@ -116,7 +116,7 @@ def the_spack_recipe_asks_for_every_library_that_cmake_looks_for(work):
     assert len(sought) >= 6, sought
     for library in sought:
         assert spack_names.get(library, library) in wanted, library
-    for library in ("mpi", "hdf5", "onednn", "openblas"):
+    for library in ("mpi", "hdf5", "onednn", "openblas", "openssl"):
         assert library in wanted, library
     with open(os.path.join(SOURCE, "CMakeLists.txt")) as f:
         assert f"VERSION {recipe.named('version')[1]} " in f.read()

@@ -3,6 +3,7 @@
 Exit 0: as expected. 77: a module is missing. Anything else: an assertion failed.
 """
 import csv
+import hashlib
 import json
 import struct
 import sys
@@ -73,8 +74,10 @@ def halves(path):
 
 
 def checkpoint(path):
-    head = open(path, "rb").read(512)
-    assert head.startswith(b"mdm-dist checkpoint 1\nbytes ")
+    content = open(path, "rb").read()
+    version, size, digest = content[:512].split(b"\n")[:3]
+    assert version == b"mdm-dist checkpoint 2" and size == b"bytes %d" % (len(content) - 512)
+    assert digest == b"sha256 " + hashlib.sha256(content[512:]).hexdigest().encode()
     with open_h5(path) as f:
         assert np.array_equal(f["network-a/encoder.conv1.weight"][:].ravel(), np.arange(6, dtype="f4"))
         assert f["network-a/encoder.conv1.weight"].shape == (2, 3)

@@ -63,7 +63,7 @@ static void a_checkpoint_round_trips(void **state) {
     assert_int_equal(mdm_checkpoint_open_newest(*state, &c), MDM_OK);
     assert_non_null(c);
     assert_string_equal(mdm_checkpoint_path(c), in_folder(state, "epoch-0012.h5"));
-    assert_int_equal(strlen(mdm_checkpoint_digest(c)), 32);
+    assert_int_equal(strlen(mdm_checkpoint_digest(c)), 64);
     assert_int_equal(mdm_checkpoint_shape(c, "network-a/encoder.conv1.weight", &rank, dims, &elements),
                      MDM_OK);
     assert_true(rank == 2 && dims[0] == 2 && dims[1] == 3 && elements == 6);
@@ -269,17 +269,21 @@ static void two_can_be_open_at_once(void **state) {
     mdm_checkpoint_abandon(unfinished);
 }
 
-static void a_newer_format_is_named(void **state) {
+static void another_format_is_named(void **state) {
     mdm_checkpoint *c = NULL;
     char *content;
     size_t bytes;
     save(*state, 12, MDM_CHECKPOINT_EPOCH_END, 1);
     content = read_bytes(in_folder(state, "epoch-0012.h5"), &bytes);
-    *strchr(content, '1') = '7';
-    write_bytes(in_folder(state, "epoch-0013.h5"), content, bytes);
+    for (int format = 1; format <= 7; format += 6) {
+        char wanted[16];
+        content[strlen("mdm-dist checkpoint ")] = (char)('0' + format);
+        write_bytes(in_folder(state, "epoch-0013.h5"), content, bytes);
+        assert_int_equal(mdm_checkpoint_open(in_folder(state, "epoch-0013.h5"), &c), MDM_INPUT);
+        snprintf(wanted, sizeof wanted, "format %d", format);
+        assert_non_null(strstr(mdm_last_message(), wanted));
+    }
     free(content);
-    assert_int_equal(mdm_checkpoint_open(in_folder(state, "epoch-0013.h5"), &c), MDM_INPUT);
-    assert_non_null(strstr(mdm_last_message(), "format 7"));
     assert_int_equal(mdm_checkpoint_open(in_folder(state, "none.h5"), &c), MDM_INPUT);
     assert_int_equal(mdm_checkpoint_open(*state, &c), MDM_INPUT);
     assert_int_equal(mkfifo(in_folder(state, "pipe"), 0600), 0);
@@ -372,6 +376,88 @@ static void a_kill_at_any_moment_leaves_a_whole_one(void **state) {
     assert_int_equal(count_entries(*state), 2);
 }
 
+/* The same as fill(), for the thread. */
+static mdm_status save_later(mdm_checkpoint_saver *saver, const char *folder, int64_t epoch,
+                             const char *config) {
+    static const int32_t counts[3] = {-1, 0, INT32_MAX};
+    static const uint8_t split[3] = {0, 1, 2};
+    static const double best = 0.75;
+    const mdm_checkpoint_part parts[] = {
+        {"weight", MDM_CHECKPOINT_FLOAT, 1, 6, weight}, {"counts", MDM_CHECKPOINT_INT32, 1, 3, counts},
+        {"split", MDM_CHECKPOINT_UINT8, 1, 3, split},   {"empty", MDM_CHECKPOINT_DOUBLE, 1, 0, NULL},
+        {"epoch", MDM_CHECKPOINT_INT64, 0, 1, &epoch},  {"best", MDM_CHECKPOINT_DOUBLE, 0, 1, &best},
+        {"config", MDM_CHECKPOINT_TEXT, 0, 1, config}};
+    return mdm_checkpoint_save_later(saver, parts, 7, folder, epoch, MDM_CHECKPOINT_EPOCH_END, 2);
+}
+
+/* The same as save_later(), by the caller itself. */
+static void save_now(const char *folder, int64_t epoch, const char *config) {
+    const int64_t six[1] = {6}, three[1] = {3}, none[1] = {0};
+    const int32_t counts[3] = {-1, 0, INT32_MAX};
+    const uint8_t split[3] = {0, 1, 2};
+    mdm_checkpoint_writer *w = NULL;
+    assert_int_equal(mdm_checkpoint_begin(&w), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "weight", MDM_CHECKPOINT_FLOAT, 1, six, weight), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "counts", MDM_CHECKPOINT_INT32, 1, three, counts), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "split", MDM_CHECKPOINT_UINT8, 1, three, split), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "empty", MDM_CHECKPOINT_DOUBLE, 1, none, NULL), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put_integer(w, "epoch", epoch), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put_number(w, "best", 0.75), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put_text(w, "config", config), MDM_OK);
+    assert_int_equal(mdm_checkpoint_commit(w, folder, epoch, MDM_CHECKPOINT_EPOCH_END, 2), MDM_OK);
+}
+
+static void a_thread_saves_the_same_bytes_while_the_caller_goes_on(void **state) {
+    mdm_checkpoint_saver *saver = NULL;
+    mdm_checkpoint_outcome outcome;
+    size_t bytes, other_bytes;
+    assert_int_equal(mdm_checkpoint_saver_start(&saver), MDM_OK);
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 0); /* nothing to wait for */
+    for (int64_t epoch = 1; epoch <= 20; epoch++) { /* one after another, without asking between */
+        /* the form is filled in again, and made anew when the text grows longer */
+        assert_int_equal(save_later(saver, *state, epoch, epoch < 10 ? "seed: 1" : "seed: 12"), MDM_OK);
+        if (epoch % 3 == 0) (void)mdm_checkpoint_saver_ended(saver, 0, &outcome);
+    }
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 1);
+    assert_int_equal(outcome.status, MDM_OK);
+    assert_true(outcome.seconds > 0);
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 0); /* told once */
+    assert_latest(state, "epoch-0020.h5\n");
+    assert_int_equal(count_entries(*state), 3); /* two are kept, and `latest` */
+    char *content = read_bytes(in_folder(state, "epoch-0020.h5"), &bytes);
+    save_now(*state, 20, "seed: 12");
+    char *other = read_bytes(in_folder(state, "epoch-0020.h5"), &other_bytes);
+    assert_int_equal(bytes, other_bytes);
+    assert_memory_equal(content, other, bytes);
+    free(content);
+    free(other);
+    assert_int_equal(save_later(saver, *state, 21, "seed: 12"), MDM_OK);
+    mdm_checkpoint_saver_stop(saver); /* finishes it */
+    assert_latest(state, "epoch-0021.h5\n");
+}
+
+static void a_thread_that_cannot_save_says_so_and_tries_again(void **state) {
+    mdm_checkpoint_saver *saver = NULL;
+    mdm_checkpoint_outcome outcome;
+    char nowhere[1100];
+    save(*state, 1, MDM_CHECKPOINT_EPOCH_END, 2);
+    snprintf(nowhere, sizeof nowhere, "%s", in_folder(state, "no-such-folder"));
+    assert_int_equal(mdm_checkpoint_saver_start(&saver), MDM_OK);
+    assert_int_equal(mdm_fail(MDM_NUMERIC, "another failure"), MDM_NUMERIC);
+    assert_int_equal(save_later(saver, nowhere, 2, "seed: 1"), MDM_OK);
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 1);
+    assert_int_equal(outcome.status, MDM_RESOURCE);
+    assert_non_null(strstr(outcome.message, "epoch-0002.h5 not saved"));
+    assert_string_equal(mdm_last_message(), "another failure");
+    assert_int_equal(newest(*state), 1);
+    assert_int_equal(save_later(saver, *state, 3, "seed: 1"), MDM_OK);
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 1);
+    assert_int_equal(outcome.status, MDM_OK);
+    assert_int_equal(newest(*state), 3);
+    mdm_checkpoint_saver_stop(saver);
+    mdm_checkpoint_saver_stop(NULL);
+}
+
 static void a_planted_link_is_not_written_through(void **state) {
     const char *victim = in_folder(state, "victim");
     write_bytes(victim, "precious", 8);
@@ -400,10 +486,12 @@ int main(void) {
         IN_FOLDER(a_damaged_one_is_passed_over_and_kept),
         IN_FOLDER(every_truncation_and_every_flipped_bit_is_found),
         IN_FOLDER(two_can_be_open_at_once),
-        IN_FOLDER(a_newer_format_is_named),
+        IN_FOLDER(another_format_is_named),
         IN_FOLDER(without_room_the_previous_one_stays),
         IN_FOLDER(a_full_disk_never_costs_the_previous_one),
         IN_FOLDER(a_kill_at_any_moment_leaves_a_whole_one),
+        IN_FOLDER(a_thread_saves_the_same_bytes_while_the_caller_goes_on),
+        IN_FOLDER(a_thread_that_cannot_save_says_so_and_tries_again),
         IN_FOLDER(a_planted_link_is_not_written_through),
     };
     signal(SIGXFSZ, SIG_IGN);

@@ -23,6 +23,7 @@ class MdmDist(CMakePackage, CudaPackage):
     depends_on("jansson")
     depends_on("xxhash")
     depends_on("zlib-api")
+    depends_on("openssl")
     depends_on("libjpeg-turbo")
     depends_on("libpng")
     depends_on("cmocka", when="+tests")

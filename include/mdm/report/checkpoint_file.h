@@ -1,13 +1,13 @@
-/* Checkpoint files: named arrays, written so that a crash at any moment leaves a whole one. Rank 0 only, one
- * thread.
+/* Checkpoint files: named arrays, written so that a crash at any moment leaves a whole one. Rank 0 only; all
+ * calls from one thread.
  *
- * A file is a user block of 512 bytes of ASCII (magic, format version, payload size, XXH3-128 digest of the
+ * A file is a user block of 512 bytes of ASCII (magic, format version, payload size, SHA-256 digest of the
  * payload, padded with newlines) followed by an HDF5 file, so h5dump and h5py open it as it is. The same
  * content gives the same bytes. Saving: put together in memory, written to a hidden name, fsync, read back
  * and compared, renamed, fsync of the folder; then `latest` (the file's name in one line) the same way; then
  * old ones are removed. Loading: size and digest are checked before the HDF5 library sees a byte, and it only
- * sees memory. The digest detects damage, not forgery (it is no signature; SHA-256 would take its place in
- * the user block under a new format version): do not load checkpoints of people you do not trust.
+ * sees memory. The digest detects damage, not forgery (it is no signature): do not load checkpoints of people
+ * you do not trust.
  *
  * Names are epoch-NNNN.h5, at the end of an epoch, and epoch-NNNN-step-SSSSSS.h5, inside epoch NNNN and
  * therefore older than it. Epochs must grow over the whole run (a pretraining stage counts on, it does not
@@ -58,6 +58,39 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_put_number(mdm_checkpoint_writer *write
 MDM_MUST_CHECK mdm_status mdm_checkpoint_commit(mdm_checkpoint_writer *writer, const char *folder,
                                                 int64_t epoch, int64_t step, int keep);
 
+/* ---- Writing by a thread of its own ---- */
+
+typedef struct mdm_checkpoint_saver mdm_checkpoint_saver;
+
+/* Starts the thread. MDM_RESOURCE when there is none to be had. */
+MDM_MUST_CHECK mdm_status mdm_checkpoint_saver_start(mdm_checkpoint_saver **saver);
+/* One array of a checkpoint, see mdm_checkpoint_put. rank 0: one number (count 1) or a text; rank 1: `count`
+ * elements. */
+typedef struct mdm_checkpoint_part {
+    char name[48];
+    mdm_checkpoint_type type;
+    int rank;
+    int64_t count;
+    const void *data;
+} mdm_checkpoint_part;
+/* Saves what mdm_checkpoint_commit would save of the same parts, byte for byte. The caller waits only until
+ * they are copied (and for the save before, where it is still under way: its outcome is lost, so ask for it
+ * first); the copy's memory is kept for the next one. MDM_RESOURCE when there is not enough of it. */
+MDM_MUST_CHECK mdm_status mdm_checkpoint_save_later(mdm_checkpoint_saver *saver,
+                                                    const mdm_checkpoint_part *parts, int count,
+                                                    const char *folder, int64_t epoch, int64_t step,
+                                                    int keep);
+typedef struct mdm_checkpoint_outcome {
+    mdm_status status;
+    double seconds; /* that the thread took */
+    char message[1024];
+} mdm_checkpoint_outcome;
+/* 1, once for every save, when it has ended. 0: there is none, or it is still under way; with `wait` never
+ * the latter. mdm_last_message stays as it was. */
+int mdm_checkpoint_saver_ended(mdm_checkpoint_saver *saver, int wait, mdm_checkpoint_outcome *outcome);
+/* Finishes the save under way and ends the thread; NULL is allowed. */
+void mdm_checkpoint_saver_stop(mdm_checkpoint_saver *saver);
+
 /* Drops a checkpoint that was begun; NULL is allowed. */
 void mdm_checkpoint_abandon(mdm_checkpoint_writer *writer);
 
@@ -74,7 +107,7 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_open_newest(const char *folder, mdm_che
 MDM_MUST_CHECK mdm_status mdm_checkpoint_open(const char *path, mdm_checkpoint **checkpoint);
 void mdm_checkpoint_close(mdm_checkpoint *checkpoint);
 
-/* Path it was read from, and its digest as 32 hexadecimal digits. */
+/* Path it was read from, and its digest as 64 hexadecimal digits. */
 const char *mdm_checkpoint_path(const mdm_checkpoint *checkpoint);
 const char *mdm_checkpoint_digest(const mdm_checkpoint *checkpoint);
 

@@ -55,18 +55,6 @@ mdm_status mdm_checkpoint_put(mdm_checkpoint_writer *writer, const char *name, m
     return mdm_fail(MDM_USAGE, "no such type of checkpoint array: %d", (int)type);
 }
 
-mdm_status mdm_checkpoint_put_text(mdm_checkpoint_writer *writer, const char *name, const char *text) {
-    return image_put_text(writer->file, name, text);
-}
-
-mdm_status mdm_checkpoint_put_integer(mdm_checkpoint_writer *writer, const char *name, int64_t value) {
-    return image_put(writer->file, name, H5T_NATIVE_INT64, 0, NULL, &value);
-}
-
-mdm_status mdm_checkpoint_put_number(mdm_checkpoint_writer *writer, const char *name, double value) {
-    return image_put(writer->file, name, H5T_NATIVE_DOUBLE, 0, NULL, &value);
-}
-
 void mdm_checkpoint_abandon(mdm_checkpoint_writer *writer) {
     if (!writer) return;
     H5Fclose(writer->file);

@@ -6,6 +6,7 @@
 #include <math.h>
 
 static const float weight[6] = {0, 1, 2, 3, 4, 5};
+static const double three_quarters = 0.75;
 
 static mdm_checkpoint_writer *fill(int64_t epoch) {
     const int64_t two_three[2] = {2, 3}, three[1] = {3}, none[1] = {0};
@@ -19,9 +20,10 @@ static mdm_checkpoint_writer *fill(int64_t epoch) {
     assert_int_equal(mdm_checkpoint_put(w, "counts", MDM_CHECKPOINT_INT32, 1, three, counts), MDM_OK);
     assert_int_equal(mdm_checkpoint_put(w, "split", MDM_CHECKPOINT_UINT8, 1, three, split), MDM_OK);
     assert_int_equal(mdm_checkpoint_put(w, "empty", MDM_CHECKPOINT_DOUBLE, 1, none, NULL), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_integer(w, "epoch", epoch), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_number(w, "best", 0.75), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_text(w, "config", "seed: 1\nname: \xC3\xBC\n"), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "epoch", MDM_CHECKPOINT_INT64, 0, NULL, &epoch), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "best", MDM_CHECKPOINT_DOUBLE, 0, NULL, &three_quarters), MDM_OK);
+    assert_int_equal(
+        mdm_checkpoint_put(w, "config", MDM_CHECKPOINT_TEXT, 0, NULL, "seed: 1\nname: \xC3\xBC\n"), MDM_OK);
     return w;
 }
 
@@ -401,9 +403,9 @@ static void save_now(const char *folder, int64_t epoch, const char *config) {
     assert_int_equal(mdm_checkpoint_put(w, "counts", MDM_CHECKPOINT_INT32, 1, three, counts), MDM_OK);
     assert_int_equal(mdm_checkpoint_put(w, "split", MDM_CHECKPOINT_UINT8, 1, three, split), MDM_OK);
     assert_int_equal(mdm_checkpoint_put(w, "empty", MDM_CHECKPOINT_DOUBLE, 1, none, NULL), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_integer(w, "epoch", epoch), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_number(w, "best", 0.75), MDM_OK);
-    assert_int_equal(mdm_checkpoint_put_text(w, "config", config), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "epoch", MDM_CHECKPOINT_INT64, 0, NULL, &epoch), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "best", MDM_CHECKPOINT_DOUBLE, 0, NULL, &three_quarters), MDM_OK);
+    assert_int_equal(mdm_checkpoint_put(w, "config", MDM_CHECKPOINT_TEXT, 0, NULL, config), MDM_OK);
     assert_int_equal(mdm_checkpoint_commit(w, folder, epoch, MDM_CHECKPOINT_EPOCH_END, 2), MDM_OK);
 }
 

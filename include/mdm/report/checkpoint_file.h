@@ -43,12 +43,6 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_begin(mdm_checkpoint_writer **writer);
 MDM_MUST_CHECK mdm_status mdm_checkpoint_put(mdm_checkpoint_writer *writer, const char *name,
                                              mdm_checkpoint_type type, int rank, const int64_t *dims,
                                              const void *data);
-MDM_MUST_CHECK mdm_status mdm_checkpoint_put_text(mdm_checkpoint_writer *writer, const char *name,
-                                                  const char *text);
-MDM_MUST_CHECK mdm_status mdm_checkpoint_put_integer(mdm_checkpoint_writer *writer, const char *name,
-                                                     int64_t value);
-MDM_MUST_CHECK mdm_status mdm_checkpoint_put_number(mdm_checkpoint_writer *writer, const char *name,
-                                                    double value);
 
 /* Saves into `folder` (which exists) as the checkpoint of `epoch`, or of `step` inside it
  * (MDM_CHECKPOINT_EPOCH_END: none), makes `latest` name it, and removes older ones but for `keep` - 1 (at

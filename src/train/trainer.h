@@ -218,7 +218,8 @@ MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **
                                                   mdm_score *score);
 
 /* checkpoint.c. Collective. Saves the state as it is; the disk is waited for only with `now`, otherwise by
- * mdm_notice_saved. A failure is a warning and the checkpoint before stands, but with `now` it ends the run. */
+ * mdm_notice_saved. A failure is a warning and the checkpoint before stands, but with `now` it ends the run.
+ */
 MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);
 /* Not collective. On rank 0 takes note of a save that has ended, a failed one by a warning, and gives its
  * outcome; with `wait` waits for the one under way. */

@@ -1,5 +1,5 @@
 """Somebody's own folder from end to end: JPEGs of six classes, a third of them in a wrong folder; imported, trained on, the labels
-sorted by how surely they are wrong, the network taken to PyTorch where that is there."""
+sorted by how surely they are wrong."""
 import csv
 import gzip
 import json

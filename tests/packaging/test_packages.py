@@ -119,7 +119,7 @@ def the_spack_recipe_asks_for_every_library_that_cmake_looks_for(work):
     for library in ("mpi", "hdf5", "onednn", "openblas", "openssl"):
         assert library in wanted, library
     with open(os.path.join(SOURCE, "CMakeLists.txt")) as f:
-        assert f"VERSION {recipe.named('version')[1]} " in f.read()
+        assert f"VERSION {recipe.named('version')[0]} " in f.read()
     for on, cuda in (((), "OFF"), (("tests", "cuda"), "ON")):
         package = recipe.recipe()
         package.on = on

@@ -1,12 +1,12 @@
-"""Spack recipe: put this folder's package.py into a repository as packages/mdm-dist/package.py, then `spack install mdm-dist`."""
+"""Spack recipe, for a checkout: put this file into a repository as packages/mdm-dist/package.py, then run
+`spack dev-build mdm-dist@0.1.0` in mdm-dist's top folder."""
 from spack.package import *
 
 
 class MdmDist(CMakePackage, CudaPackage):
     """Learning from badly labelled pictures: Manifold DivideMix in C, over MPI."""
 
-    version("main", branch="main")
-    version("0.1.0")
+    version("0.1.0")  # the source is the folder that dev-build is run in
 
     variant("tests", default=False, description="Build the tests")
 

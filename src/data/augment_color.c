@@ -81,7 +81,7 @@ static void smooth_row(const uint8_t *above, const uint8_t *row, const uint8_t *
     for (int i = channels; i < last; i++) {
         uint16_t sum =
             (uint16_t)(above[i - channels] + above[i] + above[i + channels] + row[i - channels] + 5 * row[i] +
-                       row[i + channels] + below[i - channels] + below[i] + below[i + channels]);
+                       row[i + channels] + below[i - channels] + below[i] + below[i + channels] + 6);
         out[i] = mdm_pixel_smooth(sum);
     }
 }

@@ -96,11 +96,12 @@ MDM_INLINE int mdm_pixel_contrast(int64_t sum, int64_t pixels) {
     return (int)((double)sum / (double)pixels + 0.5);
 }
 
-/* The 3x3 mean with weights 1 1 1, 1 5 1, 1 1 1, rounded to nearest, from that weighted sum. Pillow sums in
- * single precision, but thirteenths plus one half are never within its error of a whole number, so whole
- * numbers give the same: floor((sum + 6) / 13), here as a product with 5042 / 65536, exact below 6564. */
-MDM_INLINE uint8_t mdm_pixel_smooth(uint32_t sum) {
-    return (uint8_t)((sum + 6u) * 5042u >> 16);
+/* The 3x3 mean with weights 1 1 1, 1 5 1, 1 1 1, rounded to nearest, from that weighted sum plus 6. Pillow
+ * sums in single precision, but thirteenths plus one half are never within its error of a whole number, so
+ * whole numbers give the same: floor((sum + 6) / 13), here as a product with 5042 / 65536, exact below
+ * 6564. */
+MDM_INLINE uint8_t mdm_pixel_smooth(uint32_t sum_and_6) {
+    return (uint8_t)(sum_and_6 * 5042u >> 16);
 }
 
 /* A channel's value stretched from [low, high] to [0, 255]; a channel of one value stays. */

@@ -11,7 +11,8 @@
 #include "mdm/base/pixels.h"
 #include "mdm/device/device.h"
 
-/* ---- pictures of a step: two page-locked buffers in turn, so that one is filled while the other is used ----
+/* ---- pictures of a step: two page-locked buffers in turn, so that one is filled while the other is used
+ * ----
  */
 typedef struct mdm_upload mdm_upload;
 

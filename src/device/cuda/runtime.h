@@ -7,7 +7,8 @@
 #include <cuda_runtime_api.h>
 
 struct mdm_gpu {
-    cudaStream_t stream; /* everything runs on it, in order */
+    cudaStream_t stream;  /* everything computed runs on it, in order */
+    cudaStream_t sending; /* uploads beside it */
     int number;
     cudaError_t failure; /* the first one that could not be told at once */
     const char *failed_in;

@@ -45,8 +45,8 @@ typedef struct mdm_view_block {
     const uint8_t *picture;
     mdm_view_draw draw;
     const mdm_pixel_operation *operation[MDM_SUB_POLICY_STEPS];
-    int count;              /* operations to do */
-    unsigned long long sum; /* of greys */
+    int count;                                                                    /* operations to do */
+    unsigned long long sum;                                                       /* of greys */
     uint32_t histogram[3][256], group[3][MDM_VIEW_GROUPS], lowest[3], highest[3]; /* values in use */
     uint8_t table[3][256];
 } mdm_view_block;
@@ -85,15 +85,13 @@ MDM_BOTH void mdm_view_draw_thread(const mdm_view_arguments *a, mdm_gpu_thread t
                                    uint32_t number) {
     if (t.thread > 0) return;
     const mdm_view_row *row = a->rows + number;
-    mdm_random random =
-        mdm_random_stream(a->seed, MDM_RANDOM_AUGMENT, row->epoch, row->sample, row->number);
+    mdm_random random = mdm_random_stream(a->seed, MDM_RANDOM_AUGMENT, row->epoch, row->sample, row->number);
     s->picture = a->pictures + (size_t)row->picture * (size_t)(a->height * a->width * a->channels);
     s->draw = mdm_draw_view((mdm_view)row->view, &random, a->padding);
     s->count = 0;
     for (int i = 0; s->draw.policy >= 0 && i < MDM_SUB_POLICY_STEPS; i++)
         if (s->draw.chance[i] < a->policy->step[s->draw.policy][i].probability)
-            s->operation[s->count++] =
-                &a->policy->step[s->draw.policy][i].operation[s->draw.negative[i]];
+            s->operation[s->count++] = &a->policy->step[s->draw.policy][i].operation[s->draw.negative[i]];
 }
 
 /* For the next measuring. */
@@ -174,8 +172,7 @@ MDM_BOTH uint8_t mdm_view_value(const mdm_view_arguments *a, const mdm_view_bloc
         return mdm_pixel_stretch(value, (int)s->lowest[c], (int)s->highest[c]);
     case MDM_PIXEL_EQUALIZE:
         share = mdm_pixel_equal_share(pixels, s->histogram[c][s->highest[c]]);
-        return share == 0 ? (uint8_t)value
-                          : mdm_pixel_equalize(mdm_view_below(s, c, (uint32_t)value), share);
+        return share == 0 ? (uint8_t)value : mdm_pixel_equalize(mdm_view_below(s, c, (uint32_t)value), share);
     case MDM_PIXEL_INVERT:
         return (uint8_t)(255 - value);
     default: /* on more than single values */
@@ -192,8 +189,8 @@ MDM_BOTH void mdm_view_affine_thread(const mdm_view_arguments *a, mdm_gpu_thread
         int64_t column = (m->x + x * m->column_x + y * m->row_x) >> 16,
                 row = (m->y + x * m->column_y + y * m->row_y) >> 16;
         int inside = column >= 0 && column < a->width && row >= 0 && row < a->height;
-        const uint8_t *from = in + ((int)row * a->width + (int)column) * channels;
-        for (int c = 0; c < channels; c++) out[i * channels + c] = inside ? from[c] : (uint8_t)o->fill;
+        int from = inside ? ((int)row * a->width + (int)column) * channels : 0;
+        for (int c = 0; c < channels; c++) out[i * channels + c] = inside ? in[from + c] : (uint8_t)o->fill;
     }
 }
 
@@ -220,7 +217,7 @@ MDM_BOTH void mdm_view_sharpness_thread(const mdm_view_arguments *a, mdm_gpu_thr
         }
         const uint8_t *above = row - width, *below = row + width;
         uint32_t sum = (uint32_t)above[-channels] + above[0] + above[channels] + row[-channels] +
-                       5u * row[0] + row[channels] + below[-channels] + below[0] + below[channels];
+                       5u * row[0] + row[channels] + below[-channels] + below[0] + below[channels] + 6u;
         out[i] = mdm_pixel_blend(mdm_pixel_smooth(sum), *row, o->factor);
     }
 }
@@ -278,7 +275,8 @@ MDM_BOTH void mdm_make_views_phase(const mdm_view_arguments *a, mdm_gpu_thread t
     uint32_t number = t.block + all_phases / MDM_VIEW_PHASES * a->blocks,
              phase = all_phases % MDM_VIEW_PHASES;
     size_t bytes = (size_t)(a->height * a->width * a->channels);
-    uint8_t *copies = a->scratch ? a->scratch + 2 * bytes * t.block : (uint8_t *)shared + MDM_VIEW_BLOCK_BYTES;
+    uint8_t *copies =
+        a->scratch ? a->scratch + 2 * bytes * t.block : (uint8_t *)shared + MDM_VIEW_BLOCK_BYTES;
     if (phase == MDM_VIEW_DRAW) {
         mdm_view_draw_thread(a, t, s, number);
     } else if (phase == MDM_VIEW_CROP) {

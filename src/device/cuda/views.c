@@ -39,8 +39,7 @@ static mdm_status fill(mdm_view_maker *m) {
     MDM_TRY(mdm_gpu_upload(m->gpu, m->policy, s->policy, sizeof *s->policy));
     MDM_TRY(mdm_gpu_allocate(m->gpu, sizeof s->normal, "the normalisation", (void **)&m->normal));
     MDM_TRY(mdm_gpu_upload(m->gpu, m->normal, s->normal, sizeof s->normal));
-    if (scratch > 0)
-        MDM_TRY(mdm_gpu_allocate(m->gpu, scratch, "the making of views", (void **)&m->scratch));
+    if (scratch > 0) MDM_TRY(mdm_gpu_allocate(m->gpu, scratch, "the making of views", (void **)&m->scratch));
     return mdm_gpu_create_mark(m->gpu, &m->sent);
 }
 
@@ -97,8 +96,7 @@ mdm_status mdm_view_maker_make(mdm_view_maker *m, const uint8_t *pictures, const
         return mdm_fail(MDM_LOST, "no room was made for %lld views", (long long)(m->count + count));
     size_t bytes = sizeof *rows * (size_t)count;
     memcpy(m->host_rows + m->count, rows, bytes);
-    MDM_TRY(
-        mdm_gpu_send(m->gpu, MDM_GPU_COMPUTING, m->rows + m->count, m->host_rows + m->count, bytes));
+    MDM_TRY(mdm_gpu_send(m->gpu, MDM_GPU_COMPUTING, m->rows + m->count, m->host_rows + m->count, bytes));
     MDM_TRY(mdm_gpu_record(m->gpu, MDM_GPU_COMPUTING, m->sent));
     mdm_view_arguments a = {.rows = m->rows + m->count,
                             .pictures = pictures,

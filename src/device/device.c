@@ -54,6 +54,10 @@ void mdm_device_zero(mdm_device *device, void *memory, size_t bytes) {
     device->operations->zero(device, memory, bytes);
 }
 
+void mdm_device_keep_plans(mdm_device *device) {
+    if (device->operations->keep_plans) device->operations->keep_plans(device);
+}
+
 mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
                              int width, mdm_precision precision, void *tensor) {
     return device->operations->tensor_import(device, plain, n, channels, height, width, precision, tensor);

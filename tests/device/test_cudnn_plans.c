@@ -58,12 +58,12 @@ static void check_network(mdm_network_spec spec, int rows, mdm_precision precisi
             kinds[count++] = k;
             mdm_cudnn_plan plans[MOST_PLANS];
             int found;
-            if (mdm_cudnn_find_plans(&target, &k, (int64_t)512 << 20, MOST_PLANS, plans, &found) != MDM_OK)
+            if (mdm_cudnn_find_plans(&target, &k, MOST_PLANS, plans, &found) != MDM_OK)
                 fail_msg("%s, width %d, precision %d: %s", spec.arch, spec.base_width, precision,
                          mdm_last_message());
             assert_true(found >= 1);
             for (int p = 0; p < found; p++) {
-                assert_true(plans[p].workspace >= 0 && plans[p].workspace <= (int64_t)512 << 20);
+                assert_true(plans[p].workspace >= 0 && plans[p].workspace <= MDM_LARGEST_WORKSPACE);
                 mdm_cudnn_release(target.cudnn, &plans[p]);
             }
             built += found;
@@ -110,8 +110,7 @@ static void a_device_that_cannot_has_no_plan(void **state) {
     mdm_cudnn_plan plans[MOST_PLANS];
     int found;
     assert_int_equal(mdm_cudnn_describe(target.cudnn, old, &turing.description), MDM_OK);
-    assert_int_equal(mdm_cudnn_find_plans(&turing, &k, (int64_t)512 << 20, MOST_PLANS, plans, &found),
-                     MDM_LOST);
+    assert_int_equal(mdm_cudnn_find_plans(&turing, &k, MOST_PLANS, plans, &found), MDM_LOST);
     assert_non_null(strstr(mdm_last_message(), "cuDNN has no forward plan"));
     free(old);
 }

@@ -67,6 +67,10 @@ MDM_MUST_CHECK mdm_status mdm_device_download(mdm_device *device, void *host, co
                                               size_t bytes);
 void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
 
+/* To be called when a set of operations has been planned (the *_create functions): what was measured for it
+ * is then kept on disk for the next start, as docs/gpu.md says. Cannot fail; does nothing on the CPU. */
+void mdm_device_keep_plans(mdm_device *device);
+
 /* Bytes of a tensor, and channels rounded up to the block. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
                         mdm_precision precision);

@@ -114,6 +114,10 @@ static mdm_status convert(mdm_device *device, const float *plain, void *tensor, 
     return status;
 }
 
+static void keep_plans(mdm_device *device) {
+    mdm_gpu_keep_plans(mdm_cuda(device)->gpu);
+}
+
 static mdm_status tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
                                 int width, mdm_precision precision, void *tensor) {
     return convert(device, plain, tensor, n, channels, height * width, precision, NULL);
@@ -373,6 +377,7 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .keep_plans = keep_plans,
     .tensor_import = tensor_import,
     .tensor_export = tensor_export,
     .convolution_create = mdm_cuda_convolution_create,

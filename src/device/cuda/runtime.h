@@ -17,13 +17,13 @@ struct mdm_gpu {
     void *workspace; /* of all convolutions */
     size_t workspace_bytes;
     struct mdm_gpu_plan *plans; /* newest first */
-    cudaEvent_t begin, end;     /* for timing plans */
+    mdm_plan_cache *cache;
+    cudaEvent_t begin, end; /* for timing plans */
 };
 
 struct mdm_gpu_plan {
     mdm_gpu_convolution kind;
     mdm_cudnn_plan cudnn;
-    float milliseconds; /* as measured; 0: there was no choice */
     struct mdm_gpu_plan *next;
 };
 

@@ -29,6 +29,7 @@ typedef struct supervisor {
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
     int64_t record_at;         /* when the record was written, 0: not yet */
+    int64_t term_at;           /* when the launcher first sent TERM, 0: not yet */
     sigset_t passed_on;        /* signals that were sent on to the worker */
     long long out_of_memory;   /* kills of this process's memory group before the start */
     char host[64];
@@ -136,6 +137,22 @@ static int64_t limit_of(const supervisor *s) {
     return (int64_t)((double)(seen > floor ? seen : floor) * s->factor);
 }
 
+/* TERM from a launcher may mean that a rank is gone without a word, its supervisor too. The worker waits for
+ * it to agree on the stop, and the launcher for the worker, under Slurm for half a minute. */
+static void judge_after_term(supervisor *s, int64_t pause) {
+    int64_t seen = 2 * s->page->longest, most = seen > 4 * second ? seen : 4 * second;
+    if (!s->term_at || !s->under_launcher || !atomic_load(&s->page->inside) || pause <= most) return;
+    char place[256], what[900], missing[300];
+    describe_place(s, place, sizeof place);
+    snprintf(what, sizeof what, "told to end (SIGTERM), but it waits for other ranks for %.0f s in %s",
+             (double)pause / 1e9, place);
+    record(s, what);
+    mdm_flight_missing(s->page, known_rank(s), missing, sizeof missing);
+    snprintf(what + strlen(what), sizeof what - strlen(what), "%s", missing);
+    speak(s, what);
+    end_worker(s, CODE_LOST);
+}
+
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
  * collective is probably a victim, and speaks later, when the culprit's own supervisor did not. */
 static void judge(supervisor *s) {
@@ -146,7 +163,10 @@ static void judge(supervisor *s) {
     if (late > second) s->excuse += late; /* a suspended job, a frozen machine: nobody could make progress */
     s->last_tick = now;
     int64_t pause = now - note - s->excuse;
-    if (pause <= limit) return;
+    if (pause <= limit) {
+        judge_after_term(s, pause);
+        return;
+    }
     char place[256], what[900], missing[300] = "";
     char state = state_of(s->worker);
     int waiting = atomic_load(&p->inside) && state != 'T' && state != 't' && state != 'D';
@@ -181,6 +201,7 @@ static void handle(supervisor *s, int number) {
         kill(s->worker, SIGCONT);
         break;
     default:
+        if (number == SIGTERM && !s->term_at) s->term_at = mdm_watch_now();
         if (number == SIGTERM) { /* perhaps the launcher ends all ranks, because one failed */
             char path[MDM_WATCH_PATH + 32];
             snprintf(path, sizeof path, "%s/flight/failure", s->page->folder);

@@ -136,7 +136,11 @@ void mdm_comm_finish(mdm_comm *comm) {
     mdm_comm_free_operations(comm);
     if (comm->node != MPI_COMM_NULL) MPI_Comm_free(&comm->node);
     if (comm->world != MPI_COMM_NULL) MPI_Comm_free(&comm->world);
-    if (comm->ends_mpi) MPI_Finalize();
+    if (comm->ends_mpi) {
+        mdm_watch_enter("MPI_Finalize", 0); /* which waits for all ranks: who is late is at fault */
+        MPI_Finalize();
+        mdm_watch_leave();
+    }
     free(comm->counts);
     free(comm->offsets);
     free(comm->asked_counts);

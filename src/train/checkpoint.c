@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 2 };
+enum { FORMAT = 3 };
 
 /* One array of the state, by name: the same table saves and loads. */
 typedef struct entry {
@@ -137,6 +137,8 @@ static int list_state(mdm_trainer *t, entry *entries, scalars *s) {
     add(entries, &count, "numbers", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof s->numbers / sizeof *s->numbers),
         s->numbers);
     add(entries, &count, "seconds", MDM_CHECKPOINT_DOUBLE, 6, t->seconds);
+    add(entries, &count, "spikes", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof t->spikes / sizeof(double)),
+        &t->spikes);
     return count;
 }
 

@@ -1,6 +1,6 @@
-/* Guards against numbers that went bad: a step whose loss or gradient is not finite is skipped on all ranks,
- * a streak of such steps goes back to the last checkpoint once with half the learning rates, and replicas are
- * compared before anything is saved. */
+/* Guards against numbers that went bad: a step whose loss or gradient is not finite, or a spike, is skipped
+ * on all ranks, a streak of the former goes back to the last checkpoint once with half the learning rates,
+ * and replicas are compared before anything is saved. */
 #include "mdm/base/log.h"
 #include "trainer.h"
 #include <inttypes.h>
@@ -22,37 +22,62 @@ void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network) {
     memcpy(t->guard.statistics, network->statistics, sizeof(float) * (size_t)t->layout->statistic_count);
 }
 
-/* The first tensor of the reduced gradient that is not finite, NULL when all are. */
-static const char *bad_gradient(const mdm_network *network) {
+/* The same bits with any number of threads. */
+static double sum_of_squares(const float *values, int64_t count) {
+    enum { PIECES = 64 };
+    double piece[PIECES], sum = 0;
+#pragma omp parallel for schedule(static) if (count > 16384)
+    for (int p = 0; p < PIECES; p++) {
+        double squares = 0;
+        int64_t end = count * (p + 1) / PIECES;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t j = count * p / PIECES; j < end; j++) squares += (double)values[j] * (double)values[j];
+        piece[p] = squares;
+    }
+    for (int p = 0; p < PIECES; p++) sum += piece[p];
+    return sum;
+}
+
+/* The squared norm of the reduced gradient, and the first tensor of it that is not finite (NULL: all are). Of
+ * a CUDA device's network only the heads' gradient is at hand. */
+static double squared_norm(const mdm_network *network, const char **bad) {
     const mdm_layout *l = network->layout;
-    for (int i = 0; i < l->tensor_count; i++) {
+    double sum = 0;
+    *bad = NULL;
+    for (int i = 0; i < l->tensor_count && !*bad; i++) {
         const mdm_tensor_info *tensor = &l->tensors[i];
         if (tensor->role == MDM_TENSOR_STATISTIC) continue;
         if (network->device && tensor->offset < l->encoder_count) continue;
-        const float *g = network->gradient + tensor->offset;
-        float sum = 0; /* 0 * x is 0 for every finite x */
-#pragma omp parallel for simd reduction(+ : sum)
-        for (int64_t j = 0; j < tensor->count; j++) sum += 0.0f * g[j];
-        if (!(sum == 0)) return tensor->name;
+        double square = sum_of_squares(network->gradient + tensor->offset, tensor->count);
+        if (!isfinite(square)) *bad = tensor->name;
+        sum += square;
     }
-    return NULL;
+    return sum;
+}
+
+/* As if the step had not begun. */
+static void undo_step(mdm_trainer *t, mdm_network *network) {
+    memcpy(network->statistics, t->guard.statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+    mdm_network_touch(network);
+}
+
+static void name_step(mdm_trainer *t, const char *what, const char *of) {
+    int64_t epoch;
+    mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch);
+    snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
+             mdm_stage_name(stage), (long long)epoch + 1, (long long)t->place.step + 1,
+             'a' + (int)t->place.network, what, of);
 }
 
 static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, const char *tensor) {
-    int64_t epoch;
-    mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch);
     t->guard.skipped++;
     t->guard.streak++;
-    snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
-             mdm_stage_name(stage), (long long)epoch + 1, (long long)t->place.step + 1,
-             'a' + (int)t->place.network,
-             tensor ? "the gradient is not finite, first in " : "the loss is not finite",
-             tensor ? tensor : "");
+    name_step(t, tensor ? "the gradient is not finite, first in " : "the loss is not finite",
+              tensor ? tensor : "");
     if (network->device)
         return mdm_fail(MDM_NUMERIC, "%s; lower the learning rates; the last checkpoint stands",
                         t->guard.cause);
-    memcpy(network->statistics, t->guard.statistics, sizeof(float) * (size_t)t->layout->statistic_count);
-    mdm_network_touch(network);
+    undo_step(t, network);
     mdm_warn("%s; the step is skipped (%lld so far; loss %g)", t->guard.cause, (long long)t->guard.skipped,
              loss);
     if (t->guard.streak < LONGEST_STREAK) return MDM_OK;
@@ -64,10 +89,20 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, c
 
 mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles, double rate_encoder,
                             double rate_heads, double momentum, double weight_decay, int *skipped) {
-    const char *tensor = bad_gradient(network);
+    const char *tensor;
+    char spike[128];
+    double square = squared_norm(network, &tensor);
     *skipped = tensor || !isfinite(loss);
     if (*skipped) return skip_step(t, network, loss, tensor);
     t->guard.streak = 0;
+    *skipped = !network->device && mdm_spike_found(t, square, loss, spike, sizeof spike);
+    if (*skipped) {
+        undo_step(t, network);
+        name_step(t, spike, "");
+        mdm_warn("%s; the step is skipped (spike %.0f so far; loss %g)", t->guard.cause, t->spikes.total,
+                 loss);
+        return MDM_OK;
+    }
     mdm_network_step(t->device, network, roles, (float)(rate_encoder * t->guard.rate_scale),
                      (float)(rate_heads * t->guard.rate_scale), (float)momentum, (float)weight_decay);
     return MDM_OK;

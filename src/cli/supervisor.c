@@ -7,18 +7,23 @@
 #include "flight.h"
 #include "mdm/base/machine.h"
 #include "mdm/base/watch.h"
+#include "mdm/comm/comm.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CODE_VICTIM = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
+enum { CODE_VICTIM = 1, CODE_LIBRARY = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
 static const int64_t tick = 100000000, second = 1000000000;
 
 typedef struct supervisor {
@@ -34,13 +39,6 @@ typedef struct supervisor {
     long long out_of_memory;   /* kills of this process's memory group before the start */
     char host[64];
 } supervisor;
-
-static int has_launcher(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i])) return 1;
-    return 0;
-}
 
 static int known_rank(const supervisor *s) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
@@ -121,6 +119,42 @@ static _Noreturn void worker_died(supervisor *s, int number) {
     _exit(memory ? CODE_RESOURCE : CODE_LOST);
 }
 
+/* Before there is a run folder the supervisors of a node agree by a name that only one of them can take, and
+ * that goes with its process: of ranks that fail alike one speaks. */
+static int first_of_node(const supervisor *s) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    if (!s->under_launcher) return 1;
+    int length =
+        snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "mdm-dist-%ld-has-told", (long)s->parent);
+    int place = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return place < 0 || bind(place, (const struct sockaddr *)&name,
+                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length)) == 0;
+}
+
+/* One that has spoken stays while others may still want to. */
+static _Noreturn void leave_after_speaking(int code) {
+    const struct timespec others = {.tv_sec = 1};
+    (void)nanosleep(&others, NULL);
+    _exit(code);
+}
+
+/* The program itself never ends with 1: Open MPI does where it cannot start, after a page of its own words.
+ */
+static _Noreturn void library_gave_up(supervisor *s) {
+    char place[256], what[512];
+    int starts = atomic_load(&s->page->ranks) < 0, code = starts ? CODE_RESOURCE : CODE_LOST;
+    if (starts && !first_of_node(s)) _exit(code);
+    describe_place(s, place, sizeof place);
+    if (starts)
+        snprintf(what, sizeof what,
+                 "the MPI library cannot start, as it tells above; mdm-dist doctor looks for the cause");
+    else
+        snprintf(what, sizeof what, "the MPI library ended the worker, as it tells above, in %s", place);
+    record(s, what);
+    speak(s, what);
+    leave_after_speaking(code);
+}
+
 /* Nothing, or the end, when the worker has left. */
 static void reap(supervisor *s) {
     int status;
@@ -128,6 +162,7 @@ static void reap(supervisor *s) {
     if (ended != s->worker) return;
     if (WIFSIGNALED(status)) worker_died(s, WTERMSIG(status));
     int code = WEXITSTATUS(status);
+    if (code == CODE_LIBRARY && !atomic_load(&s->page->told)) library_gave_up(s);
     if (code != 0 && code != 2 && code != 75 && code != 130) record(s, "the worker ended with an error");
     _exit(code);
 }
@@ -230,10 +265,24 @@ static _Noreturn void watch(supervisor *s, const sigset_t *signals) {
     }
 }
 
+/* Open MPI needs about 30 open files a rank on one node, and tells of it by pages. */
+static void check_descriptors(const supervisor *s) {
+    enum { LEAST = 48 };
+    struct rlimit files;
+    char what[256];
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= LEAST) return;
+    int length = snprintf(
+        what, sizeof what,
+        "error: rank %d on %s may have %lld open files, and a run needs %d or more: ulimit -n 1024\n",
+        known_rank(s), s->host, (long long)files.rlim_cur, LEAST);
+    if (!first_of_node(s) || write(STDERR_FILENO, what, (size_t)length) < 0) _exit(CODE_RESOURCE);
+    leave_after_speaking(CODE_RESOURCE);
+}
+
 void mdm_supervise(void) {
     static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGUSR1, SIGUSR2,
                                   SIGHUP,  SIGTSTP, SIGCONT, SIGQUIT};
-    supervisor s = {.under_launcher = has_launcher(), .parent = getppid(), .factor = 1};
+    supervisor s = {.under_launcher = mdm_comm_has_launcher(), .parent = getppid(), .factor = 1};
     const char *factor = getenv("MDM_WATCH_FACTOR"), *off = getenv("MDM_UNSUPERVISED");
     sigset_t signals, before;
     if (off && strcmp(off, "1") == 0) return;
@@ -242,6 +291,7 @@ void mdm_supervise(void) {
     if (gethostname(s.host, sizeof s.host - 1) != 0) snprintf(s.host, sizeof s.host, "this host");
     s.page = mdm_watch_create();
     if (!s.page) return;
+    check_descriptors(&s);
     sigemptyset(&signals);
     sigemptyset(&s.passed_on);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&signals, numbers[i]);

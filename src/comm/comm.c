@@ -107,6 +107,8 @@ mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
     int already = 0, provided = MPI_THREAD_SINGLE;
     mdm_status status = mdm_comm_check(comm, MPI_Initialized(&already), "MPI_Initialized");
     if (status == MDM_OK && !already) {
+        /* Without a launcher there is nobody to talk to: no daemon is started, and no network is needed. */
+        if (!mdm_comm_has_launcher()) (void)setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
         mdm_watch_enter("MPI_Init", 0);
         int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
         mdm_watch_leave();

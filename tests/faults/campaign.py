@@ -18,7 +18,7 @@ from program import Workspace, events, shorten_test_set
 MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=3", "train.warmup=1", "train.batch=20",
         "report=false", "tensorboard=false"]
 COUNTED = ("MPI_Allreduce", "MPI_Iallreduce", "write", "fsync", "rename", "unlink", "pread", "MPI_Finalize")
-ACTIONS = 6 * ("kill", "segv", "abort") + ("stop", "loop")
+ACTIONS = 12 * ("kill", "segv", "abort") + ("stop", "loop")
 
 
 def small_data(work):

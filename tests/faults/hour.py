@@ -15,9 +15,9 @@ from faults import TINY
 from program import Workspace, events, run
 from slurm_site import Site, what_is_missing
 
-LENGTH = [*TINY, "model.width=4", "train.epochs=60", "train.warmup=15", "divide.interval=5", "pretrain.epochs=4", "report=true"]
+LENGTH = [*TINY, "model.width=4", "train.epochs=40", "train.warmup=8", "divide.interval=5", "pretrain.epochs=4", "report=true"]
 MINUTES = float(sys.argv.pop(1)) if len(sys.argv) > 1 else 55
-PAUSE = 4000  # milliseconds
+PAUSE = 3000  # milliseconds
 draw = random.Random(20261126)
 
 
@@ -61,7 +61,7 @@ def step_daemon(work):
 def while_saving(site, work, job):
     folder, deadline = work.file("hit") + "/checkpoints", time.time() + 60
     while time.time() < deadline:
-        if any(name.endswith(".tmp") for name in os.listdir(folder)):
+        if any(name.endswith(".part") for name in os.listdir(folder)):
             break
         time.sleep(0.0005)
     for worker, _ in pairs(work):

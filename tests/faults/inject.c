@@ -19,6 +19,7 @@
 #include <link.h>
 #include <math.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -53,6 +54,15 @@ static int error_named(const char *name) {
     return EIO;
 }
 
+/* Also in a thread that blocks signals, as a fault of its own would. */
+static void crash(int number) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
 /* 1: the call fails with errno set; 2: it does a part only; 0: as always. */
 static int reach(const char *call, const char *path) {
     const char *wanted = getenv("MDM_INJECT_CALL"), *at = getenv("MDM_INJECT_AT"),
@@ -68,7 +78,7 @@ static int reach(const char *call, const char *path) {
     mark_hit();
     if (strcmp(action, "kill") == 0) raise(SIGKILL);
     if (strcmp(action, "stop") == 0) raise(SIGSTOP);
-    if (strcmp(action, "segv") == 0) raise(SIGSEGV);
+    if (strcmp(action, "segv") == 0) crash(SIGSEGV);
     if (strcmp(action, "abort") == 0) abort();
     if (strcmp(action, "loop") == 0)
         for (volatile int i = 0;; i++) {

@@ -46,6 +46,17 @@ def same(work, name, reference="calm1"):
         assert read(work, name, member) == read(work, reference, member), (name, member)
 
 
+def evaluations_as_large_as_a_step_round_the_same_after_a_resume(work):
+    """50 rows a rank in pretraining and in evaluation: only a process that pretrained has a plan for steps of that size."""
+    done, _ = train(work, "kept", *MINI, "checkpoint.keep=20", ranks=2)
+    assert done.returncode == 0, done.stderr
+    os.makedirs(work.file("resumed") + "/checkpoints")
+    shutil.copy(work.file("kept") + "/checkpoints/epoch-0001.h5", work.file("resumed") + "/checkpoints")
+    done, _ = train(work, "resumed", *MINI, "checkpoint.keep=20", ranks=2)
+    assert done.returncode == 0 and "going on from" in done.stderr, done.stderr
+    same(work, "resumed", "calm2")
+
+
 def run_folders_of_any_name_work_or_are_refused_by_name(work):
     for name in ("with spaces", "quote's \"$HOME\"", "umlaut-\u00e4\u6f22", "x" * 200, "deep/../deeper/run"):
         done, _ = train(work, name, *MINI)
@@ -218,7 +229,7 @@ def layouts_whose_memory_runs_out_do_not_crash(work):
 
 
 if __name__ == "__main__":
-    main([prepared, run_folders_of_any_name_work_or_are_refused_by_name, a_folder_that_cannot_be_written_is_refused_and_nothing_is_left,
+    main([prepared, evaluations_as_large_as_a_step_round_the_same_after_a_resume, run_folders_of_any_name_work_or_are_refused_by_name, a_folder_that_cannot_be_written_is_refused_and_nothing_is_left,
           a_locale_with_commas_and_odd_thread_settings_change_nothing, ranks_that_see_another_file_under_the_name_are_told,
           a_file_that_may_not_be_read_is_refused, without_any_network_a_single_process_works,
           an_interface_that_is_not_there_ends_the_start_in_time, closed_outputs_do_not_end_the_training,

@@ -196,6 +196,11 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *con
     return MDM_OK;
 }
 
+/* Nothing was measured. */
+void mdm_gpu_keep_plans(mdm_gpu *gpu) {
+    (void)gpu;
+}
+
 static float get(const void *tensor, size_t i, int bf16) {
     return bf16 ? mdm_float_of_bf16(((const uint16_t *)tensor)[i]) : ((const float *)tensor)[i];
 }

@@ -58,10 +58,13 @@ typedef struct mdm_gpu_convolution {
     int batch, in, out, height, width, kernel, stride; /* in, out: padded; padding kernel / 2 */
 } mdm_gpu_convolution;
 
-/* Owned by `gpu`, which keeps it for the next convolution of the same kind. May time several ways. */
+/* Owned by `gpu`, which keeps it for the next convolution of the same kind. May time several ways, where no
+ * earlier start has. */
 typedef struct mdm_gpu_plan mdm_gpu_plan;
 MDM_MUST_CHECK mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                                    mdm_gpu_plan **plan);
+/* What was measured is kept for the next start, as far as that is possible. */
+void mdm_gpu_keep_plans(mdm_gpu *gpu);
 MDM_MUST_CHECK mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y);
 
 /* A product of dense row-major matrices; owned by `gpu`, which keeps it for the next one of the same shape.

@@ -65,6 +65,18 @@ static mdm_status start_cublaslt(mdm_gpu *gpu) {
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
 
+/* The cache of plans for this kind of device: all that the speed of an engine depends on, the driver apart.
+ */
+static mdm_status open_cache(mdm_gpu *gpu, const struct cudaDeviceProp *p) {
+    char folder[1024], machine[240];
+    mdm_plan_cache_folder(folder, sizeof folder);
+    snprintf(machine, sizeof machine,
+             "cuDNN %zu, %.100s, sm_%d%d, %d multiprocessors, L2 %d, bus %d, shared memory %zu",
+             gpu->cudnn->cudnnGetVersion(), p->name, p->major, p->minor, p->multiProcessorCount,
+             p->l2CacheSize, p->memoryBusWidth, p->sharedMemPerBlockOptin);
+    return mdm_plan_cache_open(folder, machine, &gpu->cache);
+}
+
 static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     struct cudaDeviceProp properties;
     int runtime = 0;
@@ -83,6 +95,7 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream), "taking a stream"));
     MDM_TRY(start_cublaslt(gpu));
+    MDM_TRY(open_cache(gpu, &properties));
     (void)cudaRuntimeGetVersion(&runtime);
     size_t version = gpu->cudnn->cudnnGetVersion();
     memset(info, 0, sizeof *info);
@@ -112,6 +125,7 @@ void mdm_gpu_close(mdm_gpu *gpu) {
     if (gpu->stream) (void)cudaStreamSynchronize(gpu->stream);
     mdm_gpu_release_plans(gpu);
     mdm_gpu_release_products(gpu);
+    mdm_plan_cache_close(gpu->cache);
     mdm_gpu_free(gpu, gpu->workspace);
     if (gpu->handle) (void)gpu->cudnn->cudnnDestroy(gpu->handle);
     if (gpu->cublaslt_handle) (void)gpu->cublaslt->cublasLtDestroy(gpu->cublaslt_handle);

@@ -18,14 +18,14 @@ struct mdm_gpu {
     void *workspace; /* of all convolutions and products, which run one after another */
     size_t workspace_bytes;
     struct mdm_gpu_plan *plans; /* newest first */
-    mdm_gpu_product *products;  /* newest first */
-    cudaEvent_t begin, end;     /* for timing plans */
+    mdm_plan_cache *cache;
+    mdm_gpu_product *products; /* newest first */
+    cudaEvent_t begin, end;    /* for timing plans */
 };
 
 struct mdm_gpu_plan {
     mdm_gpu_convolution kind;
     mdm_cudnn_plan cudnn;
-    float milliseconds; /* as measured; 0: there was no choice */
     struct mdm_gpu_plan *next;
 };
 

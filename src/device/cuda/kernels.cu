@@ -1,5 +1,4 @@
 /* Kernels of the functions in kernels.h, kernels_losses.h and kernels_heads.h, and their launches. */
-#include <cublasLt.h> /* outside of extern "C", which its own headers cannot bear */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>

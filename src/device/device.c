@@ -1,6 +1,5 @@
 /* The public operations, each handed on to the backend of its device. */
 #include "operations.h"
-#include <cblas.h>
 
 const char *mdm_precision_name(mdm_precision precision) {
     return precision == MDM_BF16 ? "bf16" : precision == MDM_TF32 ? "tf32" : "fp32";
@@ -52,6 +51,14 @@ mdm_status mdm_device_download(mdm_device *device, void *host, const void *memor
 
 void mdm_device_zero(mdm_device *device, void *memory, size_t bytes) {
     device->operations->zero(device, memory, bytes);
+}
+
+void mdm_device_keep_plans(mdm_device *device) {
+    if (device->operations->keep_plans) device->operations->keep_plans(device);
+}
+
+void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    device->operations->copy(device, to, from, bytes);
 }
 
 mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
@@ -181,18 +188,11 @@ void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, flo
     device->operations->sgd_step(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
+void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, const float *rate, float momentum, float weight_decay) {
+    device->operations->sgd_step_at(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
+}
+
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay) {
     device->operations->average_step(device, average, values, count, decay);
-}
-
-void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a, k, b, k, beta, c, n);
-}
-
-void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1.0f, a, k, b, n, beta, c, n);
-}
-
-void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1.0f, a, m, b, n, beta, c, n);
 }

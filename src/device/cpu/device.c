@@ -104,6 +104,11 @@ static void zero(mdm_device *device, void *memory, size_t bytes) {
     if (bytes > 0) memset(memory, 0, bytes);
 }
 
+static void copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    (void)device;
+    if (bytes > 0) memcpy(to, from, bytes);
+}
+
 static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     if (doubles <= device->partial_doubles) return MDM_OK;
     free(device->partial);
@@ -112,6 +117,10 @@ static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     MDM_TRY(MDM_ALLOCATE(device->partial, doubles, "partial sums"));
     device->partial_doubles = doubles;
     return MDM_OK;
+}
+
+mdm_status mdm_cpu_reserve_columns(mdm_device *device, int columns) {
+    return reserve_partial((mdm_cpu_device *)device, (size_t)columns);
 }
 
 static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
@@ -225,6 +234,11 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
     kernels_of(device)->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
+static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                        int64_t count, const float *rate, float momentum, float weight_decay) {
+    sgd_step(device, weights, gradient, velocity, count, *rate, momentum, weight_decay);
+}
+
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
                            double count, const float *gamma, const float *beta, float *running_mean,
                            float *running_variance, const mdm_norm_values *v) {
@@ -280,6 +294,7 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .copy = copy,
     .tensor_import = mdm_cpu_tensor_import,
     .tensor_export = mdm_cpu_tensor_export,
     .convolution_create = mdm_cpu_convolution_create,
@@ -304,5 +319,7 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
+    .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cpu_head_operations,
 };

@@ -70,6 +70,10 @@ static void zero(mdm_device *device, void *memory, size_t bytes) {
     if (bytes > 0) mdm_gpu_zero(mdm_cuda(device)->gpu, memory, bytes);
 }
 
+static void copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    if (bytes > 0) mdm_gpu_copy(mdm_cuda(device)->gpu, to, from, bytes);
+}
+
 mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
                             const char *what) {
     if (want <= *have) return MDM_OK;
@@ -112,6 +116,10 @@ static mdm_status convert(mdm_device *device, const float *plain, void *tensor, 
     }
     mdm_gpu_free(gpu, copy);
     return status;
+}
+
+static void keep_plans(mdm_device *device) {
+    mdm_gpu_keep_plans(mdm_cuda(device)->gpu);
 }
 
 static mdm_status tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
@@ -345,15 +353,38 @@ static void pool_backward(mdm_device *device, const mdm_norm_shape *shape, const
 }
 
 /* Weights are far fewer than 2^31: the largest network has 43 million at width 64. */
-static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, float rate, float momentum, float weight_decay) {
+static void queue_sgd(mdm_device *device, mdm_sgd_arguments a, int64_t count) {
     const int64_t most = 1 << 30;
     for (int64_t i = 0; i < count; i += most) {
-        int64_t here = count - i < most ? count - i : most;
-        mdm_sgd_arguments a = {weights + i, velocity + i, gradient + i, (uint32_t)here,
-                               rate,        momentum,     weight_decay};
-        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+        mdm_sgd_arguments here = a;
+        here.weights += i;
+        here.velocity += i;
+        here.gradient += i;
+        here.count = (uint32_t)(count - i < most ? count - i : most);
+        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(here.count), 1, &here);
     }
+}
+
+static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, float rate, float momentum, float weight_decay) {
+    mdm_sgd_arguments a = {.weights = weights,
+                           .velocity = velocity,
+                           .gradient = gradient,
+                           .rate = rate,
+                           .momentum = momentum,
+                           .weight_decay = weight_decay};
+    queue_sgd(device, a, count);
+}
+
+static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                        int64_t count, const float *rate, float momentum, float weight_decay) {
+    mdm_sgd_arguments a = {.weights = weights,
+                           .velocity = velocity,
+                           .gradient = gradient,
+                           .rate_at = rate,
+                           .momentum = momentum,
+                           .weight_decay = weight_decay};
+    queue_sgd(device, a, count);
 }
 
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
@@ -373,6 +404,8 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .keep_plans = keep_plans,
+    .copy = copy,
     .tensor_import = tensor_import,
     .tensor_export = tensor_export,
     .convolution_create = mdm_cuda_convolution_create,
@@ -397,5 +430,7 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
+    .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cuda_head_operations,
 };

@@ -54,6 +54,10 @@ void mdm_device_zero(mdm_device *device, void *memory, size_t bytes) {
     device->operations->zero(device, memory, bytes);
 }
 
+void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    device->operations->copy(device, to, from, bytes);
+}
+
 mdm_status mdm_tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
                              int width, mdm_precision precision, void *tensor) {
     return device->operations->tensor_import(device, plain, n, channels, height, width, precision, tensor);
@@ -179,6 +183,11 @@ void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const fl
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay) {
     device->operations->sgd_step(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
+}
+
+void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
+             float *y) {
+    device->operations->mix(device, share, a, b, count, y);
 }
 
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay) {

@@ -12,6 +12,7 @@ typedef struct mdm_device_operations {
     mdm_status (*upload)(mdm_device *device, void *memory, const void *host, size_t bytes);
     mdm_status (*download)(mdm_device *device, void *host, const void *memory, size_t bytes);
     void (*zero)(mdm_device *device, void *memory, size_t bytes);
+    void (*copy)(mdm_device *device, void *to, const void *from, size_t bytes);
     mdm_status (*tensor_import)(mdm_device *device, const float *plain, int n, int channels, int height,
                                 int width, mdm_precision precision, void *tensor);
     mdm_status (*tensor_export)(mdm_device *device, const void *tensor, int n, int channels, int height,
@@ -61,6 +62,8 @@ typedef struct mdm_device_operations {
                           void *gradient);
     void (*sgd_step)(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, float rate, float momentum, float weight_decay);
+    void (*mix)(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
+                float *y);
     void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);
 } mdm_device_operations;
 

@@ -114,6 +114,12 @@ void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
     set_lock(gpu, 1);
 }
 
+void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
+    set_lock(gpu, 0);
+    memcpy(to, from, bytes);
+    set_lock(gpu, 1);
+}
+
 /* A grid that a device would refuse ends the test; the arguments are copied, as a launch does. */
 static void check_grid(uint32_t blocks, uint32_t block_rows) {
     if (blocks > 2147483647u || block_rows == 0 || block_rows > 65535) {

@@ -66,6 +66,8 @@ MDM_MUST_CHECK mdm_status mdm_device_upload(mdm_device *device, void *memory, co
 MDM_MUST_CHECK mdm_status mdm_device_download(mdm_device *device, void *host, const void *memory,
                                               size_t bytes);
 void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
+/* Between two places in the device's memory that do not overlap. */
+void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes);
 
 /* Bytes of a tensor, and channels rounded up to the block. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
@@ -190,6 +192,8 @@ void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float b
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay);
+/* y = share * a + (1 - share) * b, [count]; `share` is one number in the device's memory. */
+void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count, float *y);
 /* average += (1 - decay) * (values - average). */
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay);
 

@@ -104,6 +104,11 @@ static void zero(mdm_device *device, void *memory, size_t bytes) {
     if (bytes > 0) memset(memory, 0, bytes);
 }
 
+static void copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    (void)device;
+    if (bytes > 0) memcpy(to, from, bytes);
+}
+
 static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     if (doubles <= device->partial_doubles) return MDM_OK;
     free(device->partial);
@@ -258,6 +263,14 @@ static void norm_means(mdm_device *device, int channels, const double *sum, cons
     }
 }
 
+static void mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
+                float *y) {
+    float own = *share;
+    (void)device;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) y[i] = mdm_mix_of(own, a[i], b[i]);
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     (void)device;
@@ -273,6 +286,7 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .copy = copy,
     .tensor_import = mdm_cpu_tensor_import,
     .tensor_export = mdm_cpu_tensor_export,
     .convolution_create = mdm_cpu_convolution_create,
@@ -297,5 +311,6 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
+    .mix = mix,
     .average_step = average_step,
 };

@@ -51,6 +51,10 @@ void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
     (void)gpu, (void)memory, (void)bytes;
 }
 
+void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
+    (void)gpu, (void)to, (void)from, (void)bytes;
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
     (void)gpu, (void)convolution;

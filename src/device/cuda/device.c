@@ -70,6 +70,10 @@ static void zero(mdm_device *device, void *memory, size_t bytes) {
     if (bytes > 0) mdm_gpu_zero(mdm_cuda(device)->gpu, memory, bytes);
 }
 
+static void copy(mdm_device *device, void *to, const void *from, size_t bytes) {
+    if (bytes > 0) mdm_gpu_copy(mdm_cuda(device)->gpu, to, from, bytes);
+}
+
 mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
                             const char *what) {
     if (want <= *have) return MDM_OK;
@@ -356,6 +360,16 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
     }
 }
 
+static void mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
+                float *y) {
+    const int64_t most = 1 << 30;
+    for (int64_t i = 0; i < count; i += most) {
+        int64_t here = count - i < most ? count - i : most;
+        mdm_mix_arguments arguments = {share, a + i, b + i, y + i, (uint32_t)here};
+        mdm_gpu_mix(mdm_cuda(device)->gpu, mdm_blocks_for(arguments.count), 1, &arguments);
+    }
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     const int64_t most = 1 << 30;
@@ -373,6 +387,7 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .copy = copy,
     .tensor_import = tensor_import,
     .tensor_export = tensor_export,
     .convolution_create = mdm_cuda_convolution_create,
@@ -397,5 +412,6 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
+    .mix = mix,
     .average_step = average_step,
 };

@@ -153,3 +153,8 @@ mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t
 void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
     mdm_gpu_note(gpu, cudaMemsetAsync(memory, 0, bytes, gpu->stream), "zeroing memory");
 }
+
+void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
+    mdm_gpu_note(gpu, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, gpu->stream),
+                 "copying memory");
+}

@@ -1,6 +1,5 @@
 /* The public operations, each handed on to the backend of its device. */
 #include "operations.h"
-#include <cblas.h>
 
 const char *mdm_precision_name(mdm_precision precision) {
     return precision == MDM_BF16 ? "bf16" : precision == MDM_TF32 ? "tf32" : "fp32";
@@ -190,18 +189,11 @@ void mdm_mix(mdm_device *device, const float *share, const float *a, const float
     device->operations->mix(device, share, a, b, count, y);
 }
 
+void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, const float *rate, float momentum, float weight_decay) {
+    device->operations->sgd_step_at(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
+}
+
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay) {
     device->operations->average_step(device, average, values, count, decay);
-}
-
-void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a, k, b, k, beta, c, n);
-}
-
-void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1.0f, a, k, b, n, beta, c, n);
-}
-
-void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1.0f, a, m, b, n, beta, c, n);
 }

@@ -2,7 +2,60 @@
 #ifndef MDM_DEVICE_OPERATIONS_H
 #define MDM_DEVICE_OPERATIONS_H
 
-#include "mdm/device/device.h"
+#include "mdm/device/losses.h"
+#include "mdm/device/products.h"
+
+/* What products.h and losses.h ask of a backend: the same names, mostly. */
+typedef struct mdm_head_operations {
+    mdm_status (*product_create)(mdm_device *device, const mdm_product_shape *shape, mdm_product **product);
+    void (*product_destroy)(mdm_product *product);
+    mdm_status (*product_run)(mdm_product *product, float alpha, const void *a, const void *b, float beta,
+                              const float *bias, float *c);
+    void (*round_to_bf16)(mdm_device *device, const float *from, int64_t count, uint16_t *to);
+    mdm_status (*reserve_columns)(mdm_device *device, int columns);
+    void (*column_statistics)(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
+                              double *square_sum);
+    /* gradient [columns] = the sums of x's columns, with `accumulate` added. */
+    void (*column_gradient)(mdm_device *device, int64_t rows, int columns, const float *x, int accumulate,
+                            float *gradient);
+    void (*column_norm_forward)(mdm_device *device, int64_t rows, int columns, const float *x,
+                                const mdm_norm_values *values, const float *gamma, const float *beta,
+                                float *normalised, float *y);
+    void (*column_norm_backward_sums)(mdm_device *device, int64_t rows, int columns, const float *gradient,
+                                      const float *normalised, double *sum, double *product_sum);
+    void (*column_norm_backward_input)(mdm_device *device, int64_t rows, int columns, const float *gradient,
+                                       const float *normalised, const mdm_norm_values *values,
+                                       const float *gamma, const float *mean_gradient,
+                                       const float *mean_product, float *x_gradient);
+    void (*sum_rows)(mdm_device *device, const mdm_row_sum *sums, int count);
+    void (*softmax_rows)(mdm_device *device, const float *logits, int64_t rows, int classes,
+                         float *probability);
+    void (*make_targets)(mdm_device *device, const mdm_target_batch *batch, float *target, double *confident);
+    void (*mix_rows)(mdm_device *device, int64_t rows, int64_t width, const float *lambda, const float *own,
+                     const float *all, const int32_t *partner, float *mixed);
+    void (*mix_targets)(mdm_device *device, int64_t rows, int classes, const float *lambda, const float *own,
+                        const float *all, const int32_t *partner, float *mixed_target, float *mixed_mask);
+    void (*mix_rows_backward)(mdm_device *device, int64_t all_rows, int64_t rows, int64_t width,
+                              int64_t first, const float *lambda, const float *gradient,
+                              const int32_t *mixed_with, float *all_gradient);
+    void (*loss_hard)(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label, float ce_weight,
+                      float rce_weight);
+    void (*loss_soft)(mdm_device *device, const mdm_loss_rows *rows, const float *target, float ce_weight,
+                      float rce_weight);
+    void (*loss_consistency)(mdm_device *device, const mdm_loss_rows *rows, const float *target);
+    void (*balance_sums)(mdm_device *device, const float *logits, int64_t rows, int classes,
+                         float *probability, double *sum);
+    void (*loss_balance)(mdm_device *device, const float *probability, int64_t rows, int classes,
+                         const double *sum, double total, float scale, double *value, float *gradient);
+    void (*unit_rows_forward)(mdm_device *device, const float *row, int64_t rows, int width, float *unit,
+                              float *norm);
+    void (*unit_rows_backward)(mdm_device *device, const float *unit, const float *norm,
+                               const float *gradient, int64_t rows, int width, float *out);
+    /* similarity [rows, 2 * pairs] of anchors first..first+rows-1 of all, over the temperature: becomes
+     * softmax over the others minus the positive's one-hot; value [rows] written. */
+    void (*contrast_rows)(mdm_device *device, int64_t rows, int64_t pairs, int64_t first, float *similarity,
+                          double *value);
+} mdm_head_operations;
 
 typedef struct mdm_device_operations {
     void (*destroy)(mdm_device *device);
@@ -64,16 +117,23 @@ typedef struct mdm_device_operations {
                      int64_t count, float rate, float momentum, float weight_decay);
     void (*mix)(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
                 float *y);
+    void (*sgd_step_at)(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                        int64_t count, const float *rate, float momentum, float weight_decay);
     void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);
+    const mdm_head_operations *heads;
 } mdm_device_operations;
 
-/* The first member of every backend's device and convolution. */
+/* The first member of every backend's device, convolution and product. */
 struct mdm_device {
     const mdm_device_operations *operations;
     mdm_device_info info;
 };
 struct mdm_convolution {
     const mdm_device_operations *operations;
+};
+struct mdm_product {
+    const mdm_head_operations *operations;
+    mdm_product_shape shape;
 };
 
 #endif

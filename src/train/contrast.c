@@ -1,7 +1,7 @@
 /* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the
  * gradients of all rows are summed back to their owners. */
 #include "mdm/train/contrast.h"
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Evaluation without augmentation and with running statistics: every rank takes its slice of the samples. */
 #include "mdm/base/watch.h"
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include "trainer.h"
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* What a run leaves in its folder: settings, environment, divisions, weights, cleaned labels, summary. */
 #include "mdm/base/log.h"
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include "mdm/report/division_file.h"
 #include "mdm/report/labels_csv.h"
 #include "mdm/report/report.h"

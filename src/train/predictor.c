@@ -1,7 +1,7 @@
 /* From a run folder and pictures to class probabilities and out-of-distribution scores. */
 #include "mdm/train/predictor.h"
+#include "mdm/device/losses_host.h"
 #include "mdm/model/executor.h"
-#include "mdm/model/losses.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/run.h"
 #include "ood_reference.h"

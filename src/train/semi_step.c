@@ -7,7 +7,7 @@
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include "mdm/train/contrast.h"
 #include <stdlib.h>
 #include <string.h>

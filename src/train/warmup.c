@@ -1,6 +1,6 @@
 /* Robust warm-up on the given labels: symmetric cross entropy per sample on weak views; removed samples weigh
  * nothing. The baselines are the same loop over all samples with one loss alone. */
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include "trainer.h"
 #include <string.h>
 

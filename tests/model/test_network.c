@@ -3,8 +3,8 @@
 #include "golden.h"
 #include "mdm/base/random.h"
 #include "mdm/comm/comm.h"
+#include "mdm/device/losses_host.h"
 #include "mdm/model/executor.h"
-#include "mdm/model/losses.h"
 #include "test_device.h"
 #include <math.h>
 #include <stdio.h>

@@ -66,7 +66,7 @@ MDM_MUST_CHECK mdm_status mdm_device_upload(mdm_device *device, void *memory, co
 MDM_MUST_CHECK mdm_status mdm_device_download(mdm_device *device, void *host, const void *memory,
                                               size_t bytes);
 void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
-/* Between two places in the device's memory that do not overlap. */
+/* Within the device's memory; the two do not overlap. */
 void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes);
 
 /* Bytes of a tensor, and channels rounded up to the block. */
@@ -181,7 +181,8 @@ void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const voi
 void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
                        void *gradient);
 
-/* ---- dense products on plain float matrices in host memory, row-major ---- */
+/* ---- dense products on plain float matrices in host memory, row-major (on device pointers: products.h) ----
+ */
 /* c [m,n] = a [m,k] * b^T + beta * c with b [n,k]. */
 void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c);
 /* c [m,n] = a [m,k] * b + beta * c with b [k,n]. */
@@ -194,6 +195,9 @@ void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, flo
                   float rate, float momentum, float weight_decay);
 /* y = share * a + (1 - share) * b, [count]; `share` is one number in the device's memory. */
 void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count, float *y);
+/* The same with *rate, one float in the device's memory: it may change between replays of a recorded step. */
+void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, const float *rate, float momentum, float weight_decay);
 /* average += (1 - decay) * (values - average). */
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay);
 

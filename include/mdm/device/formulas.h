@@ -1,7 +1,8 @@
-/* Formulas per channel and per weight that every backend computes with, usable from C and from CUDA. */
+/* Formulas per channel, weight, probability that every backend computes with, usable from C and from CUDA. */
 #ifndef MDM_DEVICE_FORMULAS_H
 #define MDM_DEVICE_FORMULAS_H
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 
@@ -50,6 +51,63 @@ MDM_BOTH float mdm_mix_of(float share, float a, float b) {
 
 MDM_BOTH void mdm_average_of(float *average, float value, float decay) {
     *average += (1.0f - decay) * (value - *average);
+}
+
+/* ---- bfloat16 ---- */
+
+typedef union mdm_float_bits {
+    float value;
+    uint32_t bits;
+} mdm_float_bits;
+
+/* bfloat16 is the upper half of a float; rounding to nearest even, NaN stays NaN. */
+MDM_BOTH uint32_t mdm_bf16_of(float value) {
+    mdm_float_bits u;
+    u.value = value;
+    if ((u.bits & 0x7fffffffu) > 0x7f800000u) return (u.bits >> 16) | 0x40u;
+    return (u.bits + 0x7fffu + ((u.bits >> 16) & 1u)) >> 16;
+}
+
+MDM_BOTH float mdm_float_of_bf16(uint32_t half) {
+    mdm_float_bits u;
+    u.bits = half << 16;
+    return u.value;
+}
+
+/* ---- losses: of one class of a row ---- */
+
+#define MDM_TARGET_FLOOR      1e-4f /* log 0 of a target := log 1e-4 */
+#define MDM_PROBABILITY_FLOOR 1e-7f /* clamp of a prediction in the reverse term */
+#define MDM_NORM_FLOOR        1e-12f
+
+MDM_BOTH float mdm_clamped_probability(float probability) {
+    return probability < MDM_PROBABILITY_FLOOR ? MDM_PROBABILITY_FLOOR
+           : probability > 1.0f                ? 1.0f
+                                               : probability;
+}
+
+MDM_BOTH float mdm_log_target(float target) {
+    return logf(target < MDM_TARGET_FLOOR ? MDM_TARGET_FLOOR : target > 1.0f ? 1.0f : target);
+}
+
+/* Before sharpening: `clean` is the probability of the given label. */
+MDM_BOTH float mdm_refined_label(float clean, int is_label, float first, float second) {
+    return clean * (float)is_label + (1.0f - clean) * 0.5f * (first + second);
+}
+
+/* The same for a guess from both views by one network, or by two (has_guesser). */
+MDM_BOTH float mdm_guessed_label(int has_guesser, float first, float second, float third, float fourth) {
+    return has_guesser ? 0.25f * (first + second + (third + fourth)) : 0.5f * (first + second);
+}
+
+/* dL/dp of the balance loss, factor = its scale / C. A class that underflowed everywhere would make it
+ * infinite, and the gradient 0 * infinity. */
+MDM_BOTH double mdm_balance_mean(double mean) {
+    return mean > (double)FLT_MIN ? mean : (double)FLT_MIN;
+}
+
+MDM_BOTH float mdm_balance_slope(double mean, float factor) {
+    return (float)(-(double)factor / mdm_balance_mean(mean));
 }
 
 #endif

@@ -119,6 +119,10 @@ static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     return MDM_OK;
 }
 
+mdm_status mdm_cpu_reserve_columns(mdm_device *device, int columns) {
+    return reserve_partial((mdm_cpu_device *)device, (size_t)columns);
+}
+
 static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
     return reserve_partial((mdm_cpu_device *)device,
                            (size_t)shape->n * (size_t)mdm_padded_channels(device, shape->channels) * 2);
@@ -223,6 +227,11 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
     kernels_of(device)->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
+static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                        int64_t count, const float *rate, float momentum, float weight_decay) {
+    sgd_step(device, weights, gradient, velocity, count, *rate, momentum, weight_decay);
+}
+
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
                            double count, const float *gamma, const float *beta, float *running_mean,
                            float *running_variance, const mdm_norm_values *v) {
@@ -312,5 +321,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .mix = mix,
+    .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cpu_head_operations,
 };

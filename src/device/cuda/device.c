@@ -349,14 +349,15 @@ static void pool_backward(mdm_device *device, const mdm_norm_shape *shape, const
 }
 
 /* Weights are far fewer than 2^31: the largest network has 43 million at width 64. */
-static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, float rate, float momentum, float weight_decay) {
+static void queue_sgd(mdm_device *device, mdm_sgd_arguments a, int64_t count) {
     const int64_t most = 1 << 30;
     for (int64_t i = 0; i < count; i += most) {
-        int64_t here = count - i < most ? count - i : most;
-        mdm_sgd_arguments a = {weights + i, velocity + i, gradient + i, (uint32_t)here,
-                               rate,        momentum,     weight_decay};
-        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+        mdm_sgd_arguments here = a;
+        here.weights += i;
+        here.velocity += i;
+        here.gradient += i;
+        here.count = (uint32_t)(count - i < most ? count - i : most);
+        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(here.count), 1, &here);
     }
 }
 
@@ -368,6 +369,28 @@ static void mix(mdm_device *device, const float *share, const float *a, const fl
         mdm_mix_arguments arguments = {share, a + i, b + i, y + i, (uint32_t)here};
         mdm_gpu_mix(mdm_cuda(device)->gpu, mdm_blocks_for(arguments.count), 1, &arguments);
     }
+}
+
+static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, float rate, float momentum, float weight_decay) {
+    mdm_sgd_arguments a = {.weights = weights,
+                           .velocity = velocity,
+                           .gradient = gradient,
+                           .rate = rate,
+                           .momentum = momentum,
+                           .weight_decay = weight_decay};
+    queue_sgd(device, a, count);
+}
+
+static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                        int64_t count, const float *rate, float momentum, float weight_decay) {
+    mdm_sgd_arguments a = {.weights = weights,
+                           .velocity = velocity,
+                           .gradient = gradient,
+                           .rate_at = rate,
+                           .momentum = momentum,
+                           .weight_decay = weight_decay};
+    queue_sgd(device, a, count);
 }
 
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
@@ -413,5 +436,6 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .mix = mix,
+    .sgd_step_at = sgd_step_at,
     .average_step = average_step,
 };

@@ -31,6 +31,7 @@ MDM_MUST_CHECK mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void 
 /* Waits for everything queued; tells earlier failures. */
 MDM_MUST_CHECK mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes);
 void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes);
+/* Within the device's memory. */
 void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 
 /* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */

@@ -33,25 +33,6 @@ typedef struct __attribute__((aligned(16), may_alias)) mdm_gpu_word {
     uint32_t part[4];
 } mdm_gpu_word;
 
-typedef union mdm_gpu_bits {
-    float value;
-    uint32_t bits;
-} mdm_gpu_bits;
-
-/* bfloat16 is the upper half of a float; rounding to nearest even, NaN stays NaN. */
-MDM_BOTH uint32_t mdm_bf16_of(float value) {
-    mdm_gpu_bits u;
-    u.value = value;
-    if ((u.bits & 0x7fffffffu) > 0x7f800000u) return (u.bits >> 16) | 0x40u;
-    return (u.bits + 0x7fffu + ((u.bits >> 16) & 1u)) >> 16;
-}
-
-MDM_BOTH float mdm_float_of_bf16(uint32_t half) {
-    mdm_gpu_bits u;
-    u.bits = half << 16;
-    return u.value;
-}
-
 /* Vector number i of a tensor: 8 channels. */
 MDM_BOTH mdm_lanes mdm_load_lanes(const void *tensor, size_t i, int bf16) {
     mdm_lanes out;
@@ -65,7 +46,7 @@ MDM_BOTH mdm_lanes mdm_load_lanes(const void *tensor, size_t i, int bf16) {
     } else {
         mdm_gpu_word second = words[1];
         for (int k = 0; k < 4; k++) {
-            mdm_gpu_bits a, b;
+            mdm_float_bits a, b;
             a.bits = first.part[k];
             b.bits = second.part[k];
             out.v[k] = a.value;
@@ -83,7 +64,7 @@ MDM_BOTH void mdm_store_lanes(void *tensor, size_t i, int bf16, mdm_lanes values
         words[0] = first;
     } else {
         for (int k = 0; k < 4; k++) {
-            mdm_gpu_bits a, b;
+            mdm_float_bits a, b;
             a.value = values.v[k];
             b.value = values.v[4 + k];
             first.part[k] = a.bits;
@@ -388,6 +369,7 @@ MDM_BOTH void mdm_from_filter_thread(const mdm_weights_arguments *a, mdm_gpu_thr
 typedef struct mdm_sgd_arguments {
     float *weights, *velocity;
     const float *gradient;
+    const float *rate_at; /* NULL: rate */
     uint32_t count;
     float rate, momentum, weight_decay;
 } mdm_sgd_arguments;
@@ -395,7 +377,8 @@ typedef struct mdm_sgd_arguments {
 MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
     uint32_t i = mdm_thread_number(t);
     if (i >= a->count) return;
-    mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], a->rate, a->momentum, a->weight_decay);
+    mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], a->rate_at ? *a->rate_at : a->rate,
+               a->momentum, a->weight_decay);
 }
 
 typedef struct mdm_mix_arguments {

@@ -1,7 +1,7 @@
 /* Losses against the reference implementation's values and gradients (golden.h5, loss/...), and gradients
  * against finite differences of the formulas written a second time in double. */
 #include "golden.h"
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,15 +4,13 @@
  * p_c g_c). Each gives g as a function of class and probability, and add_through_softmax does the rest. The
  * contrastive loss multiplies tiles of anchors with all rows and keeps nothing larger than one tile.
  */
-#include "mdm/model/losses.h"
+#include "mdm/device/losses_host.h"
+#include "device.h"
+#include "mdm/device/formulas.h"
 #include <cblas.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
-
-static const float TARGET_FLOOR = 1e-4f;      /* log 0 of a target := log 1e-4 */
-static const float PROBABILITY_FLOOR = 1e-7f; /* clamp of a prediction in the reverse term */
-static const float NORM_FLOOR = 1e-12f;
 
 enum { TILE = 128 /* anchors of one similarity tile */ };
 
@@ -83,14 +81,6 @@ static inline __attribute__((always_inline)) void add_through_softmax(const floa
 
 /* ---- cross entropy and symmetric cross entropy ---- */
 
-static inline float clamped(float probability) {
-    return probability < PROBABILITY_FLOOR ? PROBABILITY_FLOOR : probability > 1.0f ? 1.0f : probability;
-}
-
-static inline float log_target(float target) {
-    return logf(target < TARGET_FLOOR ? TARGET_FLOOR : target > 1.0f ? 1.0f : target);
-}
-
 void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes, float *loss) {
     for (int64_t i = 0; i < rows; i++, logits += classes) {
         row_sum row = sum_row(logits, classes);
@@ -100,12 +90,12 @@ void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, 
 
 void mdm_sce_hard_forward(const float *logits, const int32_t *label, int64_t rows, int classes,
                           float ce_weight, float rce_weight, float *loss) {
-    const float log_floor = logf(TARGET_FLOOR);
+    const float log_floor = logf(MDM_TARGET_FLOOR);
     for (int64_t i = 0; i < rows; i++, logits += classes) {
         row_sum row = sum_row(logits, classes);
         float cross_entropy = logf(row.sum) - (logits[label[i]] - row.greatest), others = 0.0f;
         for (int c = 0; c < classes; c++)
-            if (c != label[i]) others += clamped(probability_of(row, logits[c]));
+            if (c != label[i]) others += mdm_clamped_probability(probability_of(row, logits[c]));
         loss[i] = ce_weight * cross_entropy - rce_weight * others * log_floor;
     }
 }
@@ -117,24 +107,24 @@ void mdm_sce_soft_forward(const float *logits, const float *target, int64_t rows
         float log_of_sum = logf(row.sum), cross_entropy = 0.0f, reverse = 0.0f;
         for (int c = 0; c < classes; c++) {
             cross_entropy += target[c] * (log_of_sum - (logits[c] - row.greatest));
-            reverse -= clamped(probability_of(row, logits[c])) * log_target(target[c]);
+            reverse -= mdm_clamped_probability(probability_of(row, logits[c])) * mdm_log_target(target[c]);
         }
         loss[i] = ce_weight * cross_entropy + rce_weight * reverse;
     }
 }
 
 static float reverse_slope_hard(const slope_of_row *row, int class, float probability) {
-    return class == row->label || probability < PROBABILITY_FLOOR ? 0.0f : row->factor;
+    return class == row->label || probability < MDM_PROBABILITY_FLOOR ? 0.0f : row->factor;
 }
 
 static float reverse_slope_soft(const slope_of_row *row, int class, float probability) {
-    return probability < PROBABILITY_FLOOR ? 0.0f : row->factor * log_target(row->target[class]);
+    return probability < MDM_PROBABILITY_FLOOR ? 0.0f : row->factor * mdm_log_target(row->target[class]);
 }
 
 void mdm_sce_hard_backward(const float *logits, const int32_t *label, const float *sample_weight,
                            int64_t rows, int classes, float ce_weight, float rce_weight, float scale,
                            float *gradient) {
-    const float log_floor = logf(TARGET_FLOOR);
+    const float log_floor = logf(MDM_TARGET_FLOOR);
     for (int64_t i = 0; i < rows; i++, logits += classes, gradient += classes) {
         const float weight = scale * weight_of(sample_weight, i);
         if (weight == 0.0f) continue;
@@ -214,20 +204,15 @@ void mdm_balance_sum(const float *logits, int64_t rows, int classes, double *sum
     }
 }
 
-/* A class that underflowed everywhere would make the value infinite and its gradient 0 * infinity. */
-static inline double mean_of(const double *mean, int class) {
-    return mean[class] > (double)FLT_MIN ? mean[class] : (double)FLT_MIN;
-}
-
 double mdm_balance_value(const double *mean, int classes) {
     double sum = 0.0;
-    for (int c = 0; c < classes; c++) sum += log(1.0 / classes) - log(mean_of(mean, c));
+    for (int c = 0; c < classes; c++) sum += log(1.0 / classes) - log(mdm_balance_mean(mean[c]));
     return sum / classes;
 }
 
 static float balance_slope(const slope_of_row *row, int class, float probability) {
     (void)probability;
-    return (float)(-(double)row->factor / mean_of(row->mean, class));
+    return mdm_balance_slope(row->mean[class], row->factor);
 }
 
 void mdm_balance_backward(const float *logits, const double *mean, int64_t rows, int classes, float scale,
@@ -249,7 +234,7 @@ static float dot(const float *a, const float *b, int width) {
 void mdm_normalize_forward(const float *row, int64_t rows, int width, float *unit, float *norm) {
     for (int64_t i = 0; i < rows; i++, row += width, unit += width) {
         norm[i] = sqrtf(dot(row, row, width));
-        float divisor = norm[i] > NORM_FLOOR ? norm[i] : NORM_FLOOR;
+        float divisor = norm[i] > MDM_NORM_FLOOR ? norm[i] : MDM_NORM_FLOOR;
         for (int j = 0; j < width; j++) unit[j] = row[j] / divisor;
     }
 }
@@ -257,9 +242,9 @@ void mdm_normalize_forward(const float *row, int64_t rows, int width, float *uni
 void mdm_normalize_backward(const float *unit, const float *norm, const float *gradient, int64_t rows,
                             int width, float *out) {
     for (int64_t i = 0; i < rows; i++, unit += width, gradient += width, out += width) {
-        const int floored = !(norm[i] > NORM_FLOOR); /* the divisor is a constant there */
+        const int floored = !(norm[i] > MDM_NORM_FLOOR); /* the divisor is a constant there */
         const float along = floored ? 0.0f : dot(unit, gradient, width),
-                    divisor = floored ? NORM_FLOOR : norm[i];
+                    divisor = floored ? MDM_NORM_FLOOR : norm[i];
         for (int j = 0; j < width; j++) out[j] = (gradient[j] - unit[j] * along) / divisor;
     }
 }
@@ -273,8 +258,7 @@ int64_t mdm_nt_xent_scratch_floats(int64_t pairs, int64_t count, int width) {
     return tile_rows(count) * (2 * pairs + 1);
 }
 
-/* One anchor's similarities [all] become softmax minus the positive's one-hot; returns the anchor's loss. */
-static float contrast_row(float *similarity, int64_t all, int64_t self, int64_t positive) {
+float mdm_contrast_row(float *similarity, int64_t all, int64_t self, int64_t positive) {
     float most = similarity[positive], sum = 0.0f, at_positive = similarity[positive];
     similarity[self] = -INFINITY;
     for (int64_t j = 0; j < all; j++) most = similarity[j] > most ? similarity[j] : most;
@@ -296,7 +280,8 @@ static double contrast_tile(const float *unit, int64_t pairs, int64_t anchor, in
 #pragma omp parallel for if (rows * all > 32768)
     for (int64_t i = 0; i < rows; i++) {
         int64_t self = anchor + i;
-        loss[i] = contrast_row(similarity + i * all, all, self, self < pairs ? self + pairs : self - pairs);
+        loss[i] =
+            mdm_contrast_row(similarity + i * all, all, self, self < pairs ? self + pairs : self - pairs);
     }
     if (gradient) {
         cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, width, all, step, similarity, all, unit,

@@ -1,4 +1,5 @@
-/* Losses: values and gradients with respect to the logits or projections, on plain arrays.
+/* Losses on plain arrays in host memory: values and gradients with respect to the logits or projections.
+ * losses.h computes the same on a device.
  *
  * Every loss is a pair of functions. The forward one gives per-sample values or a sum in double, the backward
  * one ADDS to the gradient, so that several losses meet in one array that the caller zeroed. Means are the
@@ -7,8 +8,8 @@
  * logits, probabilities and targets [rows, classes]. Nothing allocates, fails or is collective; sums over
  * ranks are between the calls.
  */
-#ifndef MDM_MODEL_LOSSES_H
-#define MDM_MODEL_LOSSES_H
+#ifndef MDM_DEVICE_LOSSES_HOST_H
+#define MDM_DEVICE_LOSSES_HOST_H
 
 #include <stdint.h>
 

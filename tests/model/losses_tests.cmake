@@ -1,1 +1,0 @@
-mdm_test(losses SOURCES test_losses.c ROOMS model)

@@ -69,6 +69,10 @@ void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
 /* Within the device's memory; the two do not overlap. */
 void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes);
 
+/* To be called when a set of operations has been planned (the *_create functions): what was measured for it
+ * is then kept on disk for the next start, as docs/gpu.md says. Cannot fail; does nothing on the CPU. */
+void mdm_device_keep_plans(mdm_device *device);
+
 /* Bytes of a tensor, and channels rounded up to the block. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
                         mdm_precision precision);

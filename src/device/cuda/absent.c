@@ -75,4 +75,5 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
         (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
     }
-MDM_GPU_KERNELS(DEFINE, DEFINE)
+#define DEFINE_SUMMING(name, arguments, rest) DEFINE(name, arguments)
+MDM_GPU_KERNELS(DEFINE, DEFINE_SUMMING)

@@ -37,8 +37,10 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 /* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */
 #define MDM_GPU_DECLARE(name, arguments)                                                                     \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a);
-MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
+#define MDM_GPU_DECLARE_SUMMING(name, arguments, rest) MDM_GPU_DECLARE(name, arguments)
+MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_SUMMING)
 #undef MDM_GPU_DECLARE
+#undef MDM_GPU_DECLARE_SUMMING
 
 /* One pass of a convolution over tensors [N,H,W,C] and a filter [K,R,S,C], channels in whole blocks; 16-byte
  * aligned. In MDM_BF16 all three are bfloat16, sums in single precision. */

@@ -360,7 +360,7 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
 
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
-static void check_grid(mdm_row_geometry s, uint32_t rows, uint32_t groups) {
+static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
     uint64_t visits = 0;
     assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
     assert_true(s.blocks >= 1 && s.block_columns <= 65535);
@@ -369,7 +369,7 @@ static void check_grid(mdm_row_geometry s, uint32_t rows, uint32_t groups) {
         for (uint32_t x = 0; x < s.blocks; x++)
             for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
                 uint32_t group, row, end;
-                if (!mdm_row_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
+                if (!mdm_pixel_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
                 assert_true(end <= rows && group < groups);
                 if (row < end) visits += (end - row - 1) / s.lanes + 1;
             }
@@ -382,7 +382,7 @@ static void the_grids_of_sums_and_maps_visit_every_value_once(void **state) {
                           groups[] = {1, 3, 8, 32, 33, 256, 300};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            mdm_row_geometry sum = mdm_geometry_of_sum(rows[r], groups[g]);
+            mdm_pixel_geometry sum = mdm_geometry_of_sum(rows[r], groups[g]);
             assert_true(sum.blocks <= MDM_GPU_BLOCKS);
             check_grid(sum, rows[r], groups[g]);
             check_grid(mdm_geometry_of_map(rows[r], groups[g]), rows[r], groups[g]);

@@ -55,6 +55,46 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
     (void)gpu, (void)to, (void)from, (void)bytes;
 }
 
+mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
+    (void)gpu, (void)bytes;
+    *host = NULL;
+    return mdm_fail(MDM_RESOURCE, "no memory for %s: %s", what, reason);
+}
+
+void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
+    (void)gpu, (void)host;
+}
+
+mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
+    (void)gpu, (void)queue, (void)memory, (void)pinned, (void)bytes;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
+    (void)gpu;
+    *mark = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    (void)gpu, (void)mark;
+}
+
+mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    (void)gpu, (void)queue, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    (void)gpu, (void)queue, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    (void)gpu, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
     (void)gpu, (void)convolution;
@@ -71,9 +111,29 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 
+mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, mdm_gpu_product **product) {
+    (void)gpu, (void)shape;
+    *product = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
+                            float beta, const float *bias, float *c) {
+    (void)gpu, (void)product, (void)alpha, (void)a, (void)b, (void)beta, (void)bias, (void)c;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
 #define DEFINE(name, arguments)                                                                              \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
         (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
     }
+#define DEFINE_ROWS(name, arguments, phases)  DEFINE(name, arguments)
 #define DEFINE_SUMMING(name, arguments, rest) DEFINE(name, arguments)
 MDM_GPU_KERNELS(DEFINE, DEFINE_SUMMING)
+MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_ROWS)
+
+#define DEFINE_PHASED(name, arguments)                                                                       \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *a) {                  \
+        (void)gpu, (void)blocks, (void)shared, (void)a;                                                      \
+    }
+MDM_GPU_PHASED_KERNELS(DEFINE_PHASED)

@@ -151,7 +151,7 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
                         "a layer of %d pictures of %d pixels and %d channels is too large for "
                         "a CUDA device; a smaller train.batch or pretrain.batch, or more ranks, would do",
                         shape->n, shape->pixels, shape->channels);
-    mdm_row_geometry g = mdm_geometry_of_sum(rows_of(shape), groups);
+    mdm_pixel_geometry g = mdm_geometry_of_sum(rows_of(shape), groups);
     size_t bytes = sizeof(double) * 2 * (size_t)g.blocks * groups * MDM_GPU_LANES,
            have = sizeof(double) * d->partial_doubles;
     mdm_status status = mdm_cuda_reserve(d, (void **)&d->partial, &have, bytes, "partial sums");
@@ -436,4 +436,5 @@ static const mdm_device_operations operations = {
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cuda_head_operations,
 };

@@ -129,15 +129,15 @@ MDM_BOTH uint32_t mdm_thread_number(mdm_gpu_thread t) {
  *
  * A block has 8 x `block_groups` channels of `block_rows` pixels: thread t has group t % block_groups and
  * every lanes-th pixel from t / block_groups on. */
-typedef struct mdm_row_geometry {
+typedef struct mdm_pixel_geometry {
     uint32_t rows, groups;                    /* pixels of all pictures; vectors per pixel */
     uint32_t block_groups, lanes, block_rows; /* of a block */
     uint32_t blocks, block_columns;           /* grid: x over pixels, y over groups */
-} mdm_row_geometry;
+} mdm_pixel_geometry;
 
 /* Blocks of at least `least` pixels a thread, about `blocks` in all. */
-MDM_BOTH mdm_row_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint32_t least, uint32_t blocks) {
-    mdm_row_geometry g;
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint32_t least, uint32_t blocks) {
+    mdm_pixel_geometry g;
     g.rows = rows;
     g.groups = groups;
     g.block_groups = groups < 32 ? groups : 32;
@@ -152,19 +152,19 @@ MDM_BOTH mdm_row_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint32
 }
 
 /* Of a sum: as many blocks as are at work at once, since each leaves sums for others to add. */
-MDM_BOTH mdm_row_geometry mdm_geometry_of_sum(uint32_t rows, uint32_t groups) {
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of_sum(uint32_t rows, uint32_t groups) {
     return mdm_geometry_of(rows, groups, 2 * MDM_GPU_AHEAD, MDM_GPU_BLOCKS);
 }
 
 /* Of what writes a tensor of the same shape: where there is enough to do, blocks small enough that the last
  * ones do not keep the device waiting. */
-MDM_BOTH mdm_row_geometry mdm_geometry_of_map(uint32_t rows, uint32_t groups) {
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of_map(uint32_t rows, uint32_t groups) {
     return mdm_geometry_of(rows, groups, 1, 8 * MDM_GPU_BLOCKS);
 }
 
 /* Which pixels and channels a thread has; 0 when none. */
-MDM_BOTH int mdm_row_range(const mdm_row_geometry *g, mdm_gpu_thread t, uint32_t *group, uint32_t *row,
-                           uint32_t *end) {
+MDM_BOTH int mdm_pixel_range(const mdm_pixel_geometry *g, mdm_gpu_thread t, uint32_t *group, uint32_t *row,
+                             uint32_t *end) {
     uint32_t lane = t.thread / g->block_groups;
     *group = t.block_row * g->block_groups + t.thread % g->block_groups;
     *row = t.block * g->block_rows + lane;
@@ -184,7 +184,7 @@ typedef struct mdm_gpu_ahead {
     int is_there[MDM_GPU_AHEAD];
 } mdm_gpu_ahead;
 
-MDM_BOTH mdm_gpu_ahead mdm_look_ahead(const mdm_row_geometry *g, uint32_t group, uint32_t row, uint32_t end,
+MDM_BOTH mdm_gpu_ahead mdm_look_ahead(const mdm_pixel_geometry *g, uint32_t group, uint32_t row, uint32_t end,
                                       uint32_t count) {
     mdm_gpu_ahead out;
     MDM_UNROLLED for (uint32_t j = 0; j < MDM_GPU_AHEAD; j++) {
@@ -216,7 +216,7 @@ MDM_BOTH mdm_lanes mdm_sum_of_vectors(const mdm_gpu_vector *a, const mdm_gpu_vec
 /* ---- batch norm, applied ---- */
 
 typedef struct mdm_norm_forward_arguments {
-    mdm_row_geometry geometry;
+    mdm_pixel_geometry geometry;
     const void *x, *residual;
     void *y;
     const float *scale, *shift;
@@ -226,7 +226,7 @@ typedef struct mdm_norm_forward_arguments {
 MDM_BOTH void mdm_norm_forward_thread(const mdm_norm_forward_arguments *a, mdm_gpu_thread t) {
     const uint32_t count = mdm_pixels_ahead(2, a->bf16);
     uint32_t group, row, end;
-    if (!mdm_row_range(&a->geometry, t, &group, &row, &end)) return;
+    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) return;
     mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group);
     for (; row < end; row += count * a->geometry.lanes) {
         mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
@@ -246,7 +246,7 @@ MDM_BOTH void mdm_norm_forward_thread(const mdm_norm_forward_arguments *a, mdm_g
 }
 
 typedef struct mdm_norm_backward_arguments {
-    mdm_row_geometry geometry;
+    mdm_pixel_geometry geometry;
     void *gradient;
     const void *other, *x;
     const float *scale, *shift, *mean, *inverse_deviation, *mean_gradient, *mean_product;
@@ -256,7 +256,7 @@ typedef struct mdm_norm_backward_arguments {
 MDM_BOTH void mdm_norm_backward_thread(const mdm_norm_backward_arguments *a, mdm_gpu_thread t) {
     const uint32_t count = mdm_pixels_ahead(3, a->bf16);
     uint32_t group, row, end;
-    if (!mdm_row_range(&a->geometry, t, &group, &row, &end)) return;
+    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) return;
     mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group),
               mean = mdm_channel_lanes(a->mean, group), offset = mdm_channel_lanes(a->mean_gradient, group),
               slope = mdm_channel_lanes(a->inverse_deviation, group),
@@ -543,7 +543,7 @@ MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread 
  * A block's sums go to `partial` [blocks][16][groups]; a second kernel adds them in order, so the result
  * depends on the sizes alone. */
 typedef struct mdm_sum_arguments {
-    mdm_row_geometry geometry;
+    mdm_pixel_geometry geometry;
     void *x; /* statistics: the residual is added to it in place */
     const void *residual;
     const void *gradient, *other; /* backward sums */
@@ -590,7 +590,7 @@ MDM_BOTH void mdm_statistics_thread(const mdm_sum_arguments *a, mdm_gpu_thread t
     int begun = 0;
     mdm_begin_sums(&s, shared, t);
     for (int k = 0; k < MDM_GPU_LANES; k++) first.v[k] = 0.0f;
-    if (!mdm_row_range(&a->geometry, t, &group, &row, &end)) row = end;
+    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) row = end;
     for (; row < end; row += count * a->geometry.lanes) {
         mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
         mdm_gpu_vector x[MDM_GPU_AHEAD], residual[MDM_GPU_AHEAD];
@@ -624,7 +624,7 @@ MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_threa
     uint32_t group, row, end;
     mdm_thread_sums s;
     mdm_begin_sums(&s, shared, t);
-    if (!mdm_row_range(&a->geometry, t, &group, &row, &end)) row = end, group = 0;
+    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) row = end, group = 0;
     mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group),
               mean = mdm_channel_lanes(a->mean, group);
     for (; row < end; row += count * a->geometry.lanes) {
@@ -653,7 +653,7 @@ MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_threa
 
 /* Behind the barrier: the block's sums. */
 MDM_BOTH void mdm_block_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, const double *shared) {
-    const mdm_row_geometry *g = &a->geometry;
+    const mdm_pixel_geometry *g = &a->geometry;
     for (uint32_t i = t.thread; i < g->block_groups * 16; i += MDM_GPU_THREADS) {
         uint32_t in_block = i % g->block_groups, item = i / g->block_groups,
                  group = t.block_row * g->block_groups + in_block;

@@ -1,4 +1,4 @@
-# MDM_CUDA=AUTO|ON|OFF: the CUDA backend, where the toolkit (12 or newer) and cuDNN 9's headers are. NVIDIA's libraries
+# MDM_CUDA=AUTO|ON|OFF: the CUDA backend, where the toolkit (12 or newer, with cuBLAS) and cuDNN 9's headers are. NVIDIA's libraries
 # are opened when a run wants them (src/device/cuda/libraries.h), the CUDA runtime is linked in statically: the
 # program starts on machines that have neither.
 set(MDM_CUDA AUTO CACHE STRING "CUDA devices: AUTO (where the toolkit is found), ON or OFF")
@@ -20,6 +20,7 @@ if(NOT MDM_CUDA STREQUAL OFF)
     if(CMAKE_CUDA_COMPILER AND CMAKE_CXX_COMPILER)
         enable_language(CUDA)
         find_package(CUDAToolkit 12 QUIET)
+        find_path(CUBLASLT_INCLUDE_DIR NAMES cublasLt.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
         find_path(CUDNN_INCLUDE_DIR NAMES cudnn_graph.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
     else()
         set(missing "a CUDA compiler (nvcc) and its host compiler (g++)")
@@ -28,6 +29,8 @@ if(NOT MDM_CUDA STREQUAL OFF)
         set(missing "the CUDA toolkit 12 or newer")
     elseif(NOT missing AND NOT TARGET CUDA::cudart_static)
         set(missing "the static CUDA runtime (libcudart_static.a)")
+    elseif(NOT missing AND NOT CUBLASLT_INCLUDE_DIR)
+        set(missing "cuBLAS's headers (cublasLt.h)")
     elseif(NOT missing AND NOT CUDNN_INCLUDE_DIR)
         set(missing "cuDNN 9's headers (cudnn_graph.h)")
     endif()

@@ -47,6 +47,18 @@ static mdm_status norm_relu_part(mdm_executor *executor, const part *p, void *co
     return MDM_OK;
 }
 
+/* Statistics and what they give in one, where they are this rank's alone. */
+static void norm_statistics_here(mdm_executor *executor, int rows, const layer_work *work,
+                                 const mdm_norm_forward_rest *rest) {
+    const part *p = &executor->whole;
+    const mdm_layer *l = work->layer;
+    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_statistics_then(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
+                             residual_of(executor, l, p), p->sums,
+                             p->sums + mdm_padded_channels(executor->device, l->in_channels), rest);
+    executor->current_total = rows;
+}
+
 static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *work) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = work->layer;
@@ -58,6 +70,16 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     const float *gamma = network->encoder.weights + layout->tensors[l->weight].offset;
     const float *beta = network->encoder.weights + layout->tensors[l->weight + 1].offset;
     int padded = mdm_padded_channels(device, l->in_channels);
+    if (work->mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
+        mdm_norm_forward_rest rest = {(double)rows * l->height * l->width,
+                                      gamma,
+                                      beta,
+                                      work->mode.track ? running_mean : NULL,
+                                      running_variance,
+                                      values};
+        norm_statistics_here(executor, rows, work, &rest);
+        return mdm_executor_each_part(executor, norm_relu_part, work);
+    }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
         MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded, 0));
     if (work->mode.batch) {
@@ -190,17 +212,6 @@ static norm_mode mode_of(const mdm_executor *executor, mdm_pass pass) {
     return mode;
 }
 
-/* Where the device can read the images: a copy in its memory, which backward finds there again. */
-static mdm_status take_images(mdm_executor *executor, int rows, const float **images) {
-    const mdm_network_spec *s = &executor->layout->spec;
-    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
-    if (executor->shares_memory) return MDM_OK;
-    MDM_TRY(
-        mdm_device_upload(executor->device, executor->images, *images, sizeof(float) * (size_t)rows * image));
-    *images = executor->images;
-    return MDM_OK;
-}
-
 static mdm_status convolution_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_network_spec *s = &executor->layout->spec;
@@ -240,7 +251,6 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(prepare_weights(executor, network));
     MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
-    MDM_TRY(take_images(executor, rows, &images));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = rows;
     for (int i = 0; i < layout->layer_count; i++) {

@@ -3,11 +3,12 @@
  * Two backends: the CPU, and CUDA devices, whose memory is their own. Every pointer that an operation on a
  * device takes is to the memory of that device (mdm_device_allocate) unless it says "host"; on the CPU both
  * are the same. A tensor is a [N,C,H,W] array in the device's own layout (on the CPU: channels in blocks of 8
- * or 16, [N,C/b,H,W,b]; on CUDA: [N,H,W,C], C in blocks of 8; the lanes beyond C kept zero) in single
- * precision or bfloat16; only its size in bytes is known outside. Per-channel arrays are [C rounded up to the
- * block] with zeros behind C. Images are float [N,C,H,W]. Everything is planned by the *_create functions;
- * the others neither allocate nor compile. Operations on CUDA are queued, in order; what goes wrong in one
- * that returns nothing is told by the next that returns a status, at the latest by mdm_device_download.
+ * or 16, [N,C/b,H,W,b], or with AMX and in bfloat16 [N,H,W,C]; on CUDA: [N,H,W,C], C in blocks of 8; the
+ * lanes beyond C kept zero) in single precision or bfloat16; only its size in bytes is known outside.
+ * Per-channel arrays are [C rounded up to the block] with zeros behind C. Images are float [N,C,H,W].
+ * Everything is planned by the *_create functions; the others neither allocate nor compile. Operations on
+ * CUDA are queued, in order; what goes wrong in one that returns nothing is told by the next that returns a
+ * status, at the latest by mdm_device_download.
  */
 #ifndef MDM_DEVICE_DEVICE_H
 #define MDM_DEVICE_DEVICE_H
@@ -160,6 +161,27 @@ void mdm_norm_gradients(mdm_device *device, int channels, const double *sum, con
 /* mean_gradient = sum / count, mean_product = product_sum / count; zeros for count 0. */
 void mdm_norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
                     double count, float *mean_gradient, float *mean_product);
+
+/* The same where no other rank's sums come in between, in fewer steps where the device has a way:
+ * mdm_norm_statistics with mdm_norm_from_sums behind it; mdm_norm_relu_backward_sums with mdm_norm_gradients
+ * and mdm_norm_means. The sums are there too. */
+typedef struct mdm_norm_forward_rest {
+    double count;
+    const float *gamma, *beta;
+    float *running_mean, *running_variance;
+    const mdm_norm_values *values;
+} mdm_norm_forward_rest;
+void mdm_norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                              double *sum, double *square_sum, const mdm_norm_forward_rest *rest);
+typedef struct mdm_norm_backward_rest {
+    float *gamma_gradient, *beta_gradient;
+    int accumulate;
+    double count;
+    float *mean_gradient, *mean_product;
+} mdm_norm_backward_rest;
+void mdm_norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                      const void *other, const void *x, const mdm_norm_values *values,
+                                      double *sum, double *product_sum, const mdm_norm_backward_rest *rest);
 
 /* y = max(0, a + b); y may be a. */
 void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,

@@ -162,6 +162,8 @@ def stops(work, _):
             name, places = f"stopped-{stage}-{ranks}", []
             while len(places) < 3:
                 process = start_and_wait_for(work, name, stage, *longer, ranks=ranks)
+                while not workers_of(work, name):  # before that there is nobody who answers signals
+                    time.sleep(0.01)
                 time.sleep(draw.uniform(0, 0.4))
                 process.send_signal(signal.SIGUSR1)
                 _, text = process.communicate(timeout=120)

@@ -52,12 +52,6 @@ def launcher(site, work, job):
     raise AssertionError("no srun")
 
 
-def step_daemon(work):
-    """The slurmstepd of one node: above one supervisor."""
-    _, supervisor = draw.choice(pairs(work))
-    return int(open(f"/proc/{supervisor}/stat").read().rsplit(")", 1)[1].split()[1])
-
-
 def while_saving(site, work, job):
     folder, deadline = work.file("hit") + "/checkpoints", time.time() + 60
     while time.time() < deadline:
@@ -111,8 +105,6 @@ HITS = [
     Hit("rank frozen with its supervisor", sent(signal.SIGSTOP, both=True), seconds=400),
     Hit("supervisor killed", to_supervisor),
     Hit("launcher killed", lambda site, work, job: os.kill(launcher(site, work, job), signal.SIGKILL), "FAILED", "PENDING"),
-    Hit("node's step daemon killed", lambda site, work, job: os.kill(step_daemon(work), signal.SIGKILL), "FAILED", "PENDING",
-        "NODE_FAIL", seconds=400),
     Hit("job cancelled", lambda site, work, job: site.call("scancel", job), "CANCELLED", seconds=100),
     Hit("all killed in a save", while_saving),
     Hit("worker killed, newest checkpoint damaged", and_damaged),

@@ -23,7 +23,7 @@ def one_step_without_finite_numbers_is_skipped_on_all_ranks(work):
 
 
 def a_spike_is_skipped_on_all_ranks_at_most_once_a_pass_of_few_steps(work):
-    """The gradient is a million times too large in four steps, two of them in one pass of 40 steps."""
+    """The gradient is a million times too large in one step of the last pass of 40, then in four."""
     settings = ["train.batch=10", "train.epochs=2", "pretrain.epochs=0", "train.warmup=2"]
     done, _ = train(work, "smooth", *settings, ranks=2)
     assert done.returncode == 0 and "skipped" not in done.stderr, done.stderr

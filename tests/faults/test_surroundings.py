@@ -5,7 +5,6 @@ import shutil
 import sys
 
 from faults import *  # noqa: F403
-from faults import TINY
 from program import halve_pictures, main, shorten_test_set
 
 MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=2", "train.warmup=1", "train.batch=20",

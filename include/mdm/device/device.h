@@ -197,6 +197,8 @@ void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float b
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay);
+/* y = share * a + (1 - share) * b, [count]; `share` is one number in the device's memory. */
+void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count, float *y);
 /* The same with *rate, one float in the device's memory: it may change between replays of a recorded step. */
 void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, const float *rate, float momentum, float weight_decay);

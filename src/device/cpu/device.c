@@ -272,6 +272,14 @@ static void norm_means(mdm_device *device, int channels, const double *sum, cons
     }
 }
 
+static void mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
+                float *y) {
+    float own = *share;
+    (void)device;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < count; i++) y[i] = mdm_mix_of(own, a[i], b[i]);
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     (void)device;
@@ -312,6 +320,7 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
+    .mix = mix,
     .sgd_step_at = sgd_step_at,
     .average_step = average_step,
     .heads = &mdm_cpu_head_operations,

@@ -35,16 +35,6 @@ static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void *x, 
     return code;
 }
 
-static mdm_status grow_workspace(mdm_gpu *gpu, int64_t bytes) {
-    if ((size_t)bytes <= gpu->workspace_bytes) return MDM_OK;
-    mdm_gpu_free(gpu, gpu->workspace);
-    gpu->workspace = NULL;
-    gpu->workspace_bytes = 0;
-    MDM_TRY(mdm_gpu_allocate(gpu, (size_t)bytes, "convolution scratch memory", &gpu->workspace));
-    gpu->workspace_bytes = (size_t)bytes;
-    return MDM_OK;
-}
-
 typedef struct timing {
     mdm_gpu *gpu;
     const mdm_gpu_convolution *kind;
@@ -112,7 +102,7 @@ static mdm_status time_plan(void *context, const mdm_cudnn_plan *plan, float *mi
     timing *t = context;
     float times[TIMED_RUNS];
     if (!t->operands[0]) MDM_TRY(allocate_operands(t));
-    MDM_TRY(grow_workspace(t->gpu, plan->workspace));
+    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, (size_t)plan->workspace));
     for (int run = -WARM_UP_RUNS; run < TIMED_RUNS; run++) {
         MDM_TRY(time_once(t, plan, milliseconds));
         if (*milliseconds < 0) return MDM_OK;
@@ -143,7 +133,7 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, 
         if (same_kind(&(*out)->kind, k)) return MDM_OK;
     MDM_TRY(MDM_ALLOCATE(made, 1, "a plan"));
     mdm_status status = choose(gpu, k, &made->cudnn);
-    if (status == MDM_OK) status = grow_workspace(gpu, made->cudnn.workspace);
+    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)made->cudnn.workspace);
     if (status != MDM_OK) {
         mdm_cudnn_release(gpu->cudnn, &made->cudnn);
         free(made);

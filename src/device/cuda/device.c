@@ -443,4 +443,5 @@ static const mdm_device_operations operations = {
     .mix = mix,
     .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cuda_head_operations,
 };

@@ -26,9 +26,11 @@ typedef struct mdm_cudnn {
     MDM_CUDNN_FUNCTIONS(MDM_LIBRARY_MEMBER)
 } mdm_cudnn;
 
-/* Opens cuDNN, of the major version that this was built with, once per process. Looked for where the loader
- * looks (LD_LIBRARY_PATH, the system's folders), then in the toolkit's folder of the build. MDM_RESOURCE
- * where it is not. */
+typedef struct mdm_cublaslt mdm_cublaslt; /* cublaslt.h */
+
+/* Opens a library, of the major version that this was built with, once per process. Looked for where the
+ * loader looks (LD_LIBRARY_PATH, the system's folders), then in the toolkit's folder of the build.
+ * MDM_RESOURCE where it is not. */
 MDM_MUST_CHECK mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn);
 
 #endif

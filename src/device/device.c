@@ -188,11 +188,6 @@ void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, flo
     device->operations->sgd_step(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
-void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
-             float *y) {
-    device->operations->mix(device, share, a, b, count, y);
-}
-
 void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, const float *rate, float momentum, float weight_decay) {
     device->operations->sgd_step_at(device, weights, gradient, velocity, count, rate, momentum, weight_decay);

@@ -116,8 +116,6 @@ typedef struct mdm_device_operations {
                           void *gradient);
     void (*sgd_step)(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, float rate, float momentum, float weight_decay);
-    void (*mix)(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
-                float *y);
     void (*sgd_step_at)(mdm_device *device, float *weights, const float *gradient, float *velocity,
                         int64_t count, const float *rate, float momentum, float weight_decay);
     void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);

@@ -7,6 +7,7 @@
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
+#include "mdm/device/losses.h"
 #include "mdm/device/losses_host.h"
 #include "mdm/train/contrast.h"
 #include <stdlib.h>
@@ -216,7 +217,7 @@ static mdm_status mix_targets_and_images(mdm_comm *comm, const mdm_semi_batch *b
         w->mixed_mask[i] = own * mine[classes] + theirs * partner[classes];
     }
     MDM_TRY(mdm_device_upload(w->device, w->share, &own, sizeof own));
-    mdm_mix(w->device, w->share, b->strong, b->partner, rows * w->image, w->mixed);
+    mdm_mix_rows(w->device, rows, w->image, w->share, b->strong, b->partner, NULL, w->mixed);
     return MDM_OK;
 }
 

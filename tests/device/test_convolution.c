@@ -183,7 +183,7 @@ static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void 
 }
 
 /* Nothing may depend on how tiles are shared out. */
-static void winograd_in_bfloat16_has_the_same_bits_with_any_number_of_threads(void **state) {
+static void bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads(void **state) {
     const mdm_convolution_shape shape = {5, 64, 96, 13, 10, 3, 1, MDM_BF16, 0, 1, 0};
     float *results[2][3];
     setting s;
@@ -260,7 +260,7 @@ int main(void) {
         cmocka_unit_test(direct_convolutions_equal_plain_loops),
         cmocka_unit_test(winograd_convolutions_equal_plain_loops_within_their_rounding),
         cmocka_unit_test(bfloat16_convolutions_follow_plain_loops_within_their_rounding),
-        cmocka_unit_test(winograd_in_bfloat16_has_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads),
         cmocka_unit_test(a_second_start_computes_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

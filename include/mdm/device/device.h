@@ -3,11 +3,12 @@
  * Two backends: the CPU, and CUDA devices, whose memory is their own. Every pointer that an operation on a
  * device takes is to the memory of that device (mdm_device_allocate) unless it says "host"; on the CPU both
  * are the same. A tensor is a [N,C,H,W] array in the device's own layout (on the CPU: channels in blocks of 8
- * or 16, [N,C/b,H,W,b]; on CUDA: [N,H,W,C], C in blocks of 8; the lanes beyond C kept zero) in single
- * precision or bfloat16; only its size in bytes is known outside. Per-channel arrays are [C rounded up to the
- * block] with zeros behind C. Images are float [N,C,H,W]. Everything is planned by the *_create functions;
- * the others neither allocate nor compile. Operations on CUDA are queued, in order; what goes wrong in one
- * that returns nothing is told by the next that returns a status, at the latest by mdm_device_download.
+ * or 16, [N,C/b,H,W,b], or with AMX and in bfloat16 [N,H,W,C]; on CUDA: [N,H,W,C], C in blocks of 8; the
+ * lanes beyond C kept zero) in single precision or bfloat16; only its size in bytes is known outside.
+ * Per-channel arrays are [C rounded up to the block] with zeros behind C. Images are float [N,C,H,W].
+ * Everything is planned by the *_create functions; the others neither allocate nor compile. Operations on
+ * CUDA are queued, in order; what goes wrong in one that returns nothing is told by the next that returns a
+ * status, at the latest by mdm_device_download.
  */
 #ifndef MDM_DEVICE_DEVICE_H
 #define MDM_DEVICE_DEVICE_H
@@ -197,8 +198,6 @@ void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float b
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay);
-/* y = share * a + (1 - share) * b, [count]; `share` is one number in the device's memory. */
-void mdm_mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count, float *y);
 /* The same with *rate, one float in the device's memory: it may change between replays of a recorded step. */
 void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, const float *rate, float momentum, float weight_decay);

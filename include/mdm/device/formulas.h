@@ -45,10 +45,6 @@ MDM_BOTH void mdm_sgd_of(float *weight, float gradient, float *velocity, float r
     *weight -= rate * v;
 }
 
-MDM_BOTH float mdm_mix_of(float share, float a, float b) {
-    return share * a + (1.0f - share) * b;
-}
-
 MDM_BOTH void mdm_average_of(float *average, float value, float decay) {
     *average += (1.0f - decay) * (value - *average);
 }

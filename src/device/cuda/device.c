@@ -365,16 +365,6 @@ static void queue_sgd(mdm_device *device, mdm_sgd_arguments a, int64_t count) {
     }
 }
 
-static void mix(mdm_device *device, const float *share, const float *a, const float *b, int64_t count,
-                float *y) {
-    const int64_t most = 1 << 30;
-    for (int64_t i = 0; i < count; i += most) {
-        int64_t here = count - i < most ? count - i : most;
-        mdm_mix_arguments arguments = {share, a + i, b + i, y + i, (uint32_t)here};
-        mdm_gpu_mix(mdm_cuda(device)->gpu, mdm_blocks_for(arguments.count), 1, &arguments);
-    }
-}
-
 static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, float rate, float momentum, float weight_decay) {
     mdm_sgd_arguments a = {.weights = weights,
@@ -440,7 +430,6 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
-    .mix = mix,
     .sgd_step_at = sgd_step_at,
     .average_step = average_step,
     .heads = &mdm_cuda_head_operations,

@@ -364,7 +364,7 @@ MDM_BOTH void mdm_from_filter_thread(const mdm_weights_arguments *a, mdm_gpu_thr
     a->plain[i] = a->accumulate ? a->plain[i] + value : value;
 }
 
-/* ---- optimizer and mixing: one thread per value ---- */
+/* ---- optimizer: one thread per weight ---- */
 
 typedef struct mdm_sgd_arguments {
     float *weights, *velocity;
@@ -379,18 +379,6 @@ MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
     if (i >= a->count) return;
     mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], a->rate_at ? *a->rate_at : a->rate,
                a->momentum, a->weight_decay);
-}
-
-typedef struct mdm_mix_arguments {
-    const float *share, *a, *b;
-    float *y;
-    uint32_t count;
-} mdm_mix_arguments;
-
-MDM_BOTH void mdm_mix_thread(const mdm_mix_arguments *a, mdm_gpu_thread t) {
-    uint32_t i = mdm_thread_number(t);
-    if (i >= a->count) return;
-    a->y[i] = mdm_mix_of(*a->share, a->a[i], a->b[i]);
 }
 
 typedef struct mdm_average_arguments {
@@ -635,7 +623,6 @@ MDM_BOTH void mdm_norm_means_thread(const mdm_channel_arguments *a, mdm_gpu_thre
     X(to_filter, mdm_weights_arguments)                                                                      \
     X(from_filter, mdm_weights_arguments)                                                                    \
     X(sgd, mdm_sgd_arguments)                                                                                \
-    X(mix, mdm_mix_arguments)                                                                                \
     X(average, mdm_average_arguments)                                                                        \
     X(gather_sums, mdm_gather_arguments)                                                                     \
     X(norm_from_sums, mdm_channel_arguments)                                                                 \

@@ -179,7 +179,8 @@ MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network,
                                            double weight_decay, int *skipped);
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
-/* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. */
+/* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. Host memory then has what a
+ * device computed, for saving. */
 MDM_MUST_CHECK mdm_status mdm_check_weights(mdm_trainer *t);
 
 /* restarts.c, rank 0: counts this start, MDM_LOST when three starts from the newest checkpoint left no newer

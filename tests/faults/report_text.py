@@ -3,7 +3,7 @@ import os
 import re
 
 NOT_COMPARED = ("time", "settings", "warnings")  # sections whose text is of this one run
-OF_THE_RUN = re.compile(r"Training report|[0-9.,]+ (images|pictures) (a|per) second|images/s|taken up again|mdm-test|[0-9.]+ (s|min|h)\b")
+OF_THE_RUN = re.compile(r"Training report|[0-9.,]+ (images|pictures) (a|per) second|images/s|taken up again|mdm-test|[0-9.]+\s(s|min|h)\b")
 
 
 def comparable_report(folder):

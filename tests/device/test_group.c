@@ -200,6 +200,8 @@ int main(int argc, char **argv) {
     mdm_status status = test_device_is_cuda() ? mdm_device_create_cuda(rank % devices, 1, &device)
                                               : mdm_device_create_cpu(1, 0, &device);
     if (status != MDM_OK) return 1;
+    snprintf(why, sizeof why, "rank-%d", rank);
+    if (getenv("MDM_TEST_GROUP")) (void)setenv("NCCL_HOSTID", why, 1); /* ranks may share a device */
     status = mdm_device_join(device, comm, how);
     if (status != MDM_OK) leave((int)status);
     if (mdm_group_create(comm, device, &group) != MDM_OK || !check_how(how)) return 1;

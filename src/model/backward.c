@@ -315,16 +315,29 @@ static mdm_status bring_to_host(mdm_executor *executor, mdm_network *network, in
                                sizeof(float) * (size_t)((end < encoder ? end : encoder) - first));
 }
 
+/* The encoder's part of [first, end) goes from device to device, beside the layers before it; the heads' part
+ * is in host memory. */
+static mdm_status reduce_on_devices(mdm_executor *executor, mdm_network *network, int64_t first,
+                                    int64_t end) {
+    int64_t encoder = executor->layout->encoder_count, heads = first > encoder ? first : encoder;
+    if (end > heads) MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + heads, end - heads));
+    if (first >= encoder) return MDM_OK;
+    return mdm_group_reduce_start(executor->group, network->encoder.gradient + first,
+                                  (end < encoder ? end : encoder) - first);
+}
+
 /* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
 static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
     int64_t share = executor->layout->weight_count / MOST_BUCKETS,
             size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
     if (mdm_comm_size(executor->comm) == 1 || executor->reproducible) return MDM_OK;
     if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
-    MDM_TRY(bring_to_host(executor, network, first, *end));
-    MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + first, *end - first));
+    int64_t last = *end;
     *end = first;
-    return MDM_OK;
+    if (network->device && mdm_group_is_queued(executor->group))
+        return reduce_on_devices(executor, network, first, last);
+    MDM_TRY(bring_to_host(executor, network, first, last));
+    return mdm_comm_reduce_start(executor->comm, network->gradient + first, last - first);
 }
 
 mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
@@ -337,6 +350,7 @@ mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network
     }
     MDM_TRY(mdm_comm_reduce_wait(executor->comm));
     if (!network->device || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (mdm_group_is_queued(executor->group)) return mdm_group_reduce_wait(executor->group);
     return mdm_device_upload(executor->device, network->encoder.gradient, network->gradient,
                              sizeof(float) * (size_t)executor->layout->encoder_count);
 }

@@ -53,7 +53,8 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     executor->precision = precision;
     executor->batchnorm = batchnorm;
     executor->shares_memory = !mdm_device_get_info(device)->is_cuda;
-    mdm_status status = allocate_norms(executor);
+    mdm_status status = mdm_group_create(comm, device, &executor->group);
+    if (status == MDM_OK) status = allocate_norms(executor);
     if (status != MDM_OK) {
         mdm_executor_destroy(executor);
         return status;
@@ -109,6 +110,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
     free(executor->head_mean);
     free(executor->head_inverse);
     free_heads(&executor->heads);
+    mdm_group_destroy(executor->group);
     free(executor);
 }
 
@@ -278,6 +280,10 @@ mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t
     *total = rows;
     if (executor->shares_memory) return mdm_executor_sum_on_host(executor, count, rows, total);
     if (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (mdm_group_is_queued(executor->group)) {
+        *total = executor->current_total; /* counted when the pass began: no layer waits for the host */
+        return mdm_group_all_reduce(executor->group, executor->sums, count, MDM_DOUBLE, MDM_SUM);
+    }
     MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
     MDM_TRY(mdm_executor_sum_on_host(executor, count, rows, total));
     return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);

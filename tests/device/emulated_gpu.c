@@ -1,8 +1,8 @@
 /* The CUDA backend's machine, emulated: every thread of every launch runs on the CPU, one block after
  * another, over memory that is locked at all other times, so that host code which touches device memory, and
- * kernels that touch host memory's neighbours, end the test. Convolutions are plain loops. What this cannot
- * show is the real device, cuDNN and the driver. It stands in for src/device/cuda/{runtime,convolutions}.c
- * and kernels.cu by being linked first.
+ * kernels that touch host memory's neighbours, end the test. Convolutions and products are plain loops. What
+ * this cannot show is the real device, cuDNN and the driver. It stands in for
+ * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
  */
 #include "cuda/gpu.h"
 #include <stdio.h>
@@ -21,6 +21,12 @@ struct mdm_gpu {
     allocation blocks[MOST];
     int count, unlocked;
     mdm_gpu_plan *plans;
+    mdm_gpu_product *products;
+};
+
+struct mdm_gpu_product {
+    mdm_product_shape shape;
+    mdm_gpu_product *next;
 };
 
 struct mdm_gpu_plan {
@@ -66,6 +72,11 @@ void mdm_gpu_close(mdm_gpu *gpu) {
         mdm_gpu_plan *next = gpu->plans->next;
         free(gpu->plans);
         gpu->plans = next;
+    }
+    while (gpu->products) {
+        mdm_gpu_product *next = gpu->products->next;
+        free(gpu->products);
+        gpu->products = next;
     }
     free(gpu);
 }
@@ -156,7 +167,23 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }
+#define RUN_PHASED(name, arguments, phases)                                                                  \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+        static double shared[MDM_GPU_SLOTS * MDM_GPU_THREADS];                                               \
+        const arguments a = *given;                                                                          \
+        check_grid(blocks, block_rows);                                                                      \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t row = 0; row < block_rows; row++)                                                      \
+            for (uint32_t block = 0; block < blocks; block++) {                                              \
+                memset(shared, 0x7f, sizeof shared);                                                         \
+                for (int phase = 0; phase < (phases); phase++)                                               \
+                    for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                            \
+                        mdm_##name##_thread(&a, (mdm_gpu_thread){block, thread, row}, phase, shared);        \
+            }                                                                                                \
+        set_lock(gpu, 1);                                                                                    \
+    }
 MDM_GPU_KERNELS(RUN_SIMPLE, RUN_SUMMING)
+MDM_GPU_HEAD_KERNELS(RUN_SIMPLE, RUN_PHASED)
 
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
@@ -248,5 +275,40 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     free(o.x);
     free(o.w);
     free(o.y);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, mdm_gpu_product **product) {
+    MDM_TRY(MDM_ALLOCATE(*product, 1, "a product"));
+    (*product)->shape = *shape;
+    (*product)->next = gpu->products;
+    gpu->products = *product;
+    return MDM_OK;
+}
+
+/* Element (row, column) of a factor that is stored [rows, columns], or transposed. */
+static float element(const void *matrix, const mdm_product_shape *s, int row, int column, int stride,
+                     int is_transposed) {
+    size_t i = is_transposed ? (size_t)column * (size_t)stride + (size_t)row
+                             : (size_t)row * (size_t)stride + (size_t)column;
+    return get(matrix, i, s->precision == MDM_BF16);
+}
+
+mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
+                            float beta, const float *bias, float *c) {
+    const mdm_product_shape *s = &product->shape;
+    int transpose_a = s->form == MDM_PRODUCT_TN, transpose_b = s->form == MDM_PRODUCT_NT;
+    set_lock(gpu, 0);
+    for (int i = 0; i < s->m; i++)
+        for (int j = 0; j < s->n; j++) {
+            float sum = 0, *out = c + (size_t)i * (size_t)s->n + (size_t)j;
+            for (int k = 0; k < s->k; k++)
+                sum += element(a, s, i, k, transpose_a ? s->m : s->k, transpose_a) *
+                       element(b, s, k, j, transpose_b ? s->k : s->n, transpose_b);
+            sum *= alpha;
+            if (beta != 0.0f) sum += beta * *out;
+            *out = sum + (s->has_bias ? bias[j] : 0.0f);
+        }
+    set_lock(gpu, 1);
     return MDM_OK;
 }

@@ -4,7 +4,7 @@
  * Arrays are row-major float in the memory of their device, logits, probabilities and targets [rows,
  * classes]; results are left there. What changes from step to step is read from device memory when the device
  * gets there (lambda, factor), so that a recorded step can be replayed. Values of losses are doubles per row,
- * added up in the order of rows by mdm_sum_rows. Nothing allocates, fails or is collective; sums over ranks
+ * added up in a fixed order by mdm_sum_rows. Nothing allocates, fails or is collective; sums over ranks
  * are between the calls. Rows may be 0. No sum depends on the order in which threads run.
  */
 #ifndef MDM_DEVICE_LOSSES_H

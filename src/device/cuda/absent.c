@@ -67,8 +67,22 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 
+mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, mdm_gpu_product **product) {
+    (void)gpu, (void)shape;
+    *product = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
+                            float beta, const float *bias, float *c) {
+    (void)gpu, (void)product, (void)alpha, (void)a, (void)b, (void)beta, (void)bias, (void)c;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
 #define DEFINE(name, arguments)                                                                              \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
         (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
     }
+#define DEFINE_PHASED(name, arguments, phases) DEFINE(name, arguments)
 MDM_GPU_KERNELS(DEFINE, DEFINE)
+MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_PHASED)

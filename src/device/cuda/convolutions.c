@@ -35,20 +35,10 @@ static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void *x, 
     return code;
 }
 
-static mdm_status grow_workspace(mdm_gpu *gpu, int64_t bytes) {
-    if ((size_t)bytes <= gpu->workspace_bytes) return MDM_OK;
-    mdm_gpu_free(gpu, gpu->workspace);
-    gpu->workspace = NULL;
-    gpu->workspace_bytes = 0;
-    MDM_TRY(mdm_gpu_allocate(gpu, (size_t)bytes, "convolution scratch memory", &gpu->workspace));
-    gpu->workspace_bytes = (size_t)bytes;
-    return MDM_OK;
-}
-
 /* The best of a few runs in milliseconds; negative when the plan does not run. */
 static mdm_status time_plan(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void **operands, float *best) {
     *best = -1;
-    MDM_TRY(grow_workspace(gpu, plan->workspace));
+    MDM_TRY(mdm_gpu_grow_workspace(gpu, (size_t)plan->workspace));
     for (int run = -1; run < TIMED_RUNS; run++) { /* the first is not counted */
         float milliseconds = 0;
         MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "timing a convolution"));
@@ -110,7 +100,7 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, 
     MDM_TRY(mdm_cudnn_find_plans(&target, k, largest_workspace, MOST_TRIED, plans, &count));
     mdm_status status = MDM_ALLOCATE(made, 1, "a plan");
     if (status == MDM_OK) status = choose(gpu, k, plans, count, &chosen, &made->milliseconds);
-    if (status == MDM_OK) status = grow_workspace(gpu, plans[chosen].workspace);
+    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)plans[chosen].workspace);
     for (int i = 0; i < count; i++)
         if (status != MDM_OK || i != chosen) mdm_cudnn_release(gpu->cudnn, &plans[i]);
     if (status != MDM_OK) {

@@ -427,4 +427,5 @@ static const mdm_device_operations operations = {
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
     .average_step = average_step,
+    .heads = &mdm_cuda_head_operations,
 };

@@ -1,4 +1,4 @@
-/* Inside of the CUDA device, shared by device.c and convolution.c of this folder. */
+/* Inside of the CUDA device, shared by device.c, convolution.c and heads.c of this folder. */
 #ifndef MDM_DEVICE_CUDA_DEVICE_H
 #define MDM_DEVICE_CUDA_DEVICE_H
 
@@ -26,6 +26,9 @@ static inline uint32_t mdm_blocks_for(size_t threads) {
 /* Grows one of the device's buffers. */
 MDM_MUST_CHECK mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
                                            const char *what);
+
+/* heads.c */
+extern const mdm_head_operations mdm_cuda_head_operations;
 
 mdm_status mdm_cuda_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                        mdm_convolution **convolution);

@@ -1,6 +1,7 @@
-/* What the CUDA backend asks of the machine: memory, launches of our kernels, convolutions.
+/* What the CUDA backend asks of the machine: memory, launches of our kernels, convolutions, products.
  *
- * Two programs' worth of code stand behind it: runtime.c, kernels.cu and convolutions.c for CUDA devices;
+ * Two programs' worth of code stand behind it: runtime.c, kernels.cu, convolutions.c and products.c for CUDA
+ * devices;
  * and, in the tests, one that runs every thread of every launch on the CPU over memory that only kernels may
  * touch, so that all of the backend but these files is checked without a device. absent.c is what a build
  * without the CUDA toolkit has.
@@ -8,7 +9,7 @@
 #ifndef MDM_DEVICE_CUDA_GPU_H
 #define MDM_DEVICE_CUDA_GPU_H
 
-#include "kernels.h"
+#include "kernels_heads.h"
 #include "operations.h"
 
 typedef struct mdm_gpu mdm_gpu;
@@ -37,7 +38,10 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 /* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */
 #define MDM_GPU_DECLARE(name, arguments)                                                                     \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a);
+#define MDM_GPU_DECLARE_PHASED(name, arguments, phases) MDM_GPU_DECLARE(name, arguments)
 MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
+MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_PHASED)
+#undef MDM_GPU_DECLARE_PHASED
 #undef MDM_GPU_DECLARE
 
 /* One pass of a convolution over tensors [N,H,W,C] and a filter [K,R,S,C], channels in whole blocks; 16-byte
@@ -59,5 +63,13 @@ typedef struct mdm_gpu_plan mdm_gpu_plan;
 MDM_MUST_CHECK mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                                    mdm_gpu_plan **plan);
 MDM_MUST_CHECK mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y);
+
+/* A product of dense row-major matrices; owned by `gpu`, which keeps it for the next one of the same shape.
+ */
+typedef struct mdm_gpu_product mdm_gpu_product;
+MDM_MUST_CHECK mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape,
+                                               mdm_gpu_product **product);
+MDM_MUST_CHECK mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a,
+                                           const void *b, float beta, const float *bias, float *c);
 
 #endif

@@ -1,4 +1,5 @@
-/* Kernels of the functions in kernels.h, and their launches. */
+/* Kernels of the functions in kernels.h, kernels_losses.h and kernels_heads.h, and their launches. */
+#include <cublasLt.h> /* outside of extern "C", which its own headers cannot bear */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -34,4 +35,18 @@ extern "C" {
     }                                                                                                        \
     LAUNCH(name, arguments)
 
+/* The phase is a constant in each of its copies. */
+#define PHASED(name, arguments, phases)                                                                      \
+    static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
+        name##_kernel(const __grid_constant__ arguments a) {                                                 \
+        __shared__ double shared[MDM_GPU_SLOTS * MDM_GPU_THREADS];                                           \
+        mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
+        _Pragma("unroll") for (int phase = 0; phase < (phases); phase++) {                                   \
+            if (phase > 0) __syncthreads();                                                                  \
+            mdm_##name##_thread(&a, t, phase, shared);                                                       \
+        }                                                                                                    \
+    }                                                                                                        \
+    LAUNCH(name, arguments)
+
 MDM_GPU_KERNELS(SIMPLE, SUMMING)
+MDM_GPU_HEAD_KERNELS(SIMPLE, PHASED)

@@ -25,23 +25,42 @@ static mdm_status find(void *library, const char *file, const char *name, void *
     return MDM_OK;
 }
 
-#define STRING_OF(number) #number
-#define CUDNN_FILE(major) "libcudnn.so." STRING_OF(major)
+static mdm_status open_or_fail(const char *name, int major, const char *file, void **library) {
+    char why[512];
+    *library = open_library(file, why, sizeof why);
+    if (*library) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "%s %d is not found (%s); install it or name its folder in LD_LIBRARY_PATH",
+                    name, major, why);
+}
+
+#define STRING_OF(number)    #number
+#define FILE_OF(stem, major) stem ".so." STRING_OF(major)
+#define FIND(name)           MDM_TRY(find(library, file, #name, &table.name));
+
+/* The tables hold functions of libraries that stay open for the process. */
 
 mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn) {
-    static mdm_cudnn table; /* functions of a library that stays open for the process */
+    static mdm_cudnn table;
     static int loaded;
-    static const char file[] = CUDNN_FILE(CUDNN_MAJOR);
-    char why[512];
+    static const char file[] = FILE_OF("libcudnn", CUDNN_MAJOR);
+    void *library;
     *cudnn = &table;
     if (loaded) return MDM_OK;
-    void *library = open_library(file, why, sizeof why);
-    if (!library)
-        return mdm_fail(MDM_RESOURCE,
-                        "cuDNN %d is not found (%s); install it or name its folder in LD_LIBRARY_PATH",
-                        CUDNN_MAJOR, why);
-#define FIND(name) MDM_TRY(find(library, file, #name, &table.name));
+    MDM_TRY(open_or_fail("cuDNN", CUDNN_MAJOR, file, &library));
     MDM_CUDNN_FUNCTIONS(FIND)
+    loaded = 1;
+    return MDM_OK;
+}
+
+mdm_status mdm_cublaslt_load(const mdm_cublaslt **cublaslt) {
+    static mdm_cublaslt table;
+    static int loaded;
+    static const char file[] = FILE_OF("libcublasLt", CUBLAS_VER_MAJOR);
+    void *library;
+    *cublaslt = &table;
+    if (loaded) return MDM_OK;
+    MDM_TRY(open_or_fail("cuBLASLt", CUBLAS_VER_MAJOR, file, &library));
+    MDM_CUBLASLT_FUNCTIONS(FIND)
     loaded = 1;
     return MDM_OK;
 }

@@ -58,6 +58,13 @@ static mdm_status check_cudnn(mdm_gpu *gpu, cudnnStatus_t code, const char *what
                     gpu->cudnn->cudnnGetErrorString(code));
 }
 
+static mdm_status start_cublaslt(mdm_gpu *gpu) {
+    cublasStatus_t code = gpu->cublaslt->cublasLtCreate(&gpu->cublaslt_handle);
+    if (code == CUBLAS_STATUS_SUCCESS) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "cuBLASLt failed in its start on device %d: %s", gpu->number,
+                    gpu->cublaslt->cublasLtGetStatusString(code));
+}
+
 static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     struct cudaDeviceProp properties;
     int runtime = 0;
@@ -68,12 +75,14 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
                         "CUDA device %d (%s) has compute capability %d.%d; %d.0 (A100) or newer is needed",
                         number, properties.name, properties.major, properties.minor, LEAST_MAJOR);
     MDM_TRY(mdm_cudnn_load(&gpu->cudnn));
+    MDM_TRY(mdm_cublaslt_load(&gpu->cublaslt));
     MDM_TRY(mdm_gpu_check(gpu, cudaSetDevice(number), "choosing the device"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream), "taking a stream"));
+    MDM_TRY(start_cublaslt(gpu));
     (void)cudaRuntimeGetVersion(&runtime);
     size_t version = gpu->cudnn->cudnnGetVersion();
     memset(info, 0, sizeof *info);
@@ -102,8 +111,10 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **out, mdm_gpu_info *info) {
 void mdm_gpu_close(mdm_gpu *gpu) {
     if (gpu->stream) (void)cudaStreamSynchronize(gpu->stream);
     mdm_gpu_release_plans(gpu);
+    mdm_gpu_release_products(gpu);
     mdm_gpu_free(gpu, gpu->workspace);
     if (gpu->handle) (void)gpu->cudnn->cudnnDestroy(gpu->handle);
+    if (gpu->cublaslt_handle) (void)gpu->cublaslt->cublasLtDestroy(gpu->cublaslt_handle);
     if (gpu->begin) (void)cudaEventDestroy(gpu->begin);
     if (gpu->end) (void)cudaEventDestroy(gpu->end);
     if (gpu->stream) (void)cudaStreamDestroy(gpu->stream);
@@ -157,4 +168,14 @@ void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
 void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
     mdm_gpu_note(gpu, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, gpu->stream),
                  "copying memory");
+}
+
+mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes) {
+    if (bytes <= gpu->workspace_bytes) return MDM_OK;
+    mdm_gpu_free(gpu, gpu->workspace);
+    gpu->workspace = NULL;
+    gpu->workspace_bytes = 0;
+    MDM_TRY(mdm_gpu_allocate(gpu, bytes, "scratch memory of convolutions and products", &gpu->workspace));
+    gpu->workspace_bytes = bytes;
+    return MDM_OK;
 }

@@ -1,4 +1,4 @@
-/* Inside of the CUDA device proper, shared by runtime.c, convolutions.c and kernels.cu. */
+/* Inside of the CUDA device proper, shared by runtime.c, convolutions.c, products.c and kernels.cu. */
 #ifndef MDM_DEVICE_CUDA_RUNTIME_H
 #define MDM_DEVICE_CUDA_RUNTIME_H
 
@@ -13,9 +13,12 @@ struct mdm_gpu {
     const char *failed_in;
     const mdm_cudnn *cudnn;
     cudnnHandle_t handle;
-    void *workspace; /* of all convolutions */
+    const mdm_cublaslt *cublaslt;
+    cublasLtHandle_t cublaslt_handle;
+    void *workspace; /* of all convolutions and products, which run one after another */
     size_t workspace_bytes;
     struct mdm_gpu_plan *plans; /* newest first */
+    mdm_gpu_product *products;  /* newest first */
     cudaEvent_t begin, end;     /* for timing plans */
 };
 
@@ -30,7 +33,10 @@ struct mdm_gpu_plan {
 void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what);
 /* The failure as a status. */
 MDM_MUST_CHECK mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what);
-/* convolutions.c */
+/* Makes the workspace at least so large; while planning. */
+MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes);
+/* convolutions.c, products.c */
 void mdm_gpu_release_plans(mdm_gpu *gpu);
+void mdm_gpu_release_products(mdm_gpu *gpu);
 
 #endif

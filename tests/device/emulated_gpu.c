@@ -182,8 +182,28 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }
+/* Every thread must see the same number of stages, or the device would wait for ever. */
+#define RUN_STAGED(name, arguments, shared_memory)                                                           \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+        static shared_memory shared;                                                                         \
+        const arguments a = *given;                                                                          \
+        check_grid(blocks, block_rows);                                                                      \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t row = 0; row < block_rows; row++)                                                      \
+            for (uint32_t block = 0; block < blocks; block++) {                                              \
+                const uint32_t stages = mdm_##name##_stages(&a, (mdm_gpu_thread){block, 0, row});            \
+                memset(&shared, 0x7f, sizeof shared);                                                        \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    if (mdm_##name##_stages(&a, (mdm_gpu_thread){block, thread, row}) != stages) abort();    \
+                for (uint32_t stage = 0; stage < stages; stage++)                                            \
+                    for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                            \
+                        mdm_##name##_stage(&a, (mdm_gpu_thread){block, thread, row}, &shared, stage);        \
+            }                                                                                                \
+        set_lock(gpu, 1);                                                                                    \
+    }
 MDM_GPU_KERNELS(RUN_SIMPLE, RUN_SUMMING)
 MDM_GPU_HEAD_KERNELS(RUN_SIMPLE, RUN_PHASED)
+MDM_GPU_NEIGHBOUR_KERNELS(RUN_SIMPLE, RUN_STAGED)
 
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
@@ -286,29 +306,39 @@ mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, md
     return MDM_OK;
 }
 
-/* Element (row, column) of a factor that is stored [rows, columns], or transposed. */
-static float element(const void *matrix, const mdm_product_shape *s, int row, int column, int stride,
-                     int is_transposed) {
-    size_t i = is_transposed ? (size_t)column * (size_t)stride + (size_t)row
-                             : (size_t)row * (size_t)stride + (size_t)column;
-    return get(matrix, i, s->precision == MDM_BF16);
+/* A factor as floats [rows, columns], of a matrix that may be stored transposed. */
+static float *factor_of(const void *matrix, mdm_precision precision, int rows, int columns,
+                        int is_transposed) {
+    float *values = calloc((size_t)rows * (size_t)columns, sizeof *values);
+    if (!values) abort();
+    for (size_t i = 0; i < (size_t)rows; i++)
+        for (size_t j = 0; j < (size_t)columns; j++) {
+            size_t at = is_transposed ? j * (size_t)rows + i : i * (size_t)columns + j;
+            values[i * (size_t)columns + j] = precision == MDM_FP16
+                                                  ? mdm_float_of_half(((const uint16_t *)matrix)[at])
+                                                  : get(matrix, at, precision == MDM_BF16);
+        }
+    return values;
 }
 
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     const mdm_product_shape *s = &product->shape;
-    int transpose_a = s->form == MDM_PRODUCT_TN, transpose_b = s->form == MDM_PRODUCT_NT;
+    size_t length = (size_t)s->k;
     set_lock(gpu, 0);
-    for (int i = 0; i < s->m; i++)
-        for (int j = 0; j < s->n; j++) {
-            float sum = 0, *out = c + (size_t)i * (size_t)s->n + (size_t)j;
-            for (int k = 0; k < s->k; k++)
-                sum += element(a, s, i, k, transpose_a ? s->m : s->k, transpose_a) *
-                       element(b, s, k, j, transpose_b ? s->k : s->n, transpose_b);
+    /* b with its columns as rows */
+    float *left = factor_of(a, s->precision, s->m, s->k, s->form == MDM_PRODUCT_TN),
+          *right = factor_of(b, s->precision, s->n, s->k, s->form != MDM_PRODUCT_NT);
+    for (size_t i = 0; i < (size_t)s->m; i++)
+        for (size_t j = 0; j < (size_t)s->n; j++) {
+            float sum = 0, *out = c + i * (size_t)s->n + j;
+            for (size_t k = 0; k < length; k++) sum += left[i * length + k] * right[j * length + k];
             sum *= alpha;
             if (beta != 0.0f) sum += beta * *out;
             *out = sum + (s->has_bias ? bias[j] : 0.0f);
         }
     set_lock(gpu, 1);
+    free(left);
+    free(right);
     return MDM_OK;
 }

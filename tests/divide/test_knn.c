@@ -11,8 +11,10 @@
 #include "mdm/base/random.h"
 #include "mdm/comm/comm.h"
 #include "mdm/divide/knn.h"
+#include "test_device.h"
 
 static mdm_comm *comm;
+static mdm_device *device;
 
 typedef struct answer {
     int64_t first, n;
@@ -21,29 +23,52 @@ typedef struct answer {
     mdm_knn_report report;
 } answer;
 
-/* Searches this rank's part of `embedding` [total, dimension]. */
-static answer search(const float *embedding, int64_t total, int dimension, int k) {
+static void release(answer *a) {
+    free(a->score);
+    free(a->similarity);
+    free(a->neighbour);
+}
+
+/* Searches this rank's part of `embedding` [total, dimension] on the CPU (`on` NULL) or a device, there in
+ * tiles of a given size (0: its own choice). */
+static answer search_on(mdm_device *on, int tile_rows, int tile_columns, const float *embedding,
+                        int64_t total, int dimension, int k) {
     answer a;
     mdm_comm_my_slice(comm, total, &a.first, &a.n);
     a.score = calloc((size_t)a.n + 1, sizeof *a.score);
     a.similarity = calloc((size_t)(a.n * k) + 1, sizeof *a.similarity);
     a.neighbour = calloc((size_t)(a.n * k) + 1, sizeof *a.neighbour);
-    float *mine = calloc((size_t)(a.n * dimension) + 1,
-                         sizeof *mine); /* a copy of its own, so that ASan sees overruns */
-    memcpy(mine, embedding + a.first * dimension, (size_t)(a.n * dimension) * sizeof *mine);
-    mdm_status status = mdm_knn_scores_reported(comm, mine, total, dimension, k, a.score, a.neighbour,
-                                                a.similarity, &a.report);
+    size_t bytes = (size_t)(a.n * dimension) * sizeof(float);
+    float *mine = calloc(bytes / sizeof(float) + 1, sizeof *mine); /* so that ASan sees overruns */
+    memcpy(mine, embedding + a.first * dimension, bytes);
+    float *rows = on ? test_device_copy(on, mine, bytes) : mine;
+    mdm_status status = mdm_knn_scores_tiled(comm, on, rows, total, dimension, k, tile_rows, tile_columns,
+                                             a.score, a.neighbour, a.similarity, &a.report);
     if (status != MDM_OK) print_error("%s\n", mdm_last_message());
     assert_int_equal(status, MDM_OK);
-    assert_memory_equal(mine, embedding + a.first * dimension, (size_t)(a.n * dimension) * sizeof *mine);
+    if (on) assert_int_equal(mdm_device_download(on, mine, rows, bytes), MDM_OK);
+    assert_memory_equal(mine, embedding + a.first * dimension, bytes);
+    if (on) mdm_device_free(on, rows);
     free(mine);
     return a;
 }
 
-static void release(answer *a) {
-    free(a->score);
-    free(a->similarity);
-    free(a->neighbour);
+/* Searches on the device under test; a CUDA device must answer as the CPU does, to the bit, in tiles of any
+ * size, whether it is asked for neighbours or for scores alone. */
+static answer search(const float *embedding, int64_t total, int dimension, int k) {
+    answer a = search_on(NULL, 0, 0, embedding, total, dimension, k);
+    if (!test_device_is_cuda()) return a;
+    const int tiles[][2] = {{64, 128}, {128, 192}, {0, 0}};
+    for (int t = 0; t < 3; t++) {
+        answer b = search_on(device, tiles[t][0], tiles[t][1], embedding, total, dimension, k);
+        assert_memory_equal(b.neighbour, a.neighbour, (size_t)(a.n * k) * sizeof *a.neighbour);
+        assert_memory_equal(b.similarity, a.similarity, (size_t)(a.n * k) * sizeof *a.similarity);
+        assert_memory_equal(b.score, a.score, (size_t)a.n * sizeof *a.score);
+        assert_int_equal(b.report.searched, a.report.searched);
+        release(&a);
+        a = b;
+    }
+    return a;
 }
 
 /* Exhaustive search in double by definition; the same order of summation as the room's for rows of whole
@@ -264,7 +289,9 @@ static void bad_arguments_and_embeddings_are_refused_on_every_rank(void **state)
 }
 
 int main(int argc, char **argv) {
+    test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
+    device = test_device_open(1, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_neighbours_and_scores_are_met),
         cmocka_unit_test(many_rows_are_searched_exhaustively_on_any_number_of_ranks),
@@ -277,6 +304,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(bad_arguments_and_embeddings_are_refused_on_every_rank),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mdm_device_destroy(device);
     mdm_comm_finish(comm);
     return failed;
 }

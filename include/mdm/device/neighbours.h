@@ -3,8 +3,8 @@
  *
  * Unit rows in half precision are multiplied tile by tile; every query keeps its k + MDM_NEIGHBOUR_SPARE most
  * similar rows, which are scored again in double from the rows themselves, in the CPU's order of summation:
- * the same similarities to the bit. A query whose k-th similarity could be reached by a row that was left out,
- * given the largest error that half precision can have made (mdm_similarity_bound in
+ * the same similarities to the bit. A query whose k-th similarity could be reached by a row that was left
+ * out, given the largest error that half precision can have made (mdm_similarity_bound in
  * src/device/cuda/kernels_neighbours.h), is unproven, and is searched again without leaving anything out.
  *
  * "Kept" are the rows that take part; the others are nobody's neighbour and have no answer here. Memory: the
@@ -24,9 +24,9 @@ enum {
 typedef struct mdm_neighbours mdm_neighbours;
 
 typedef struct mdm_neighbours_shape {
-    int64_t rows, first;     /* this rank's: [rows, dimension], of which row 0 has the global index `first` */
-    int64_t visitors;        /* rows of the largest block that visits; 0: none will */
-    int dimension, k;        /* 1 <= k <= MDM_NEIGHBOURS_MOST */
+    int64_t rows, first; /* this rank's: [rows, dimension], of which row 0 has the global index `first` */
+    int64_t visitors;    /* rows of the largest block that visits; 0: none will */
+    int dimension, k;    /* 1 <= k <= MDM_NEIGHBOURS_MOST */
     int tile_rows, tile_columns; /* 0: as the device likes them; else multiples of 64, columns >= rows */
 } mdm_neighbours_shape;
 
@@ -59,7 +59,8 @@ MDM_MUST_CHECK mdm_status mdm_neighbours_search_visitors(mdm_neighbours *neighbo
 /* Answers all queries from their candidates and tells how many are unproven. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_answer(mdm_neighbours *neighbours, int64_t *unproven);
 
-/* The second search, for the unproven ones alone: begin, this rank's rows, then every block once more, end. */
+/* The second search, for the unproven ones alone: begin, this rank's rows, then every block once more, end.
+ */
 MDM_MUST_CHECK mdm_status mdm_neighbours_again_begin(mdm_neighbours *neighbours);
 MDM_MUST_CHECK mdm_status mdm_neighbours_again_own(mdm_neighbours *neighbours);
 MDM_MUST_CHECK mdm_status mdm_neighbours_again_visitors(mdm_neighbours *neighbours,

@@ -86,3 +86,4 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
 #define DEFINE_PHASED(name, arguments, phases) DEFINE(name, arguments)
 MDM_GPU_KERNELS(DEFINE, DEFINE)
 MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_PHASED)
+MDM_GPU_NEIGHBOUR_KERNELS(DEFINE, DEFINE_PHASED)

@@ -10,6 +10,7 @@
 #define MDM_DEVICE_CUDA_GPU_H
 
 #include "kernels_heads.h"
+#include "kernels_neighbours.h"
 #include "operations.h"
 
 typedef struct mdm_gpu mdm_gpu;
@@ -41,6 +42,7 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 #define MDM_GPU_DECLARE_PHASED(name, arguments, phases) MDM_GPU_DECLARE(name, arguments)
 MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
 MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_PHASED)
+MDM_GPU_NEIGHBOUR_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_PHASED)
 #undef MDM_GPU_DECLARE_PHASED
 #undef MDM_GPU_DECLARE
 

@@ -22,8 +22,7 @@ enum {
     /* What a thread looks at when a tile's row or column is looked through, and what can come of it: those
      * above the width-th greatest of the threads' maxima are in fewer than `width` threads' parts. */
     MDM_TILE_PART = MDM_TILE_COLUMNS / MDM_GPU_THREADS,
-    MDM_MERGE_CANDIDATES =
-        MDM_NEIGHBOUR_WIDTH + (MDM_NEIGHBOUR_WIDTH - 1) * MDM_TILE_PART + MDM_GPU_THREADS
+    MDM_MERGE_CANDIDATES = MDM_NEIGHBOUR_WIDTH + (MDM_NEIGHBOUR_WIDTH - 1) * MDM_TILE_PART + MDM_GPU_THREADS
 };
 
 /* A candidate; index -1 is an empty place. */
@@ -40,11 +39,11 @@ typedef struct mdm_similar {
 
 /* Rows that are searched or searched in: all of a slice, and of these the ones that take part ("kept"). */
 typedef struct mdm_row_block {
-    const float *row;   /* [count, dimension] */
-    double *norm;       /* [count] */
-    uint16_t *unit;     /* [kept, padded dimension] kept rows / norm in half precision */
-    int32_t *kept;      /* [kept_count] global indices, ascending */
-    int64_t first;      /* global index of row 0 */
+    const float *row; /* [count, dimension] */
+    double *norm;     /* [count] */
+    uint16_t *unit;   /* [kept, padded dimension] kept rows / norm in half precision */
+    int32_t *kept;    /* [kept_count] global indices, ascending */
+    int64_t first;    /* global index of row 0 */
     uint32_t count, kept_count;
 } mdm_row_block;
 
@@ -68,7 +67,7 @@ MDM_BOTH void mdm_atomic_max(uint32_t *place, uint32_t value) {
 
 /* Half precision, of values up to 65504: rounding to nearest even. */
 MDM_BOTH uint32_t mdm_half_of(float value) {
-    mdm_gpu_bits u;
+    mdm_float_bits u;
     u.value = value;
     uint32_t sign = (u.bits >> 16) & 0x8000u, magnitude = u.bits & 0x7fffffffu;
     if (magnitude < 0x38800000u) { /* below 2^-14: whole multiples of 2^-24, to which adding 1/2 rounds */
@@ -80,7 +79,7 @@ MDM_BOTH uint32_t mdm_half_of(float value) {
 }
 
 MDM_BOTH float mdm_float_of_half(uint32_t half) {
-    mdm_gpu_bits u;
+    mdm_float_bits u;
     if (half & 0x7c00u)
         u.bits = ((half & 0x7fffu) << 13) + 0x38000000u;
     else
@@ -136,7 +135,7 @@ MDM_BOTH void mdm_hash_lane(const float *row, uint32_t n, uint32_t lane, uint64_
     hash[0] = 0x243f6a8885a308d3u + lane;
     hash[1] = 0x13198a2e03707344u + lane;
     for (uint32_t i = lane; i < n; i += MDM_DOT_LANES) {
-        mdm_gpu_bits u;
+        mdm_float_bits u;
         u.value = row[i];
         hash[0] = mdm_hash_step(hash[0], u.bits, 0x9e3779b97f4a7c15u);
         hash[1] = mdm_hash_step(hash[1], u.bits, 0xc2b2ae3d27d4eb4fu);
@@ -206,7 +205,7 @@ MDM_BOTH void mdm_pack_stage(const mdm_pack_arguments *a, mdm_gpu_thread t, mdm_
         s->square[t.thread] = square;
     } else if (lane == 0) {
         double sum = 0;
-        mdm_gpu_bits u;
+        mdm_float_bits u;
         for (uint32_t l = 0; l < MDM_DOT_LANES; l++) sum += s->square[t.thread + l];
         u.value = (float)(sqrt(sum) * (1 + 1e-6)); /* rounded up, in effect */
         mdm_atomic_max(a->error, u.bits);
@@ -227,7 +226,7 @@ MDM_BOTH double mdm_similarity_bound(double error, uint32_t dimension) {
 }
 
 MDM_BOTH double mdm_bound_of_bits(uint32_t error, uint32_t dimension) {
-    mdm_gpu_bits u;
+    mdm_float_bits u;
     u.bits = error;
     return mdm_similarity_bound((double)u.value, dimension);
 }
@@ -252,8 +251,8 @@ MDM_BOTH void mdm_clear_lists_thread(const mdm_clear_arguments *a, mdm_gpu_threa
 
 /* The queries on one side of a tile. */
 typedef struct mdm_tile_side {
-    mdm_neighbour *list; /* [count, width], descending */
-    float *threshold;    /* [count]: nothing outside the list has a greater similarity */
+    mdm_neighbour *list;  /* [count, width], descending */
+    float *threshold;     /* [count]: nothing outside the list has a greater similarity */
     const int32_t *index; /* [count] global */
     mdm_similar *hit;     /* [count, MDM_NEIGHBOUR_HITS] index: place on the other side */
     uint32_t *hits;       /* [count]: how many there were, also of those that found no place; 0 in between */
@@ -263,10 +262,10 @@ typedef struct mdm_tile_side {
 typedef struct mdm_tile_arguments {
     const float *tile; /* [row.count, stride] */
     mdm_tile_side row, column;
-    uint32_t *active; /* queries with hits: a row, or row.count + a column */
+    uint32_t *active;                            /* queries with hits: a row, or row.count + a column */
     uint32_t *active_count, *other_active_count; /* tiles take turns with the two */
     uint32_t stride, width, blocks;              /* blocks: of the merging launch */
-    int both;     /* 0: only rows have lists */
+    int both;                                    /* 0: only rows have lists */
     int diagonal; /* the columns are the rows: all of every row is looked through, itself excluded */
 } mdm_tile_arguments;
 
@@ -292,7 +291,7 @@ MDM_BOTH void mdm_filter_tile_thread(const mdm_tile_arguments *a, mdm_gpu_thread
         mdm_gpu_word word = *(const mdm_gpu_word *)(a->tile + (size_t)row * a->stride + column);
         float least = a->row.threshold[row];
         for (uint32_t k = 0; k < 4; k++) {
-            mdm_gpu_bits u;
+            mdm_float_bits u;
             u.bits = word.part[k];
             if (k >= columns || !(u.value > least || u.value > threshold[k])) continue;
             if (u.value > least) mdm_note_hit(a, &a->row, row, column + k, u.value, row);
@@ -470,17 +469,15 @@ MDM_BOTH void mdm_rescore_stage(const mdm_rescore_arguments *a, mdm_gpu_thread t
     size_t entry = (size_t)t.block * MDM_DOT_ROWS + t.thread / MDM_DOT_LANES;
     uint32_t lane = t.thread % MDM_DOT_LANES;
     if (entry >= (size_t)a->own.kept_count * a->width) return;
-    int64_t at = a->list[entry].index - a->other.first,
-            own = a->own.kept[entry / a->width] - a->own.first;
+    int64_t at = a->list[entry].index - a->other.first, own = a->own.kept[entry / a->width] - a->own.first;
     if (a->list[entry].index < 0 || at < 0 || at >= (int64_t)a->other.count) return;
     const float *query = a->own.row + (size_t)own * a->dimension,
                 *row = a->other.row + (size_t)at * a->dimension;
     if (stage == 0)
         s->sum[t.thread] = mdm_dot_lane(query, row, a->dimension, lane);
     else if (lane == 0)
-        a->list[entry].exact =
-            mdm_cosine_of(mdm_dot_of_lanes(s->sum + t.thread, query, row, a->dimension), a->own.norm[own],
-                          a->other.norm[at]);
+        a->list[entry].exact = mdm_cosine_of(mdm_dot_of_lanes(s->sum + t.thread, query, row, a->dimension),
+                                             a->own.norm[own], a->other.norm[at]);
 }
 
 /* ---- answers: one thread per candidate ---- */

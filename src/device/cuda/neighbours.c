@@ -137,7 +137,7 @@ mdm_status mdm_neighbours_create(mdm_device *device, const mdm_neighbours_shape 
 
 void mdm_neighbours_destroy(mdm_neighbours *n) {
     if (!n) return;
-    mdm_neighbours_again_end(n);
+    mdm_gpu_free(n->gpu, n->again);
     mdm_gpu_free(n->gpu, n->memory);
     free(n);
 }
@@ -302,8 +302,7 @@ mdm_status mdm_neighbours_again_begin(mdm_neighbours *n) {
         l = (layout){n->again, 0};
         n->again_list = lay(&l, n->unproven_count * n->shape.k, sizeof *n->again_list);
         n->again_unit = lay(&l, (int64_t)n->tile_rows * n->padded, sizeof *n->again_unit);
-        if (pass == 0)
-            MDM_TRY(mdm_gpu_allocate(n->gpu, l.bytes, "the second neighbour search", &n->again));
+        if (pass == 0) MDM_TRY(mdm_gpu_allocate(n->gpu, l.bytes, "the second neighbour search", &n->again));
     }
     mdm_clear_arguments clear = {n->again_list, NULL, (uint32_t)n->unproven_count,
                                  (uint32_t)n->unproven_count, (uint32_t)n->shape.k};
@@ -346,7 +345,6 @@ mdm_status mdm_neighbours_again_visitors(mdm_neighbours *n, const mdm_visiting_r
 }
 
 void mdm_neighbours_again_end(mdm_neighbours *n) {
-    if (!n->again) return;
     mdm_take_again_arguments a = {.own = n->own,
                                   .unproven = n->unproven,
                                   .list = n->again_list,

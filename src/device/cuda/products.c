@@ -31,7 +31,11 @@ static mdm_status check(mdm_gpu *gpu, cublasStatus_t code, const char *what) {
 }
 
 static cudaDataType factor_type(const mdm_product_shape *s) {
-    return s->precision == MDM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    return s->precision == MDM_BF16 ? CUDA_R_16BF : s->precision == MDM_FP16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+static int element_bytes(const mdm_product_shape *s) {
+    return s->precision == MDM_BF16 || s->precision == MDM_FP16 ? 2 : 4;
 }
 
 static mdm_status set_operation(mdm_gpu *gpu, mdm_gpu_product *p, cublasLtMatmulDescAttributes_t attribute,
@@ -121,13 +125,13 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factor
 
 /* Whether the rows of all three matrices are whole multiples of 16 bytes. */
 static int rows_can_be_aligned(const mdm_product_shape *s) {
-    int element = s->precision == MDM_BF16 ? 2 : 4, row_of_a = s->form == MDM_PRODUCT_TN ? s->m : s->k,
+    int element = element_bytes(s), row_of_a = s->form == MDM_PRODUCT_TN ? s->m : s->k,
         row_of_b = s->form == MDM_PRODUCT_NT ? s->k : s->n;
     return row_of_a * element % ALIGNED == 0 && row_of_b * element % ALIGNED == 0 && s->n * 4 % ALIGNED == 0;
 }
 
 static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
-    uint32_t element = p->shape.precision == MDM_BF16 ? 2 : 4;
+    uint32_t element = (uint32_t)element_bytes(&p->shape);
     MDM_TRY(describe(gpu, p));
     if (rows_can_be_aligned(&p->shape)) MDM_TRY(choose(gpu, p, ALIGNED, ALIGNED, &p->aligned));
     MDM_TRY(choose(gpu, p, element, sizeof(float), &p->any));

@@ -179,7 +179,52 @@ static void ties_are_broken_by_lower_index(void **state) {
     /* Scaled copies tie in exact arithmetic; rounding of the lengths may part them, the same way on any
      * number of ranks. */
     assert_exhaustive(&a, embedding, 1500, 6, 10);
-    assert_true(a.report.repeated > 0);
+    release(&a);
+    free(embedding);
+}
+
+/* Rows of a few directions and a hundred lengths: more neighbours tie than any list of candidates holds. */
+static void more_ties_than_candidates_are_searched_again(void **state) {
+    (void)state;
+    float *embedding = random_embeddings(2000, 6, 5, 21);
+    for (int64_t i = 20; i < 2000; i++)
+        for (int d = 0; d < 6; d++) embedding[i * 6 + d] = embedding[i % 20 * 6 + d] * (float)(1 + i / 20);
+    answer a = search(embedding, 2000, 6, 10);
+    assert_exhaustive(&a, embedding, 2000, 6, 10);
+    assert_true(a.report.repeated > 1900);
+    release(&a);
+    free(embedding);
+}
+
+/* Rows sorted by class, as folders of pictures are read, so that the neighbours of many come all at once, in
+ * the part of a tile that nobody expected to matter. */
+static void sorted_classes_with_tight_clusters_are_searched_exhaustively(void **state) {
+    (void)state;
+    enum { TOTAL = 1700, D = 16, CLASS = 170 };
+    float *embedding = random_embeddings(TOTAL, D, 0, 22);
+    for (int64_t i = 0; i < TOTAL; i++)
+        for (int d = 0; d < D; d++)
+            embedding[i * D + d] = 0.1f * embedding[i * D + d] + (d == i / CLASS ? 1.0f : 0.2f);
+    answer a = search(embedding, TOTAL, D, 10);
+    assert_exhaustive(&a, embedding, TOTAL, D, 10);
+    assert_true(a.report.repeated < TOTAL / 10);
+    release(&a);
+    free(embedding);
+}
+
+/* Pairs of clusters of rows that single precision tells apart and half precision does not: those that the
+ * product takes for the nearest are not, and only the bound of its error says so. */
+static void rows_that_half_precision_cannot_tell_apart_are_found(void **state) {
+    (void)state;
+    enum { TOTAL = 1200, D = 32, CLUSTER = 120 };
+    float *embedding = random_embeddings(TOTAL, D, 0, 23);
+    for (int64_t i = 0; i < TOTAL; i++)
+        for (int d = 0; d < D; d++)
+            embedding[i * D + d] =
+                embedding[i / CLUSTER * CLUSTER * D + d] + (i % CLUSTER ? 4e-3f * embedding[i * D + d] : 0);
+    answer a = search(embedding, TOTAL, D, 10);
+    assert_exhaustive(&a, embedding, TOTAL, D, 10);
+    if (test_device_is_cuda()) assert_true(a.report.repeated > TOTAL / 2);
     release(&a);
     free(embedding);
 }
@@ -297,6 +342,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(many_rows_are_searched_exhaustively_on_any_number_of_ranks),
         cmocka_unit_test(fewer_rows_than_ranks_and_every_other_row_as_neighbour_work),
         cmocka_unit_test(ties_are_broken_by_lower_index),
+        cmocka_unit_test(more_ties_than_candidates_are_searched_again),
+        cmocka_unit_test(sorted_classes_with_tight_clusters_are_searched_exhaustively),
+        cmocka_unit_test(rows_that_half_precision_cannot_tell_apart_are_found),
         cmocka_unit_test(thousands_of_identical_rows_are_answered_without_searching_them),
         cmocka_unit_test(some_identical_rows_give_the_exhaustive_answer),
         cmocka_unit_test(zero_rows_are_similar_to_nothing),

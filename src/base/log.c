@@ -50,6 +50,19 @@ static void write_line(const char *prefix, const char *text) {
     fflush(stderr);
 }
 
+void mdm_debug(const char *format, ...) {
+    const char *wanted = getenv("MDM_DEBUG");
+    if (stderr_state.rank != 0 || !wanted || strcmp(wanted, "1") != 0) return;
+    char text[2048];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    pthread_mutex_lock(&stderr_state.lock);
+    write_line("debug: ", text);
+    pthread_mutex_unlock(&stderr_state.lock);
+}
+
 void mdm_info(const char *format, ...) {
     if (stderr_state.rank != 0) return;
     char text[2048];

@@ -12,6 +12,7 @@
 #include "mdm/data/augment.h"
 #include "mdm/data/store.h"
 #include "mdm/device/losses_host.h"
+#include "mdm/device/views.h"
 #include "mdm/divide/gmm.h"
 #include "mdm/divide/knn.h"
 #include "mdm/model/executor.h"
@@ -289,13 +290,60 @@ static mdm_status run_augment(bench *b, void *context) {
     return MDM_OK;
 }
 
+/* Views that a CUDA device makes, normalised, of pictures in its memory. */
+typedef struct device_views {
+    mdm_view_maker *maker;
+    uint8_t *pictures;
+    float *images;
+    mdm_view_row *rows; /* [VIEWS], on the host */
+} device_views;
+
+static mdm_status run_augment_on_device(bench *b, void *context) {
+    device_views *c = context;
+    float waited_for;
+    MDM_TRY(mdm_view_maker_begin(c->maker));
+    MDM_TRY(mdm_view_maker_make(c->maker, c->pictures, c->rows, VIEWS, c->images));
+    return mdm_device_download(b->device, &waited_for, c->images, sizeof waited_for);
+}
+
+static mdm_status fill_device_views(bench *b, const uint8_t *pictures, size_t bytes, device_views *c) {
+    mdm_view_policy policy;
+    mdm_view_spec spec = {
+        .height = SIDE, .width = SIDE, .channels = CHANNELS, .padding = 4, .seed = 1, .policy = &policy};
+    size_t images = sizeof(float) * VIEWS * CHANNELS * SIDE * SIDE;
+    mdm_augment_prepare_policy(SIDE, SIDE, &policy);
+    for (int v = 0; v < 256; v++) spec.normal[0][v] = spec.normal[1][v] = spec.normal[2][v] = (float)v;
+    MDM_TRY(MDM_ALLOCATE(c->rows, VIEWS, "bench data"));
+    for (uint32_t i = 0; i < VIEWS; i++)
+        c->rows[i] = (mdm_view_row){.sample = i, .picture = i % 100, .view = MDM_VIEW_STRONG};
+    MDM_TRY(mdm_device_allocate(b->device, bytes, "bench data", (void **)&c->pictures));
+    MDM_TRY(mdm_device_upload(b->device, c->pictures, pictures, bytes));
+    MDM_TRY(mdm_device_allocate(b->device, images, "bench data", (void **)&c->images));
+    MDM_TRY(mdm_view_maker_create(b->device, &spec, &c->maker));
+    return mdm_view_maker_reserve(c->maker, VIEWS);
+}
+
+static mdm_status measure_on_device(bench *b, const uint8_t *pictures, size_t bytes, double *times) {
+    device_views c = {0};
+    mdm_status status = fill_device_views(b, pictures, bytes, &c);
+    if (status == MDM_OK) status = measure(b, run_augment_on_device, &c, times, REPEATS);
+    mdm_view_maker_destroy(c.maker);
+    mdm_device_free(b->device, c.pictures);
+    mdm_device_free(b->device, c.images);
+    free(c.rows);
+    return status;
+}
+
 static mdm_status bench_augment(bench *b) {
     uint8_t *pictures;
     double times[MOST_TIMES];
-    MDM_TRY(MDM_ALLOCATE(pictures, 100 * CHANNELS * SIDE * SIDE, "bench data"));
+    size_t bytes = 100 * CHANNELS * SIDE * SIDE;
+    MDM_TRY(MDM_ALLOCATE(pictures, bytes, "bench data"));
     mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 2, 0, 0);
-    for (int i = 0; i < 100 * CHANNELS * SIDE * SIDE; i++) pictures[i] = (uint8_t)mdm_random_bits(&random);
-    mdm_status status = measure(b, run_augment, pictures, times, REPEATS);
+    for (size_t i = 0; i < bytes; i++) pictures[i] = (uint8_t)mdm_random_bits(&random);
+    mdm_status status = mdm_device_get_info(b->device)->is_cuda
+                            ? measure_on_device(b, pictures, bytes, times)
+                            : measure(b, run_augment, pictures, times, REPEATS);
     if (status == MDM_OK) report(b, "augment", times, REPEATS, (double)VIEWS * mdm_comm_size(b->comm), 0);
     free(pictures);
     return status;

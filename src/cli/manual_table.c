@@ -156,7 +156,7 @@ static const mdm_manual pages[] = {
          "that "
          "matter are model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and "
          "data.train for io. images_per_s counts labelled pictures for semi, samples for knn and gmm, views "
-         "for augment. Under mpirun the ranks work together.",
+         "for augment, which a CUDA device also normalises. Under mpirun the ranks work together.",
      .words = MDM_WORD_KEY,
      .choices = "step|semi|pretrain|knn|gmm|augment|io|allreduce|all",
      .examples = {"mdm-dist bench step model.width=64 train.batch=64",

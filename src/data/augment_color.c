@@ -11,10 +11,6 @@ enum { CHANNELS_MOST = 3, RUN = 128 /* pixels of a blend held on the stack */ };
 
 typedef uint8_t table_set[CHANNELS_MOST][256];
 
-static inline int clip(int value) {
-    return value < 0 ? 0 : value > 255 ? 255 : value;
-}
-
 /* Channel c of every pixel through table[c]. */
 static void apply_tables(table_set table, const uint8_t *in, int height, int width, int channels,
                          uint8_t *out) {
@@ -38,25 +34,16 @@ static void apply_table(const uint8_t table[256], const uint8_t *in, int height,
     for (size_t i = 0; i < bytes; i++) out[i] = table[in[i]];
 }
 
-/* Truncation towards zero before the clip gives what clipping before it gives. */
-static inline uint8_t blend(int degenerate, int value, float factor) {
-    return (uint8_t)clip((int)((float)degenerate + factor * (float)(value - degenerate)));
-}
-
 /* `out` may be `degenerate`. */
 static void blend_bytes(const uint8_t *degenerate, const uint8_t *image, float factor, size_t bytes,
                         uint8_t *out) {
-    for (size_t i = 0; i < bytes; i++) out[i] = blend(degenerate[i], image[i], factor);
-}
-
-static inline unsigned grey(const uint8_t *pixel) {
-    return (pixel[0] * 19595u + pixel[1] * 38470u + pixel[2] * 7471u + 0x8000u) >> 16;
+    for (size_t i = 0; i < bytes; i++) out[i] = mdm_pixel_blend(degenerate[i], image[i], factor);
 }
 
 static void blend_with_constant(int constant, double factor, const uint8_t *in, int height, int width,
                                 int channels, uint8_t *out) {
     uint8_t table[256];
-    for (int v = 0; v < 256; v++) table[v] = blend(constant, v, (float)factor);
+    for (int v = 0; v < 256; v++) table[v] = mdm_pixel_blend(constant, v, (float)factor);
     apply_table(table, in, height, width, channels, out);
 }
 
@@ -69,9 +56,8 @@ void mdm_augment_contrast(double factor, const uint8_t *in, int height, int widt
                           uint8_t *out) {
     const int64_t pixels = (int64_t)height * width;
     int64_t sum = 0;
-    for (int64_t i = 0; i < pixels; i++) sum += channels == 1 ? in[i] : grey(in + 3 * i);
-    int mean = (int)((double)sum / (double)pixels + 0.5);
-    blend_with_constant(mean, factor, in, height, width, channels, out);
+    for (int64_t i = 0; i < pixels; i++) sum += channels == 1 ? in[i] : mdm_pixel_grey(in + 3 * i);
+    blend_with_constant(mdm_pixel_contrast(sum, pixels), factor, in, height, width, channels, out);
 }
 
 void mdm_augment_color(double factor, const uint8_t *in, int height, int width, int channels, uint8_t *out) {
@@ -83,15 +69,12 @@ void mdm_augment_color(double factor, const uint8_t *in, int height, int width, 
     uint8_t greys[3 * RUN];
     for (int64_t first = 0; first < pixels; first += RUN) {
         int run = pixels - first < RUN ? (int)(pixels - first) : RUN;
-        for (int i = 0; i < run; i++) memset(greys + 3 * i, (int)grey(in + 3 * (first + i)), 3);
+        for (int i = 0; i < run; i++) memset(greys + 3 * i, (int)mdm_pixel_grey(in + 3 * (first + i)), 3);
         blend_bytes(greys, in + 3 * first, (float)factor, 3 * (size_t)run, out + 3 * first);
     }
 }
 
-/* The 3x3 mean with weights 1 1 1, 1 5 1, 1 1 1 of the inner columns of one row, rounded to nearest. Pillow
- * sums in single precision, but thirteenths plus one half are never within its error of a whole number, so
- * whole numbers give the same: floor((sum + 6) / 13), here as a product with 5042 / 65536, exact below
- * 6564. */
+/* The smoothed inner columns of one row. */
 static void smooth_row(const uint8_t *above, const uint8_t *row, const uint8_t *below, int width,
                        int channels, uint8_t *out) {
     const int last = (width - 1) * channels;
@@ -99,7 +82,7 @@ static void smooth_row(const uint8_t *above, const uint8_t *row, const uint8_t *
         uint16_t sum =
             (uint16_t)(above[i - channels] + above[i] + above[i + channels] + row[i - channels] + 5 * row[i] +
                        row[i + channels] + below[i - channels] + below[i] + below[i + channels] + 6);
-        out[i] = (uint8_t)((uint32_t)sum * 5042u >> 16);
+        out[i] = mdm_pixel_smooth(sum);
     }
 }
 
@@ -119,7 +102,7 @@ void mdm_augment_sharpness(double factor, const uint8_t *in, int height, int wid
 }
 
 void mdm_augment_posterize(int bits, const uint8_t *in, int height, int width, int channels, uint8_t *out) {
-    const uint8_t mask = (uint8_t)(0xFF00u >> bits);
+    const uint8_t mask = mdm_augment_posterize_mask(bits);
     const size_t bytes = (size_t)height * (size_t)width * (size_t)channels;
     for (size_t i = 0; i < bytes; i++) out[i] = in[i] & mask;
 }
@@ -167,29 +150,19 @@ void mdm_augment_autocontrast(const uint8_t *in, int height, int width, int chan
     uint8_t low[CHANNELS_MOST], high[CHANNELS_MOST];
     table_set table;
     channel_ranges(in, (size_t)height * (size_t)width * (size_t)channels, channels, low, high);
-    for (int c = 0; c < channels; c++) {
-        double scale = high[c] > low[c] ? 255.0 / (high[c] - low[c]) : 1.0;
-        double offset = high[c] > low[c] ? -low[c] * scale : 0.0;
-        for (int v = 0; v < 256; v++) table[c][v] = (uint8_t)clip((int)(v * scale + offset));
-    }
+    for (int c = 0; c < channels; c++)
+        for (int v = 0; v < 256; v++) table[c][v] = mdm_pixel_stretch(v, low[c], high[c]);
     apply_tables(table, in, height, width, channels, out);
 }
 
-/* One channel's equalising table from its histogram: the running sum in steps of (pixels - last used bin) /
- * 255. */
+/* One channel's equalising table from its histogram. */
 static void equalizing_table(const uint32_t histogram[256], uint32_t pixels, uint8_t table[256]) {
     int last = 255;
     while (last > 0 && histogram[last] == 0) last--;
-    uint32_t step = (pixels - histogram[last]) / 255u; /* 0 also when only one value is used */
-    if (step == 0) {
-        for (int v = 0; v < 256; v++) table[v] = (uint8_t)v;
-        return;
-    }
-    uint32_t sum = step / 2;
+    uint32_t share = mdm_pixel_equal_share(pixels, histogram[last]), below = 0;
     for (int v = 0; v < 256; v++) {
-        uint32_t value = sum / step;
-        table[v] = (uint8_t)(value > 255 ? 255 : value);
-        sum += histogram[v];
+        table[v] = share == 0 ? (uint8_t)v : mdm_pixel_equalize(below, share);
+        below += histogram[v];
     }
 }
 

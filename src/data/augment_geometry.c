@@ -23,35 +23,43 @@ static inline void copy_pixel(uint8_t *out, const uint8_t *in, int channels) {
     }
 }
 
+/* a: source x = a0 x + a1 y + a2, source y = a3 x + a4 y + a5. */
+static mdm_affine affine_of(const double a[6]) {
+    mdm_affine affine = {.x = fixed_point(a[2] + a[0] * 0.5 + a[1] * 0.5),
+                         .y = fixed_point(a[5] + a[3] * 0.5 + a[4] * 0.5),
+                         .column_x = fixed_point(a[0]),
+                         .column_y = fixed_point(a[3]),
+                         .row_x = fixed_point(a[1]),
+                         .row_y = fixed_point(a[4])};
+    return affine;
+}
+
 /* `channels` is a constant at both calls below, so each becomes its own loop. */
-static inline void affine_rows(const double a[6], const uint8_t *in, int height, int width, int channels,
+static inline void affine_rows(const mdm_affine *a, const uint8_t *in, int height, int width, int channels,
                                uint8_t *out) {
-    const int64_t step_xx = fixed_point(a[0]), step_xy = fixed_point(a[1]);
-    const int64_t step_yx = fixed_point(a[3]), step_yy = fixed_point(a[4]);
-    int64_t row_x = fixed_point(a[2] + a[0] * 0.5 + a[1] * 0.5);
-    int64_t row_y = fixed_point(a[5] + a[3] * 0.5 + a[4] * 0.5);
+    const int64_t column_x = a->column_x, column_y = a->column_y;
+    int64_t row_x = a->x, row_y = a->y;
     for (int y = 0; y < height; y++) {
         int64_t source_x = row_x, source_y = row_y;
         for (int x = 0; x < width; x++, out += channels) {
             int64_t column = source_x >> 16, row = source_y >> 16;
             if (column >= 0 && column < width && row >= 0 && row < height)
                 copy_pixel(out, in + (row * width + column) * channels, channels);
-            source_x += step_xx;
-            source_y += step_yx;
+            source_x += column_x;
+            source_y += column_y;
         }
-        row_x += step_xy;
-        row_y += step_yy;
+        row_x += a->row_x;
+        row_y += a->row_y;
     }
 }
 
-/* a: source x = a0 x + a1 y + a2, source y = a3 x + a4 y + a5. */
-static void affine(const double a[6], uint8_t fill, const uint8_t *in, int height, int width, int channels,
-                   uint8_t *out) {
+void mdm_augment_affine(mdm_affine a, uint8_t fill, const uint8_t *in, int height, int width, int channels,
+                        uint8_t *out) {
     memset(out, fill, (size_t)height * (size_t)width * (size_t)channels);
     if (channels == 3)
-        affine_rows(a, in, height, width, 3, out);
+        affine_rows(&a, in, height, width, 3, out);
     else
-        affine_rows(a, in, height, width, 1, out);
+        affine_rows(&a, in, height, width, 1, out);
 }
 
 /* Degrees and back: torchvision's round trip, kept for its roundings. */
@@ -60,13 +68,12 @@ static double shear_angle(double tangent) {
     return (atan(tangent) * (180.0 / pi)) * (pi / 180.0);
 }
 
-void mdm_augment_shear(double shear_x, double shear_y, uint8_t fill, const uint8_t *in, int height, int width,
-                       int channels, uint8_t *out) {
+mdm_affine mdm_augment_shear(double shear_x, double shear_y) {
     double angle_x = shear_angle(shear_x), angle_y = shear_angle(shear_y);
     double a = cos(-angle_y) / cos(angle_y), b = -cos(-angle_y) * tan(angle_x) / cos(angle_y);
     double c = sin(-angle_y) / cos(angle_y), d = -sin(-angle_y) * tan(angle_x) / cos(angle_y) + 1.0;
     const double matrix[6] = {d, -b, 0.0, -c, a, 0.0};
-    affine(matrix, fill, in, height, width, channels, out);
+    return affine_of(matrix);
 }
 
 /* To 15 decimals as Pillow's Python does, which is correctly rounded decimal arithmetic; a product with 1e15
@@ -77,8 +84,7 @@ static double rounded(double value) {
     return strtod(text, NULL);
 }
 
-void mdm_augment_rotate(double degrees, uint8_t fill, const uint8_t *in, int height, int width, int channels,
-                        uint8_t *out) {
+mdm_affine mdm_augment_rotation(double degrees, int height, int width) {
     double turn = fmod(degrees, 360.0);
     if (turn < 0.0) turn += 360.0;
     double angle = -(turn * (3.141592653589793 / 180.0));
@@ -86,7 +92,7 @@ void mdm_augment_rotate(double degrees, uint8_t fill, const uint8_t *in, int hei
     double centre_x = width / 2.0, centre_y = height / 2.0;
     const double matrix[6] = {cosine, sine,   (cosine * -centre_x + sine * -centre_y) + centre_x,
                               -sine,  cosine, (-sine * -centre_x + cosine * -centre_y) + centre_y};
-    affine(matrix, fill, in, height, width, channels, out);
+    return affine_of(matrix);
 }
 
 void mdm_augment_shift(int right, int down, uint8_t fill, const uint8_t *in, int height, int width,

@@ -55,6 +55,10 @@ void mdm_device_zero(mdm_device *device, void *memory, size_t bytes) {
     device->operations->zero(device, memory, bytes);
 }
 
+void mdm_device_keep_plans(mdm_device *device) {
+    if (device->operations->keep_plans) device->operations->keep_plans(device);
+}
+
 void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes) {
     device->operations->copy(device, to, from, bytes);
 }

@@ -65,6 +65,7 @@ typedef struct mdm_device_operations {
     mdm_status (*upload)(mdm_device *device, void *memory, const void *host, size_t bytes);
     mdm_status (*download)(mdm_device *device, void *host, const void *memory, size_t bytes);
     void (*zero)(mdm_device *device, void *memory, size_t bytes);
+    void (*keep_plans)(mdm_device *device); /* NULL: there is nothing to keep */
     void (*copy)(mdm_device *device, void *to, const void *from, size_t bytes);
     mdm_status (*tensor_import)(mdm_device *device, const float *plain, int n, int channels, int height,
                                 int width, mdm_precision precision, void *tensor);

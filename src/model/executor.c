@@ -246,6 +246,7 @@ mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_
             failed);
     MDM_TRY_OR(status, grow_heads(executor, rows > 0 ? rows : 1), failed);
     MDM_TRY_OR(status, grow_exchange(executor, rows), failed);
+    mdm_device_keep_plans(executor->device);
     executor->plans[executor->plan_count++] = p;
     return MDM_OK;
 failed:

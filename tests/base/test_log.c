@@ -46,6 +46,28 @@ static void rank_0_says_everything_and_others_only_errors(void **state) {
     free(text);
 }
 
+static void debug_a_little(void) {
+    mdm_debug("engine %d", 62);
+}
+
+static void debug_lines_come_only_when_wanted(void **state) {
+    (void)state;
+    unsetenv("MDM_DEBUG");
+    char *text = captured(debug_a_little);
+    assert_string_equal(text, "");
+    free(text);
+    setenv("MDM_DEBUG", "1", 1);
+    text = captured(debug_a_little);
+    assert_string_equal(text, "debug: engine 62\n");
+    free(text);
+    mdm_log_set_rank(1, 2);
+    text = captured(debug_a_little);
+    mdm_log_set_rank(0, 1);
+    unsetenv("MDM_DEBUG");
+    assert_string_equal(text, "");
+    free(text);
+}
+
 static void remember(void *context, const char *text) {
     mdm_info("inside the hook"); /* must not lock up */
     strcpy(context, text);
@@ -148,6 +170,7 @@ static void seconds_never_run_backwards(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(rank_0_says_everything_and_others_only_errors),
+        cmocka_unit_test(debug_lines_come_only_when_wanted),
         cmocka_unit_test(warnings_reach_the_hook),
         cmocka_unit_test(progress_in_a_file_is_rare_but_ends_with_the_last_line),
         cmocka_unit_test(a_terminal_shows_a_bar_that_is_rewritten_in_place),

@@ -1,1 +1,3 @@
-mdm_test(augment SOURCES test_augment.c ROOMS data LIBRARIES mdm_hdf5)
+mdm_test(augment SOURCES test_augment.c pillow.c ROOMS data LIBRARIES mdm_hdf5)
+mdm_test(device_views SOURCES test_device_views.c pillow.c ROOMS data device base LIBRARIES mdm_hdf5)
+mdm_test_on_gpus(device_views SOURCES test_device_views.c pillow.c ROOMS data device base LIBRARIES mdm_hdf5)

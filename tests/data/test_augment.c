@@ -1,42 +1,12 @@
 /* Augmentation against what Pillow and torchvision computed (golden.h5 and pillow.h5), and what its header
  * promises. */
 #include "golden.h"
-#include "mdm/data/augment.h"
-#include <hdf5.h>
+#include "pillow.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { PAD = 4 };
-
-/* A whole dataset of pillow.h5, which lies beside the golden file; converted to `type`. */
-static void *pillow_read(const char *group, const char *name, hid_t type, int64_t *count) {
-    char file_name[1024], path[64];
-    snprintf(file_name, sizeof(file_name), "%s", MDM_GOLDEN_FILE);
-    char *base = strrchr(file_name, '/');
-    assert_non_null(base);
-    snprintf(base, sizeof(file_name) - (size_t)(base - file_name), "/pillow.h5");
-    snprintf(path, sizeof(path), "%s/%s", group, name);
-    hid_t file = H5Fopen(file_name, H5F_ACC_RDONLY, H5P_DEFAULT);
-    assert_true(file >= 0);
-    hid_t dataset = H5Dopen2(file, path, H5P_DEFAULT);
-    assert_true(dataset >= 0);
-    hid_t space = H5Dget_space(dataset);
-    *count = (int64_t)H5Sget_simple_extent_npoints(space);
-    void *values = malloc((size_t)*count * H5Tget_size(type));
-    assert_non_null(values);
-    assert_true(H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
-    H5Sclose(space);
-    H5Dclose(dataset);
-    H5Fclose(file);
-    return values;
-}
-
-static uint64_t hash_of(const uint8_t *bytes, int64_t count) {
-    uint64_t hash = 0xCBF29CE484222325ull;
-    for (int64_t i = 0; i < count; i++) hash = (hash ^ bytes[i]) * 0x100000001B3ull;
-    return hash;
-}
 
 static void assert_same_bytes(const uint8_t *actual, const uint8_t *expected, int64_t count,
                               const char *what) {
@@ -47,42 +17,16 @@ static void assert_same_bytes(const uint8_t *actual, const uint8_t *expected, in
 
 static void every_golden_operation_is_met_to_the_bit(void **state) {
     (void)state;
-    static const struct {
-        const char *name;
-        mdm_augment_kind kind;
-        double magnitude;
-    } cases[] = {{"shear_x_m0.3", MDM_SHEAR_X, -0.3},
-                 {"shear_x_0.3", MDM_SHEAR_X, 0.3},
-                 {"shear_y_m0.3", MDM_SHEAR_Y, -0.3},
-                 {"shear_y_0.3", MDM_SHEAR_Y, 0.3},
-                 {"translate_x_m7", MDM_TRANSLATE_X, -7},
-                 {"translate_x_7", MDM_TRANSLATE_X, 7},
-                 {"translate_y_m7", MDM_TRANSLATE_Y, -7},
-                 {"translate_y_7", MDM_TRANSLATE_Y, 7},
-                 {"rotate_m20", MDM_ROTATE, -20},
-                 {"rotate_20", MDM_ROTATE, 20},
-                 {"brightness_0.3", MDM_BRIGHTNESS, 0.3},
-                 {"brightness_1.8", MDM_BRIGHTNESS, 1.8},
-                 {"color_0.3", MDM_COLOR, 0.3},
-                 {"color_1.8", MDM_COLOR, 1.8},
-                 {"contrast_0.3", MDM_CONTRAST, 0.3},
-                 {"contrast_1.8", MDM_CONTRAST, 1.8},
-                 {"sharpness_0.3", MDM_SHARPNESS, 0.3},
-                 {"sharpness_1.8", MDM_SHARPNESS, 1.8},
-                 {"posterize_5", MDM_POSTERIZE, 5},
-                 {"solarize_100", MDM_SOLARIZE, 100},
-                 {"autocontrast", MDM_AUTOCONTRAST, 0},
-                 {"equalize", MDM_EQUALIZE, 0},
-                 {"invert", MDM_INVERT, 0}};
     int64_t count;
     uint8_t *input = golden_bytes("/augment/input_u8", &count), *output = malloc((size_t)count);
     assert_int_equal(count, 32 * 32 * 3);
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof(golden_operations) / sizeof(golden_operations[0]); i++) {
         char path[64];
-        snprintf(path, sizeof(path), "/augment/%s_u8", cases[i].name);
+        snprintf(path, sizeof(path), "/augment/%s_u8", golden_operations[i].name);
         uint8_t *expected = golden_bytes(path, &count);
-        mdm_augment_apply(cases[i].kind, cases[i].magnitude, 0, input, 32, 32, 3, output);
-        assert_same_bytes(output, expected, count, cases[i].name);
+        mdm_augment_apply(golden_operations[i].kind, golden_operations[i].magnitude, 0, input, 32, 32, 3,
+                          output);
+        assert_same_bytes(output, expected, count, golden_operations[i].name);
         free(expected);
     }
     uint8_t *expected = golden_bytes("/augment/flip_u8", &count);
@@ -94,53 +38,24 @@ static void every_golden_operation_is_met_to_the_bit(void **state) {
     free(input);
 }
 
-/* Image of a group of pillow.h5, with its size. */
-static uint8_t *pillow_image(int which, const char **name, int *height, int *width, int *channels) {
-    static const char *const names[3] = {"grey", "rgb", "odd"};
-    static const int shapes[3][3] = {{28, 28, 1}, {32, 32, 3}, {21, 33, 3}};
-    int64_t count;
-    *name = names[which];
-    *height = shapes[which][0];
-    *width = shapes[which][1];
-    *channels = shapes[which][2];
-    uint8_t *image = pillow_read(*name, "image", H5T_NATIVE_UINT8, &count);
-    assert_int_equal(count, *height * *width * *channels);
-    return image;
-}
-
 static void every_level_and_sign_is_met_to_the_bit_at_fill_128(void **state) {
     (void)state;
     for (int which = 0; which < 3; which++) {
-        const char *name;
-        int height, width, channels;
-        int64_t cases, count;
-        uint8_t *image = pillow_image(which, &name, &height, &width, &channels);
-        uint8_t *kind = pillow_read(name, "kind", H5T_NATIVE_UINT8, &cases);
-        uint8_t *level = pillow_read(name, "level", H5T_NATIVE_UINT8, &cases);
-        uint8_t *negative = pillow_read(name, "negative", H5T_NATIVE_UINT8, &cases);
-        uint64_t *hash = pillow_read(name, "hash", H5T_NATIVE_UINT64, &cases);
-        uint8_t *expected = channels == 1 ? pillow_read(name, "output", H5T_NATIVE_UINT8, &count) : NULL;
-        int64_t bytes = (int64_t)height * width * channels;
+        pillow_cases cases;
+        pillow_cases_read(which, &cases);
+        int64_t bytes = (int64_t)cases.height * cases.width * cases.channels;
         uint8_t *output = malloc((size_t)bytes);
-        assert_int_equal(cases, 9 * 20 + 2 * 10 + 3);
-        for (int64_t i = 0; i < cases; i++) {
+        for (int64_t i = 0; i < cases.count; i++) {
             char what[96];
-            mdm_augment_kind k = (mdm_augment_kind)kind[i];
-            double magnitude = mdm_augment_magnitude(k, level[i], height, width) * (negative[i] ? -1 : 1);
-            if (k >= MDM_BRIGHTNESS && k <= MDM_SHARPNESS) magnitude += 1.0;
-            snprintf(what, sizeof(what), "%s: operation %d level %d negative %d", name, k, level[i],
-                     negative[i]);
-            mdm_augment_apply(k, magnitude, 128, image, height, width, channels, output);
-            if (expected) assert_same_bytes(output, expected + i * bytes, bytes, what);
-            if (hash_of(output, bytes) != hash[i]) fail_msg("%s: other bytes than Pillow's", what);
+            snprintf(what, sizeof(what), "%s: operation %d level %d negative %d", cases.name, cases.kind[i],
+                     cases.level[i], cases.negative[i]);
+            mdm_augment_apply((mdm_augment_kind)cases.kind[i], pillow_magnitude(&cases, i), 128, cases.image,
+                              cases.height, cases.width, cases.channels, output);
+            if (cases.output) assert_same_bytes(output, cases.output + i * bytes, bytes, what);
+            if (pillow_hash(output, bytes) != cases.hash[i]) fail_msg("%s: other bytes than Pillow's", what);
         }
         free(output);
-        free(expected);
-        free(hash);
-        free(negative);
-        free(level);
-        free(kind);
-        free(image);
+        pillow_cases_free(&cases);
     }
 }
 
@@ -159,7 +74,7 @@ static void whole_views_are_those_of_torchvision_on_the_same_draws(void **state)
                 mdm_random random = mdm_random_stream(11, MDM_RANDOM_AUGMENT, 5, (uint64_t)i, 3);
                 mdm_augment_view(strong ? MDM_VIEW_STRONG : MDM_VIEW_WEAK, &random, image, height, width,
                                  channels, PAD, output, scratch);
-                if (hash_of(output, bytes) != hash[i])
+                if (pillow_hash(output, bytes) != hash[i])
                     fail_msg("%s: view %lld (strong %d) differs", name, (long long)i, strong);
             }
             free(scratch);

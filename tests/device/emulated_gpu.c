@@ -5,28 +5,43 @@
  * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
  */
 #include "cuda/gpu.h"
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum { MOST = 4096, PAGE = 4096 };
+enum { MOST = 4096, PAGE = 4096, WAITING = 16, CANARY = 0xA5 };
 
 typedef struct allocation {
     char *pages, *memory;
     size_t length; /* of the pages, the locked one behind them apart */
 } allocation;
 
+/* A send that has been queued and has not happened yet. */
+typedef struct send {
+    void *memory;
+    const void *pinned;
+    size_t bytes;
+} send;
+
 struct mdm_gpu {
     allocation blocks[MOST];
     int count, unlocked;
     mdm_gpu_plan *plans;
     mdm_gpu_product *products;
+    pthread_mutex_t lock; /* of what follows, which other threads queue in */
+    send sends[WAITING];  /* sent, done: numbers of all sends so far; slot number % WAITING */
+    int64_t sent, done;
 };
 
 struct mdm_gpu_product {
     mdm_product_shape shape;
     mdm_gpu_product *next;
+};
+
+struct mdm_gpu_mark {
+    int64_t sent; /* sends before it */
 };
 
 struct mdm_gpu_plan {
@@ -59,6 +74,7 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     snprintf(info->library, sizeof info->library, "none");
     snprintf(info->instructions, sizeof info->instructions, "emulated");
     info->memory_bytes = (size_t)8 << 30;
+    pthread_mutex_init(&(*gpu)->lock, NULL);
     return MDM_OK;
 }
 
@@ -78,6 +94,8 @@ void mdm_gpu_close(mdm_gpu *gpu) {
         free(gpu->products);
         gpu->products = next;
     }
+
+    pthread_mutex_destroy(&gpu->lock);
     free(gpu);
 }
 
@@ -167,7 +185,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }
-#define RUN_PHASED(name, arguments, phases)                                                                  \
+#define RUN_ROWS(name, arguments, phases)                                                                    \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
         static double shared[MDM_GPU_SLOTS * MDM_GPU_THREADS];                                               \
         const arguments a = *given;                                                                          \
@@ -202,8 +220,91 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
         set_lock(gpu, 1);                                                                                    \
     }
 MDM_GPU_KERNELS(RUN_SIMPLE, RUN_SUMMING)
-MDM_GPU_HEAD_KERNELS(RUN_SIMPLE, RUN_PHASED)
+MDM_GPU_HEAD_KERNELS(RUN_SIMPLE, RUN_ROWS)
 MDM_GPU_NEIGHBOUR_KERNELS(RUN_SIMPLE, RUN_STAGED)
+MDM_GPU_MIXTURE_KERNELS(RUN_SIMPLE, RUN_STAGED)
+
+/* All threads of a block go through one phase before any begins the next. */
+#define RUN_PHASED(name, arguments)                                                                          \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared_bytes, const arguments *given) {        \
+        const arguments a = *given;                                                                          \
+        uint8_t *shared = malloc(shared_bytes + 1);                                                          \
+        check_grid(blocks, 1);                                                                               \
+        if (!shared || shared_bytes > MDM_VIEW_SHARED) abort();                                              \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t block = 0; block < blocks; block++) {                                                  \
+            memset(shared, CANARY, shared_bytes + 1);                                                        \
+            for (uint32_t phase = 0; phase < mdm_##name##_phases(&a, block); phase++)                        \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    mdm_##name##_phase(&a, (mdm_gpu_thread){block, thread, 0}, shared, phase);               \
+            if (shared[shared_bytes] != CANARY) abort();                                                     \
+        }                                                                                                    \
+        set_lock(gpu, 1);                                                                                    \
+        free(shared);                                                                                        \
+    }
+MDM_GPU_PHASED_KERNELS(RUN_PHASED)
+
+/* What is computed happens at once. Uploads beside it happen as late as the marks allow, so that memory which
+ * is changed too early shows. */
+static void catch_up(mdm_gpu *gpu, int64_t sends) {
+    pthread_mutex_lock(&gpu->lock);
+    set_lock(gpu, 0);
+    for (; gpu->done < sends; gpu->done++) {
+        send *s = &gpu->sends[gpu->done % WAITING];
+        memcpy(s->memory, s->pinned, s->bytes);
+    }
+    set_lock(gpu, 1);
+    pthread_mutex_unlock(&gpu->lock);
+}
+
+mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
+    (void)gpu;
+    return mdm_allocate(host, (long long)bytes + 1, 1, what);
+}
+
+void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
+    (void)gpu;
+    free(host);
+}
+
+mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
+    if (queue == MDM_GPU_COMPUTING) return mdm_gpu_upload(gpu, memory, pinned, bytes);
+    pthread_mutex_lock(&gpu->lock);
+    if (gpu->sent - gpu->done == WAITING) abort();
+    gpu->sends[gpu->sent++ % WAITING] = (send){memory, pinned, bytes};
+    pthread_mutex_unlock(&gpu->lock);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
+    (void)gpu;
+    return MDM_ALLOCATE(*mark, 1, "a mark");
+}
+
+void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    if (mark) catch_up(gpu, mark->sent);
+    free(mark);
+}
+
+mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    pthread_mutex_lock(&gpu->lock);
+    if (queue == MDM_GPU_SENDING) mark->sent = gpu->sent;
+    pthread_mutex_unlock(&gpu->lock);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    if (queue == MDM_GPU_COMPUTING) catch_up(gpu, mark->sent);
+    return MDM_OK;
+}
+
+mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    pthread_mutex_lock(&gpu->lock);
+    int behind = gpu->done < mark->sent;
+    pthread_mutex_unlock(&gpu->lock);
+    if (behind) catch_up(gpu, mark->sent);
+    return MDM_OK;
+}
 
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
@@ -214,6 +315,11 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *con
     (*plan)->next = gpu->plans;
     gpu->plans = *plan;
     return MDM_OK;
+}
+
+/* Nothing was measured. */
+void mdm_gpu_keep_plans(mdm_gpu *gpu) {
+    (void)gpu;
 }
 
 static float get(const void *tensor, size_t i, int bf16) {

@@ -183,7 +183,7 @@ static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void 
 }
 
 /* Nothing may depend on how tiles are shared out. */
-static void winograd_in_bfloat16_has_the_same_bits_with_any_number_of_threads(void **state) {
+static void bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads(void **state) {
     const mdm_convolution_shape shape = {5, 64, 96, 13, 10, 3, 1, MDM_BF16, 0, 1, 0};
     float *results[2][3];
     setting s;
@@ -217,13 +217,51 @@ static void winograd_in_bfloat16_has_the_same_bits_with_any_number_of_threads(vo
     close_setting(&s);
 }
 
+/* Two starts one after the other: what the first has measured, the second finds and computes with. */
+static void a_second_start_computes_the_same_bits(void **state) {
+    const mdm_convolution_shape shape = {8, 64, 96, 13, 10, 3, 1, MDM_FP32, 0, 0, 0};
+    char folder[] = "/tmp/mdm-test-plans-XXXXXX";
+    float *results[2];
+    setting s;
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    setenv("MDM_CACHE_FOLDER", folder, 1);
+    open_setting(&s, shape);
+    precision = MDM_FP32;
+    for (int i = 0; i < 2; i++) {
+        mdm_device *device = test_device_open(1, 1);
+        mdm_convolution *convolution;
+        assert_int_equal(mdm_convolution_create(device, &shape, &convolution), MDM_OK);
+        mdm_device_keep_plans(device);
+        void *w = test_device_copy(device, s.w, sizeof(float) * (size_t)s.w_count);
+        void *x = tensor(device, s.x, 8, 64, 13, 10), *y = tensor(device, s.y, 8, 96, 13, 10);
+        assert_int_equal(mdm_convolution_set_weights(convolution, w), MDM_OK);
+        assert_int_equal(mdm_convolution_forward(convolution, x, y), MDM_OK);
+        results[i] = calloc((size_t)s.y_count, sizeof(float));
+        assert_non_null(results[i]);
+        assert_int_equal(mdm_tensor_export(device, y, 8, 96, 13, 10, MDM_FP32, results[i]), MDM_OK);
+        void *memories[] = {w, x, y};
+        for (int m = 0; m < 3; m++) mdm_device_free(device, memories[m]);
+        mdm_convolution_destroy(convolution);
+        mdm_device_destroy(device);
+    }
+    assert_memory_equal(results[0], results[1], sizeof(float) * (size_t)s.y_count);
+    unsetenv("MDM_CACHE_FOLDER");
+    char command[64];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+    for (int i = 0; i < 2; i++) free(results[i]);
+    close_setting(&s);
+}
+
 int main(void) {
     test_device_or_skip();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(direct_convolutions_equal_plain_loops),
         cmocka_unit_test(winograd_convolutions_equal_plain_loops_within_their_rounding),
         cmocka_unit_test(bfloat16_convolutions_follow_plain_loops_within_their_rounding),
-        cmocka_unit_test(winograd_in_bfloat16_has_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads),
+        cmocka_unit_test(a_second_start_computes_the_same_bits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

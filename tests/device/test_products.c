@@ -1,43 +1,7 @@
 /* Products, linear layers and batch norm over rows against plain loops in double, on every backend. */
-#include "mdm/base/random.h"
+#include "matrix.h"
 #include "mdm/device/formulas.h"
 #include "mdm/device/products.h"
-#include "test_device.h"
-#include <math.h>
-
-static mdm_device *device;
-
-static float *draw(int64_t count, uint32_t item) {
-    float *values = malloc(sizeof(float) * (size_t)(count > 0 ? count : 1));
-    assert_non_null(values);
-    mdm_random random = mdm_random_stream(11, MDM_RANDOM_TEST, 0, item, 0);
-    for (int64_t i = 0; i < count; i++) values[i] = (float)mdm_random_normal(&random);
-    return values;
-}
-
-/* What a test has on the host and on the device. */
-typedef struct matrix {
-    float *host, *there;
-    int64_t count;
-} matrix;
-
-static matrix make(int64_t count, uint32_t item) {
-    matrix m = {draw(count, item), NULL, count};
-    m.there = test_device_copy(device, m.host, sizeof(float) * (size_t)count);
-    return m;
-}
-
-static void let_go(matrix *m) {
-    free(m->host);
-    mdm_device_free(device, m->there);
-}
-
-static void assert_there(const matrix *m, const float *expected, double tolerance, const char *what) {
-    float *copy = malloc(sizeof(float) * (size_t)(m->count > 0 ? m->count : 1));
-    assert_int_equal(mdm_device_download(device, copy, m->there, sizeof(float) * (size_t)m->count), MDM_OK);
-    assert_close(copy, expected, m->count, tolerance, tolerance, what);
-    free(copy);
-}
 
 /* ---- products ---- */
 

@@ -11,6 +11,8 @@ void mdm_log_set_rank(int rank, int ranks);
 /* Called with every warning's text (to record it in metrics.jsonl); NULL for none. */
 void mdm_log_set_warning_hook(void (*hook)(void *context, const char *text), void *context);
 
+/* What only helps to find out why something is as it is: nothing without MDM_DEBUG=1 in the environment. */
+void mdm_debug(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mdm_info(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mdm_warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void mdm_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -8,10 +8,8 @@
 #ifndef MDM_DATA_AUGMENT_H
 #define MDM_DATA_AUGMENT_H
 
-#include "mdm/base/random.h"
+#include "mdm/base/pixels.h"
 #include <stdint.h>
-
-typedef enum mdm_view { MDM_VIEW_NONE, MDM_VIEW_WEAK, MDM_VIEW_STRONG } mdm_view;
 
 typedef enum mdm_augment_kind {
     MDM_SHEAR_X,
@@ -37,7 +35,7 @@ typedef struct mdm_augment_operation {
 } mdm_augment_operation;
 
 /* The 25 sub-policies, two operations each. */
-extern const mdm_augment_operation mdm_augment_policy[25][2];
+extern const mdm_augment_operation mdm_augment_policy[MDM_SUB_POLICIES][MDM_SUB_POLICY_STEPS];
 
 /* One operation with an explicit magnitude, as Pillow computes it: shear as tan of the angle, translation in
  * pixels, rotation in degrees counter-clockwise, enhancement factor, bits to keep, threshold. `fill` is what
@@ -53,7 +51,7 @@ double mdm_augment_magnitude(mdm_augment_kind kind, int level, int height, int w
 /* Whether an operation's magnitude gets a random sign. */
 int mdm_augment_is_signed(mdm_augment_kind kind);
 
-/* What one view does, drawn but not yet done: what a device needs to make the same view. */
+/* What one view does, drawn but not yet done. */
 typedef struct mdm_augment_plan {
     int top, left; /* corner of the crop in the padded image, 0..2*pad; `pad` is the uncropped image */
     int flip;      /* mirror left and right, after the crop */
@@ -65,9 +63,7 @@ typedef struct mdm_augment_plan {
     } operation[2];
 } mdm_augment_plan;
 
-/* Draws a view's plan. A weak view takes three draws (top, left, flip) and a strong one five more
- * (sub-policy; for each operation one for its probability and one for its sign, whether used or not), so a
- * strong view's crop and flip are those of the weak view of the same stream. */
+/* Draws a view's plan (mdm_draw_view). */
 mdm_augment_plan mdm_augment_draw(mdm_view view, mdm_random *random, int height, int width, int pad);
 
 /* Makes the view that `plan` describes; buffers as for mdm_augment_view. */
@@ -79,5 +75,11 @@ void mdm_augment_make(const mdm_augment_plan *plan, const uint8_t *in, int heigh
  * before the crop. `in`, `out` [H,W,C] must not overlap; `scratch` has 2*H*W*C bytes. */
 void mdm_augment_view(mdm_view view, mdm_random *random, const uint8_t *in, int height, int width,
                       int channels, int pad, uint8_t *out, uint8_t *scratch);
+
+/* For devices that make views themselves: an operation as mdm_augment_apply would do it on images of that
+ * size, and all the sub-policies. Images and draws being the same, so are the views, to the bit. */
+mdm_pixel_operation mdm_augment_prepare(mdm_augment_kind kind, double magnitude, uint8_t fill, int height,
+                                        int width);
+void mdm_augment_prepare_policy(int height, int width, mdm_view_policy *policy);
 
 #endif

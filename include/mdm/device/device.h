@@ -3,11 +3,12 @@
  * Two backends: the CPU, and CUDA devices, whose memory is their own. Every pointer that an operation on a
  * device takes is to the memory of that device (mdm_device_allocate) unless it says "host"; on the CPU both
  * are the same. A tensor is a [N,C,H,W] array in the device's own layout (on the CPU: channels in blocks of 8
- * or 16, [N,C/b,H,W,b]; on CUDA: [N,H,W,C], C in blocks of 8; the lanes beyond C kept zero) in single
- * precision or bfloat16; only its size in bytes is known outside. Per-channel arrays are [C rounded up to the
- * block] with zeros behind C. Images are float [N,C,H,W]. Everything is planned by the *_create functions;
- * the others neither allocate nor compile. Operations on CUDA are queued, in order; what goes wrong in one
- * that returns nothing is told by the next that returns a status, at the latest by mdm_device_download.
+ * or 16, [N,C/b,H,W,b], or with AMX and in bfloat16 [N,H,W,C]; on CUDA: [N,H,W,C], C in blocks of 8; the
+ * lanes beyond C kept zero) in single precision or bfloat16; only its size in bytes is known outside.
+ * Per-channel arrays are [C rounded up to the block] with zeros behind C. Images are float [N,C,H,W].
+ * Everything is planned by the *_create functions; the others neither allocate nor compile. Operations on
+ * CUDA are queued, in order; what goes wrong in one that returns nothing is told by the next that returns a
+ * status, at the latest by mdm_device_download.
  */
 #ifndef MDM_DEVICE_DEVICE_H
 #define MDM_DEVICE_DEVICE_H
@@ -69,6 +70,10 @@ MDM_MUST_CHECK mdm_status mdm_device_download(mdm_device *device, void *host, co
 void mdm_device_zero(mdm_device *device, void *memory, size_t bytes);
 /* Within the device's memory; the two do not overlap. */
 void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t bytes);
+
+/* To be called when a set of operations has been planned (the *_create functions): what was measured for it
+ * is then kept on disk for the next start, as docs/gpu.md says. Cannot fail; does nothing on the CPU. */
+void mdm_device_keep_plans(mdm_device *device);
 
 /* Bytes of a tensor, and channels rounded up to the block. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,

@@ -5,6 +5,7 @@
  * one buffer shared by all primitives. Those that winograd.c serves are made in convolution_winograd.c.
  */
 #include "device.h"
+#include "weight_gradient.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,7 +44,9 @@ typedef struct mdm_cpu_convolution {
     mdm_convolution common;
     mdm_cpu_device *device;
     mdm_convolution_shape shape;
-    operation forward, backward_data, backward_weights;
+    operation forward, backward_data, backward_weights; /* the last: unless own_gradient */
+    int own_gradient;
+    mdm_weight_gradient gradient_plan;
     dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
@@ -59,6 +62,7 @@ mdm_status mdm_onednn_start(mdm_cpu_device *device) {
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->common.info.library, sizeof device->common.info.library, "oneDNN %d.%d.%d",
              version->major, version->minor, version->patch);
+    device->has_amx = dnnl_get_effective_cpu_isa() == dnnl_cpu_isa_avx512_core_amx;
     TRY_DNNL(dnnl_engine_create(&device->engine, dnnl_cpu, 0), "engine");
     TRY_DNNL(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), "stream");
     return MDM_OK;
@@ -83,7 +87,8 @@ static dnnl_data_type_t data_type(mdm_precision precision) {
     return precision == MDM_BF16 ? dnnl_bf16 : dnnl_f32;
 }
 
-static dnnl_format_tag_t blocked(const mdm_cpu_device *device) {
+static dnnl_format_tag_t layout_of(const mdm_cpu_device *device, mdm_precision precision) {
+    if (mdm_cpu_channels_last(&device->common, precision)) return dnnl_nhwc;
     return device->common.info.channel_block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
 }
 
@@ -155,12 +160,24 @@ static mdm_status convert(mdm_cpu_device *device, const dnnl_memory_desc_t *from
     return status;
 }
 
+/* A tensor of that many channels within whole blocks. */
+static mdm_status describe_tensor(const mdm_cpu_device *device, dnnl_memory_desc_t *desc, int n, int channels,
+                                  int height, int width, mdm_precision precision) {
+    int64_t pixel = mdm_padded_channels(&device->common, channels), row = pixel * width;
+    dnnl_dims_t dims = {n, channels, height, width}, strides = {row * height, 1, row, pixel};
+    if (!mdm_cpu_channels_last(&device->common, precision))
+        return describe(desc, n, channels, height, width, data_type(precision), layout_of(device, precision));
+    TRY_DNNL(dnnl_memory_desc_init_by_strides(desc, 4, dims, data_type(precision), strides),
+             "a memory description");
+    return MDM_OK;
+}
+
 mdm_status mdm_cpu_tensor_import(mdm_device *public_device, const float *plain, int n, int channels,
                                  int height, int width, mdm_precision precision, void *tensor) {
     mdm_cpu_device *device = (mdm_cpu_device *)public_device;
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
-    MDM_TRY(describe(&to, n, channels, height, width, data_type(precision), blocked(device)));
+    MDM_TRY(describe_tensor(device, &to, n, channels, height, width, precision));
     return convert(device, &from, (void *)plain, &to, tensor);
 }
 
@@ -168,7 +185,7 @@ mdm_status mdm_cpu_tensor_export(mdm_device *public_device, const void *tensor, 
                                  int height, int width, mdm_precision precision, float *plain) {
     mdm_cpu_device *device = (mdm_cpu_device *)public_device;
     dnnl_memory_desc_t from, to;
-    MDM_TRY(describe(&from, n, channels, height, width, data_type(precision), blocked(device)));
+    MDM_TRY(describe_tensor(device, &from, n, channels, height, width, precision));
     MDM_TRY(describe(&to, n, channels, height, width, dnnl_f32, dnnl_nchw));
     return convert(device, &from, (void *)tensor, &to, plain);
 }
@@ -228,8 +245,9 @@ static mdm_status plan_layouts(mdm_cpu_convolution *c, planning *plan) {
     int pad = s->kernel / 2, out_height = (s->height + 2 * pad - s->kernel) / s->stride + 1,
         out_width = (s->width + 2 * pad - s->kernel) / s->stride + 1;
     MDM_TRY(describe(&plan->x, s->batch, c->in, s->height, s->width, type,
-                     s->from_image ? dnnl_format_tag_any : blocked(c->device)));
-    MDM_TRY(describe(&plan->y, s->batch, c->out, out_height, out_width, type, blocked(c->device)));
+                     s->from_image ? dnnl_format_tag_any : layout_of(c->device, s->precision)));
+    MDM_TRY(describe(&plan->y, s->batch, c->out, out_height, out_width, type,
+                     layout_of(c->device, s->precision)));
     MDM_TRY(describe(&plan->w, c->out, c->in, s->kernel, s->kernel, type, dnnl_format_tag_any));
     MDM_TRY(describe(&plan->w_gradient, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_format_tag_any));
     plan->strides[0] = plan->strides[1] = s->stride;
@@ -255,7 +273,10 @@ static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan,
 /* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the
  * reference loops. */
 static dnnl_alg_kind_t choose_algorithm(const mdm_cpu_convolution *c) {
-    return c->device->winograd && !c->shape.from_image ? dnnl_convolution_auto : dnnl_convolution_direct;
+    return c->device->winograd && !c->shape.from_image &&
+                   !mdm_cpu_channels_last(&c->device->common, c->shape.precision)
+               ? dnnl_convolution_auto
+               : dnnl_convolution_direct;
 }
 
 static mdm_status plan_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
@@ -336,6 +357,18 @@ static mdm_status plan_weights(mdm_cpu_convolution *c, const layouts *forward, c
     return MDM_OK;
 }
 
+static mdm_status plan_own_gradient(mdm_cpu_convolution *c) {
+#ifdef MDM_X86
+    const mdm_convolution_shape *s = &c->shape;
+    mdm_weight_gradient_plan(&c->gradient_plan, s->batch, c->in, c->out, s->height, s->width,
+                             c->device->common.info.threads);
+    return mdm_cpu_reserve_scratch(c->device, mdm_weight_gradient_scratch_bytes(&c->gradient_plan));
+#else
+    (void)c;
+    return MDM_OK;
+#endif
+}
+
 static mdm_status plan_all(mdm_cpu_convolution *c) {
     planning plan;
     layouts forward, backward, gradient;
@@ -347,7 +380,8 @@ static mdm_status plan_all(mdm_cpu_convolution *c) {
     if (!c->shape.forward_only) {
         if (!c->shape.from_image) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
         const dnnl_memory_desc_t *source = c->shape.from_image ? &forward.source : &plan.x;
-        MDM_TRY(plan_backward_weights(c, &plan, hint, source, &gradient));
+        MDM_TRY(c->own_gradient ? plan_own_gradient(c)
+                                : plan_backward_weights(c, &plan, hint, source, &gradient));
     }
     dnnl_primitive_desc_destroy(hint);
     dnnl_primitive_attr_destroy(plan.plain);
@@ -372,6 +406,10 @@ mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_
      * are zero. */
     c->in = shape->from_image ? shape->in_channels : mdm_padded_channels(device, shape->in_channels);
     c->out = mdm_padded_channels(device, shape->out_channels);
+#ifdef MDM_X86
+    c->own_gradient = c->device->has_amx && shape->precision == MDM_BF16 && !shape->from_image &&
+                      mdm_weight_gradient_fits(c->in, c->out, shape->kernel, shape->stride);
+#endif
     int threads = omp_get_max_threads(); /* what a primitive runs on must be set when it is made */
     omp_set_num_threads(device->info.threads);
     mdm_status status = plan_all(c);
@@ -479,6 +517,13 @@ mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, co
                                                 const void *output_gradient, float *gradient,
                                                 int accumulate) {
     mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
+#ifdef MDM_X86
+    if (c->own_gradient) {
+        mdm_weight_gradient_compute(&c->gradient_plan, input, output_gradient, c->shape.out_channels,
+                                    c->shape.in_channels, accumulate, gradient, c->device->scratch);
+        return MDM_OK;
+    }
+#endif
     MDM_TRY(lay_image(c, input, &input));
     MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
                     output_gradient));

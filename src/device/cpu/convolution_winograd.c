@@ -15,8 +15,8 @@ typedef struct winograd_convolution {
 
 int mdm_winograd_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape) {
     const mdm_cpu_device *cpu = (const mdm_cpu_device *)device;
-    return cpu->winograd && shape->precision == MDM_BF16 && !shape->from_image && device->info.has_bf16 &&
-           device->info.channel_block == MDM_WINOGRAD_BLOCK &&
+    return cpu->winograd && !cpu->has_amx && shape->precision == MDM_BF16 && !shape->from_image &&
+           device->info.has_bf16 && device->info.channel_block == MDM_WINOGRAD_BLOCK &&
            mdm_winograd_fits(mdm_padded_channels(device, shape->in_channels),
                              mdm_padded_channels(device, shape->out_channels), shape->kernel, shape->stride);
 }

@@ -136,12 +136,18 @@ static double *partial_of(const mdm_device *device) {
     return ((const mdm_cpu_device *)device)->partial;
 }
 
+/* The layout of tensors in such a precision. */
+int mdm_cpu_channels_last(const mdm_device *device, mdm_precision precision) {
+    return precision == MDM_BF16 && ((const mdm_cpu_device *)device)->has_amx;
+}
+
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
     int block = device->info.channel_block;
     mdm_kernel_shape kernel = {.n = shape->n,
                                .channel_blocks = (shape->channels + block - 1) / block,
                                .pixels = shape->pixels,
                                .bf16 = shape->precision == MDM_BF16,
+                               .channels_last = mdm_cpu_channels_last(device, shape->precision),
                                .linear = shape->linear};
     return kernel;
 }
@@ -194,6 +200,7 @@ static mdm_kernel_shape max_pool_kernel_shape(const mdm_device *device, const md
                                .channel_blocks = (shape->channels + block - 1) / block,
                                .pixels = shape->height * shape->width,
                                .bf16 = shape->precision == MDM_BF16,
+                               .channels_last = mdm_cpu_channels_last(device, shape->precision),
                                .height = shape->height,
                                .width = shape->width};
     return kernel;

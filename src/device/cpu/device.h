@@ -10,6 +10,7 @@ typedef struct mdm_cpu_device {
     mdm_device common;
     const mdm_kernels *kernels;
     int winograd;
+    int has_amx; /* tensors in bfloat16 are [N,H,W,C] then, which oneDNN's convolutions for AMX want */
     dnnl_engine_t engine;
     dnnl_stream_t stream;
     void *scratch; /* shared by all primitives: they run one after another */
@@ -20,6 +21,9 @@ typedef struct mdm_cpu_device {
 
 MDM_MUST_CHECK mdm_status mdm_onednn_start(mdm_cpu_device *device);
 void mdm_onednn_stop(mdm_cpu_device *device);
+
+/* Whether tensors are [N,H,W,C] instead of blocked. */
+int mdm_cpu_channels_last(const mdm_device *device, mdm_precision precision);
 
 /* Makes the shared scratch memory at least so large; called where primitives are made. */
 MDM_MUST_CHECK mdm_status mdm_cpu_reserve_scratch(mdm_cpu_device *device, size_t bytes);

@@ -65,8 +65,53 @@ static inline vector_double widen(vector v) {
     return __builtin_convertvector(v, vector_double);
 }
 
+/* The vectors of one channel block of one picture: number `first`, then every `step`-th. */
+typedef struct plane {
+    size_t first, step;
+} plane;
+
+static inline plane plane_of(const mdm_kernel_shape *shape, size_t number, int pixels) {
+    size_t blocks = (size_t)shape->channel_blocks;
+    if (!shape->channels_last) return (plane){number * (size_t)pixels, 1};
+    return (plane){number / blocks * (size_t)pixels * blocks + number % blocks, blocks};
+}
+
+static inline size_t vector_at(plane place, int pixel) {
+    return place.first + (size_t)pixel * place.step;
+}
+
 static inline int run_end(int start, int pixels) {
     return start + RUN < pixels ? start + RUN : pixels;
+}
+
+/* What one thread takes: planes [first, end) of a picture, whose vectors are neighbours, run by run. */
+typedef struct strip {
+    size_t first, end;
+} strip;
+
+static inline size_t strip_count(const mdm_kernel_shape *shape) {
+    return (size_t)shape->n * (shape->channels_last ? 1 : (size_t)shape->channel_blocks);
+}
+
+static inline strip strip_of(const mdm_kernel_shape *shape, size_t number) {
+    size_t planes = shape->channels_last ? (size_t)shape->channel_blocks : 1;
+    return (strip){number * planes, (number + 1) * planes};
+}
+
+static inline int block_of(const mdm_kernel_shape *shape, size_t number) {
+    return (int)(number % (size_t)shape->channel_blocks);
+}
+
+/* The two partial sums of a plane. */
+static inline double *partial_of(double *partial, size_t number, int second) {
+    return partial + (2 * number + (size_t)second) * B;
+}
+
+static inline void add_partial(double *partial, vector part) {
+    vector_double sum;
+    memcpy(&sum, partial, sizeof sum);
+    sum += widen(part);
+    memcpy(partial, &sum, sizeof sum);
 }
 
 /* Adds the planes' partial sums over pictures, in order. */
@@ -85,73 +130,106 @@ static void sum_partials(const mdm_kernel_shape *shape, const double *partial, d
     }
 }
 
-static inline void plane_statistics(void *x, const void *residual, size_t base, int pixels, int bf16,
-                                    double *partial, size_t plane) {
-    vector_double sum = {0}, deviation = {0};
-    for (int start = 0; start < pixels; start += RUN) {
-        vector part = {0};
-        for (int p = start; p < run_end(start, pixels); p++) {
-            vector v = load(x, base + p, bf16);
-            if (residual) {
-                v += load(residual, base + p, bf16);
-                store(x, base + p, bf16, v);
-                if (bf16) v = load(x, base + p, bf16);
-            }
-            part += v;
+/* With a residual, leaves the sum in x. */
+static inline vector run_sum(void *x, const void *residual, plane place, int start, int end, int bf16) {
+    vector part = {0};
+    for (int p = start; p < end; p++) {
+        size_t i = vector_at(place, p);
+        vector v = load(x, i, bf16);
+        if (residual) {
+            v += load(residual, i, bf16);
+            store(x, i, bf16, v);
+            if (bf16) v = load(x, i, bf16);
         }
-        sum += widen(part);
+        part += v;
     }
-    vector mean = __builtin_convertvector(sum / (double)pixels, vector);
-    for (int start = 0; start < pixels; start += RUN) { /* the plane is still in the cache */
-        vector part = {0};
-        for (int p = start; p < run_end(start, pixels); p++) {
-            vector d = load(x, base + p, bf16) - mean;
-            part += d * d;
-        }
-        deviation += widen(part);
+    return part;
+}
+
+static inline vector mean_of(const double *sum, int pixels) {
+    vector_double total;
+    memcpy(&total, sum, sizeof total);
+    return __builtin_convertvector(total / (double)pixels, vector);
+}
+
+static inline vector run_deviation(const void *x, vector mean, plane place, int start, int end, int bf16) {
+    vector part = {0};
+    for (int p = start; p < end; p++) {
+        vector d = load(x, vector_at(place, p), bf16) - mean;
+        part += d * d;
     }
-    /* sum of x^2 = sum (x - m)^2 + 2 m sum x - pixels m^2, with m the rounded mean */
-    vector_double m = widen(mean), square = deviation + 2.0 * m * sum - (double)pixels * m * m;
-    memcpy(partial + plane * 2 * B, &sum, sizeof sum);
-    memcpy(partial + (plane * 2 + 1) * B, &square, sizeof square);
+    return part;
+}
+
+/* From the sum around the mean to that of the squares: sum x^2 = sum (x - m)^2 + 2 m sum x - pixels m^2, with
+ * m the rounded mean. */
+static inline void finish_square_sum(double *sums, int pixels) {
+    vector_double sum, deviation, m = widen(mean_of(sums, pixels));
+    memcpy(&sum, sums, sizeof sum);
+    memcpy(&deviation, sums + B, sizeof deviation);
+    vector_double square = deviation + 2.0 * m * sum - (double)pixels * m * m;
+    memcpy(sums + B, &square, sizeof square);
+}
+
+static inline void strip_statistics(const mdm_kernel_shape *shape, strip s, void *x, const void *residual,
+                                    int bf16, double *partial) {
+    int pixels = shape->pixels;
+    memset(partial_of(partial, s.first, 0), 0, (s.end - s.first) * 2 * B * sizeof *partial);
+    for (int start = 0; start < pixels; start += RUN)
+        for (size_t i = s.first; i < s.end; i++)
+            add_partial(partial_of(partial, i, 0), run_sum(x, residual, plane_of(shape, i, pixels), start,
+                                                           run_end(start, pixels), bf16));
+    for (int start = 0; start < pixels; start += RUN) /* the strip is still in the cache */
+        for (size_t i = s.first; i < s.end; i++)
+            add_partial(partial_of(partial, i, 1),
+                        run_deviation(x, mean_of(partial_of(partial, i, 0), pixels),
+                                      plane_of(shape, i, pixels), start, run_end(start, pixels), bf16));
+    for (size_t i = s.first; i < s.end; i++) finish_square_sum(partial_of(partial, i, 0), pixels);
 }
 
 static void statistics(const mdm_kernel_shape *shape, void *x, const void *residual, double *partial,
                        double *sum, double *square_sum) {
-    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    size_t strips = strip_count(shape);
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        size_t base = plane * shape->pixels;
+    for (size_t number = 0; number < strips; number++) {
         if (shape->bf16)
-            plane_statistics(x, residual, base, shape->pixels, 1, partial, plane);
+            strip_statistics(shape, strip_of(shape, number), x, residual, 1, partial);
         else
-            plane_statistics(x, residual, base, shape->pixels, 0, partial, plane);
+            strip_statistics(shape, strip_of(shape, number), x, residual, 0, partial);
     }
     sum_partials(shape, partial, sum, square_sum);
 }
 
-static inline void plane_forward(const void *x, const void *residual, size_t base, int pixels, int bf16,
-                                 int linear, vector scale, vector shift, void *y) {
-    for (int p = 0; p < pixels; p++) {
-        vector v = load(x, base + p, bf16);
-        if (residual) v += load(residual, base + p, bf16);
+static inline void run_forward(const void *x, const void *residual, plane place, int start, int end, int bf16,
+                               int linear, vector scale, vector shift, void *y) {
+    for (int p = start; p < end; p++) {
+        size_t i = vector_at(place, p);
+        vector v = load(x, i, bf16);
+        if (residual) v += load(residual, i, bf16);
         v = v * scale + shift;
-        store(y, base + p, bf16, linear ? v : positive_part(v, v));
+        store(y, i, bf16, linear ? v : positive_part(v, v));
     }
+}
+
+static inline void strip_forward(const mdm_kernel_shape *shape, strip s, const void *x, const void *residual,
+                                 int bf16, const float *scale, const float *shift, void *y) {
+    int pixels = shape->pixels;
+    for (int start = 0; start < pixels; start += RUN)
+        for (size_t i = s.first; i < s.end; i++)
+            run_forward(x, residual, plane_of(shape, i, pixels), start, run_end(start, pixels), bf16,
+                        shape->linear, load_channels(scale, block_of(shape, i)),
+                        load_channels(shift, block_of(shape, i)), y);
 }
 
 static void relu_forward(const mdm_kernel_shape *shape, const void *x, const void *residual,
                          const float *scale, const float *shift, void *y) {
-    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    size_t strips = strip_count(shape);
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks);
-        vector a = load_channels(scale, block), b = load_channels(shift, block);
-        size_t base = plane * shape->pixels;
+    for (size_t number = 0; number < strips; number++) {
         if (shape->bf16)
-            plane_forward(x, residual, base, shape->pixels, 1, shape->linear, a, b, y);
+            strip_forward(shape, strip_of(shape, number), x, residual, 1, scale, shift, y);
         else
-            plane_forward(x, residual, base, shape->pixels, 0, shape->linear, a, b, y);
+            strip_forward(shape, strip_of(shape, number), x, residual, 0, scale, shift, y);
     }
 }
 
@@ -166,76 +244,95 @@ static inline vector gradient_at(const void *gradient, const void *other, size_t
     return g;
 }
 
-static inline void plane_backward_sums(const void *gradient, const void *other, const void *x, size_t base,
-                                       int pixels, int bf16, int linear, vector scale, vector shift,
-                                       vector mean, vector inverse, double *partial, size_t plane) {
-    vector_double sum = {0}, product = {0};
-    for (int start = 0; start < pixels; start += RUN) {
-        vector part = {0}, part_product = {0};
-        for (int p = start; p < run_end(start, pixels); p++) {
-            vector v = load(x, base + p, bf16);
-            vector dz = passed(gradient_at(gradient, other, base + p, bf16), v * scale + shift, linear);
-            part += dz;
-            part_product += dz * (v - mean);
-        }
-        sum += widen(part);
-        product += widen(part_product);
+/* What the backward pass reads, and the channels' values. */
+typedef struct norm_gradient {
+    const void *gradient, *other, *x;
+    const float *scale, *shift, *mean, *inverse, *mean_gradient, *mean_product;
+} norm_gradient;
+
+static inline void run_backward_sums(const norm_gradient *g, const mdm_kernel_shape *shape, int bf16,
+                                     size_t number, int start, int end, double *partial) {
+    plane place = plane_of(shape, number, shape->pixels);
+    int block = block_of(shape, number);
+    vector scale = load_channels(g->scale, block), shift = load_channels(g->shift, block),
+           mean = load_channels(g->mean, block), part = {0}, product = {0};
+    for (int p = start; p < end; p++) {
+        size_t i = vector_at(place, p);
+        vector v = load(g->x, i, bf16);
+        vector dz = passed(gradient_at(g->gradient, g->other, i, bf16), v * scale + shift, shape->linear);
+        part += dz;
+        product += dz * (v - mean);
     }
-    product *= widen(inverse);
-    memcpy(partial + plane * 2 * B, &sum, sizeof sum);
-    memcpy(partial + (plane * 2 + 1) * B, &product, sizeof product);
+    add_partial(partial_of(partial, number, 0), part);
+    add_partial(partial_of(partial, number, 1), product);
+}
+
+static inline void strip_backward_sums(const norm_gradient *g, const mdm_kernel_shape *shape, strip s,
+                                       int bf16, double *partial) {
+    int pixels = shape->pixels;
+    memset(partial_of(partial, s.first, 0), 0, (s.end - s.first) * 2 * B * sizeof *partial);
+    for (int start = 0; start < pixels; start += RUN)
+        for (size_t i = s.first; i < s.end; i++)
+            run_backward_sums(g, shape, bf16, i, start, run_end(start, pixels), partial);
+    for (size_t i = s.first; i < s.end; i++) {
+        const float *inverse = g->inverse + (size_t)block_of(shape, i) * B;
+        double *product = partial_of(partial, i, 1);
+        for (int lane = 0; lane < B; lane++) product[lane] *= (double)inverse[lane];
+    }
 }
 
 static void relu_backward_sums(const mdm_kernel_shape *shape, const void *gradient, const void *other,
                                const void *x, const float *scale, const float *shift, const float *mean,
                                const float *inverse_deviation, double *partial, double *sum,
                                double *product_sum) {
-    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    norm_gradient g = {gradient, other, x, scale, shift, mean, inverse_deviation, NULL, NULL};
+    size_t strips = strip_count(shape);
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks);
-        vector a = load_channels(scale, block), b = load_channels(shift, block),
-               m = load_channels(mean, block), i = load_channels(inverse_deviation, block);
-        size_t base = plane * shape->pixels;
+    for (size_t number = 0; number < strips; number++) {
         if (shape->bf16)
-            plane_backward_sums(gradient, other, x, base, shape->pixels, 1, shape->linear, a, b, m, i,
-                                partial, plane);
+            strip_backward_sums(&g, shape, strip_of(shape, number), 1, partial);
         else
-            plane_backward_sums(gradient, other, x, base, shape->pixels, 0, shape->linear, a, b, m, i,
-                                partial, plane);
+            strip_backward_sums(&g, shape, strip_of(shape, number), 0, partial);
     }
     sum_partials(shape, partial, sum, product_sum);
 }
 
-static inline void plane_backward_input(void *gradient, const void *other, const void *x, size_t base,
-                                        int pixels, int bf16, int linear, vector scale, vector shift,
-                                        vector mean, vector constant, vector slope) {
-    for (int p = 0; p < pixels; p++) {
-        vector v = load(x, base + p, bf16);
-        vector dz = passed(gradient_at(gradient, other, base + p, bf16), v * scale + shift, linear);
-        store(gradient, base + p, bf16, scale * (dz - constant - (v - mean) * slope));
+static inline void run_backward_input(const norm_gradient *g, const mdm_kernel_shape *shape, int bf16,
+                                      size_t number, int start, int end, void *out) {
+    plane place = plane_of(shape, number, shape->pixels);
+    int block = block_of(shape, number);
+    vector scale = load_channels(g->scale, block), shift = load_channels(g->shift, block),
+           mean = load_channels(g->mean, block), constant = load_channels(g->mean_gradient, block),
+           slope = load_channels(g->inverse, block) * load_channels(g->mean_product, block);
+    for (int p = start; p < end; p++) {
+        size_t i = vector_at(place, p);
+        vector v = load(g->x, i, bf16);
+        vector dz = passed(gradient_at(out, g->other, i, bf16), v * scale + shift, shape->linear);
+        store(out, i, bf16, scale * (dz - constant - (v - mean) * slope));
     }
+}
+
+static inline void strip_backward_input(const norm_gradient *g, const mdm_kernel_shape *shape, strip s,
+                                        int bf16, void *out) {
+    int pixels = shape->pixels;
+    for (int start = 0; start < pixels; start += RUN)
+        for (size_t i = s.first; i < s.end; i++)
+            run_backward_input(g, shape, bf16, i, start, run_end(start, pixels), out);
 }
 
 static void relu_backward_input(const mdm_kernel_shape *shape, void *gradient, const void *other,
                                 const void *x, const float *scale, const float *shift, const float *mean,
                                 const float *inverse_deviation, const float *mean_gradient,
                                 const float *mean_product) {
-    size_t planes = (size_t)shape->n * shape->channel_blocks;
+    norm_gradient g = {gradient,          other,         x,           scale, shift, mean,
+                       inverse_deviation, mean_gradient, mean_product};
+    size_t strips = strip_count(shape);
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks);
-        vector a = load_channels(scale, block), b = load_channels(shift, block),
-               m = load_channels(mean, block);
-        vector constant = load_channels(mean_gradient, block);
-        vector slope = load_channels(inverse_deviation, block) * load_channels(mean_product, block);
-        size_t base = plane * shape->pixels;
+    for (size_t number = 0; number < strips; number++) {
         if (shape->bf16)
-            plane_backward_input(gradient, other, x, base, shape->pixels, 1, shape->linear, a, b, m, constant,
-                                 slope);
+            strip_backward_input(&g, shape, strip_of(shape, number), 1, gradient);
         else
-            plane_backward_input(gradient, other, x, base, shape->pixels, 0, shape->linear, a, b, m, constant,
-                                 slope);
+            strip_backward_input(&g, shape, strip_of(shape, number), 0, gradient);
     }
 }
 
@@ -277,19 +374,21 @@ static void max_pool_forward(const mdm_kernel_shape *shape, const void *x, void 
     size_t planes = (size_t)shape->n * shape->channel_blocks;
     int rows = (shape->height + 1) / 2, columns = (shape->width + 1) / 2;
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++)
+    for (size_t number = 0; number < planes; number++) {
+        plane place = plane_of(shape, number, shape->pixels),
+              outside = plane_of(shape, number, rows * columns);
         for (int out = 0; out < rows * columns; out++) {
             window w = window_of(shape, out / columns, out % columns);
-            size_t base = plane * shape->pixels;
-            vector best = load(x, base + (size_t)w.top * shape->width + w.left, shape->bf16);
+            vector best = load(x, vector_at(place, w.top * shape->width + w.left), shape->bf16);
             for (int i = w.top; i < w.bottom; i++)
                 for (int j = w.left; j < w.right; j++) {
-                    vector v = load(x, base + (size_t)i * shape->width + j, shape->bf16);
+                    vector v = load(x, vector_at(place, i * shape->width + j), shape->bf16);
                     vector_int greater = v > best;
                     for (int lane = 0; lane < B; lane++) best[lane] = greater[lane] ? v[lane] : best[lane];
                 }
-            store(y, plane * rows * columns + out, shape->bf16, best);
+            store(y, vector_at(outside, out), shape->bf16, best);
         }
+    }
 }
 
 /* Windows overlap, but only within a plane, which one thread has to itself. */
@@ -298,19 +397,20 @@ static void max_pool_backward(const mdm_kernel_shape *shape, const void *gradien
     size_t planes = (size_t)shape->n * shape->channel_blocks;
     int rows = (shape->height + 1) / 2, columns = (shape->width + 1) / 2;
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        size_t base = plane * shape->pixels, out_base = plane * rows * columns;
+    for (size_t number = 0; number < planes; number++) {
+        plane place = plane_of(shape, number, shape->pixels),
+              outside = plane_of(shape, number, rows * columns);
         vector zero = {0};
-        for (int p = 0; p < shape->pixels; p++) store(x_gradient, base + p, shape->bf16, zero);
+        for (int p = 0; p < shape->pixels; p++) store(x_gradient, vector_at(place, p), shape->bf16, zero);
         for (int out = 0; out < rows * columns; out++) {
             window w = window_of(shape, out / columns, out % columns);
-            vector best = load(y, out_base + out, shape->bf16);
-            vector g = gradient_at(gradient, other, out_base + out, shape->bf16);
+            vector best = load(y, vector_at(outside, out), shape->bf16);
+            vector g = gradient_at(gradient, other, vector_at(outside, out), shape->bf16);
             vector_int open = {0};
             open = ~open; /* lanes whose greatest input is still to be met */
             for (int i = w.top; i < w.bottom; i++)
                 for (int j = w.left; j < w.right; j++) {
-                    size_t at = base + (size_t)i * shape->width + j;
+                    size_t at = vector_at(place, i * shape->width + j);
                     vector_int here = (load(x, at, shape->bf16) == best) & open;
                     vector_int bits;
                     vector part;
@@ -328,14 +428,14 @@ static void pool_forward(const mdm_kernel_shape *shape, const void *x, const voi
                          float *embedding) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks),
-            n = (int)(plane / (size_t)shape->channel_blocks);
-        size_t base = plane * shape->pixels;
+    for (size_t number = 0; number < planes; number++) {
+        int block = (int)(number % (size_t)shape->channel_blocks),
+            n = (int)(number / (size_t)shape->channel_blocks);
+        plane place = plane_of(shape, number, shape->pixels);
         vector sum = {0};
         for (int p = 0; p < shape->pixels; p++) {
-            sum += load(x, base + p, shape->bf16);
-            if (residual) sum += load(residual, base + p, shape->bf16);
+            sum += load(x, vector_at(place, p), shape->bf16);
+            if (residual) sum += load(residual, vector_at(place, p), shape->bf16);
         }
         for (int lane = 0; lane < B && block * B + lane < channels; lane++)
             embedding[(size_t)n * channels + block * B + lane] = sum[lane] / (float)shape->pixels;
@@ -346,13 +446,14 @@ static void pool_backward(const mdm_kernel_shape *shape, const float *embedding_
                           void *gradient) {
     size_t planes = (size_t)shape->n * shape->channel_blocks;
 #pragma omp parallel for schedule(static)
-    for (size_t plane = 0; plane < planes; plane++) {
-        int block = (int)(plane % (size_t)shape->channel_blocks),
-            n = (int)(plane / (size_t)shape->channel_blocks);
+    for (size_t number = 0; number < planes; number++) {
+        int block = (int)(number % (size_t)shape->channel_blocks),
+            n = (int)(number / (size_t)shape->channel_blocks);
+        plane place = plane_of(shape, number, shape->pixels);
         vector g = {0};
         for (int lane = 0; lane < B && block * B + lane < channels; lane++)
             g[lane] = embedding_gradient[(size_t)n * channels + block * B + lane] / (float)shape->pixels;
-        for (int p = 0; p < shape->pixels; p++) store(gradient, plane * shape->pixels + p, shape->bf16, g);
+        for (int p = 0; p < shape->pixels; p++) store(gradient, vector_at(place, p), shape->bf16, g);
     }
 }
 

@@ -4,9 +4,11 @@
 
 #include "mdm/device/device.h"
 
-/* Tensors are [n][channel_blocks][pixels][block]. `partial` has n * channel_blocks * block * 2 doubles. */
+/* Tensors are [n][channel_blocks][pixels][block], or [n][pixels][channel_blocks][block]. `partial` has n *
+ * channel_blocks * block * 2 doubles. */
 typedef struct mdm_kernel_shape {
     int n, channel_blocks, pixels, bf16;
+    int channels_last; /* the second of these layouts */
     int linear;        /* norm without ReLU */
     int height, width; /* of max pooling's input */
 } mdm_kernel_shape;

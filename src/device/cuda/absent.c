@@ -55,11 +55,55 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
     (void)gpu, (void)to, (void)from, (void)bytes;
 }
 
+mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
+    (void)gpu, (void)bytes;
+    *host = NULL;
+    return mdm_fail(MDM_RESOURCE, "no memory for %s: %s", what, reason);
+}
+
+void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
+    (void)gpu, (void)host;
+}
+
+mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
+    (void)gpu, (void)queue, (void)memory, (void)pinned, (void)bytes;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
+    (void)gpu;
+    *mark = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    (void)gpu, (void)mark;
+}
+
+mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    (void)gpu, (void)queue, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    (void)gpu, (void)queue, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    (void)gpu, (void)mark;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
     (void)gpu, (void)convolution;
     *plan = NULL;
     return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+void mdm_gpu_keep_plans(mdm_gpu *gpu) {
+    (void)gpu;
 }
 
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
@@ -83,7 +127,14 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
         (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
     }
-#define DEFINE_PHASED(name, arguments, phases) DEFINE(name, arguments)
+#define DEFINE_ROWS(name, arguments, phases) DEFINE(name, arguments)
 MDM_GPU_KERNELS(DEFINE, DEFINE)
-MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_PHASED)
-MDM_GPU_NEIGHBOUR_KERNELS(DEFINE, DEFINE_PHASED)
+MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_ROWS)
+MDM_GPU_NEIGHBOUR_KERNELS(DEFINE, DEFINE_ROWS)
+MDM_GPU_MIXTURE_KERNELS(DEFINE, DEFINE_ROWS)
+
+#define DEFINE_PHASED(name, arguments)                                                                       \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *a) {                  \
+        (void)gpu, (void)blocks, (void)shared, (void)a;                                                      \
+    }
+MDM_GPU_PHASED_KERNELS(DEFINE_PHASED)

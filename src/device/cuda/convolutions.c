@@ -1,10 +1,10 @@
-/* Convolutions by cuDNN: for each kind the fastest of the plans that its heuristics name, measured once. */
+/* Convolutions by cuDNN: for each kind the fastest of the plans that its heuristics name, measured
+ * once a machine (plan_cache.h). */
 #include "runtime.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_TRIED = 6, TIMED_RUNS = 3 };
-static const int64_t largest_workspace = (int64_t)512 << 20;
+enum { WARM_UP_RUNS = 2, TIMED_RUNS = 7, NOISE_WORDS = 1 << 16 };
 
 static mdm_status check(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
     char text[256] = "";
@@ -35,53 +35,82 @@ static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void *x, 
     return code;
 }
 
-/* The best of a few runs in milliseconds; negative when the plan does not run. */
-static mdm_status time_plan(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void **operands, float *best) {
-    *best = -1;
-    MDM_TRY(mdm_gpu_grow_workspace(gpu, (size_t)plan->workspace));
-    for (int run = -1; run < TIMED_RUNS; run++) { /* the first is not counted */
-        float milliseconds = 0;
-        MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "timing a convolution"));
-        if (execute(gpu, plan, operands[0], operands[1], operands[2]) != CUDNN_STATUS_SUCCESS) {
-            *best = -1;
-            return MDM_OK;
-        }
-        MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), "timing a convolution"));
-        MDM_TRY(mdm_gpu_check(gpu, cudaEventSynchronize(gpu->end), "timing a convolution"));
-        MDM_TRY(mdm_gpu_check(gpu, cudaEventElapsedTime(&milliseconds, gpu->begin, gpu->end),
-                              "timing a convolution"));
-        if (run >= 0 && (*best < 0 || milliseconds < *best)) *best = milliseconds;
+typedef struct timing {
+    mdm_gpu *gpu;
+    const mdm_gpu_convolution *kind;
+    void *operands[3]; /* x, filter, y; only there once something is to be measured */
+} timing;
+
+static int compare_times(const void *a, const void *b) {
+    float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
+}
+
+/* Milliseconds of one run; negative when the plan does not run. */
+static mdm_status time_once(const timing *t, const mdm_cudnn_plan *plan, float *milliseconds) {
+    static const char what[] = "timing a convolution";
+    mdm_gpu *gpu = t->gpu;
+    *milliseconds = -1;
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), what));
+    if (execute(gpu, plan, t->operands[0], t->operands[1], t->operands[2]) != CUDNN_STATUS_SUCCESS)
+        return MDM_OK;
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), what));
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventSynchronize(gpu->end), what));
+    return mdm_gpu_check(gpu, cudaEventElapsedTime(milliseconds, gpu->begin, gpu->end), what);
+}
+
+/* Numbers of size 1/2 to 1, of either sign, in both precisions: multipliers draw less power on zeros, and
+ * run faster. */
+static mdm_status fill_with_noise(mdm_gpu *gpu, char *memory, size_t bytes) {
+    uint32_t *noise, state = 1;
+    size_t done = NOISE_WORDS * sizeof *noise < bytes ? NOISE_WORDS * sizeof *noise : bytes;
+    MDM_TRY(MDM_ALLOCATE(noise, NOISE_WORDS, "timing convolutions"));
+    for (int i = 0; i < NOISE_WORDS; i++) {
+        state = state * 1664525u + 1013904223u;
+        noise[i] = ((state ^ state >> 15) & 0x807f807fu) | 0x3f003f00u;
+    }
+    mdm_status status = mdm_gpu_upload(gpu, memory, noise, done);
+    free(noise);
+    MDM_TRY(status);
+    for (size_t here; done < bytes; done += here) { /* what is there, once more behind itself */
+        here = bytes - done < done ? bytes - done : done;
+        MDM_TRY(mdm_gpu_check(
+            gpu, cudaMemcpyAsync(memory + done, memory, here, cudaMemcpyDeviceToDevice, gpu->stream),
+            "timing convolutions"));
     }
     return MDM_OK;
 }
 
-/* Memory for x, filter and y. */
-static mdm_status allocate_operands(mdm_gpu *gpu, const mdm_gpu_convolution *k, void **operands) {
+static mdm_status allocate_operands(timing *t) {
+    const mdm_gpu_convolution *k = t->kind;
     size_t element = k->precision == MDM_BF16 ? 2 : 4, taps = (size_t)k->kernel * (size_t)k->kernel;
     size_t out_height = (size_t)((k->height + 2 * (k->kernel / 2) - k->kernel) / k->stride + 1),
            out_width = (size_t)((k->width + 2 * (k->kernel / 2) - k->kernel) / k->stride + 1);
     size_t counts[3] = {(size_t)k->batch * (size_t)k->height * (size_t)k->width * (size_t)k->in,
                         (size_t)k->out * taps * (size_t)k->in,
                         (size_t)k->batch * out_height * out_width * (size_t)k->out};
-    for (int i = 0; i < 3; i++)
-        MDM_TRY(mdm_gpu_allocate(gpu, counts[i] * element, "timing convolutions", &operands[i]));
+    for (int i = 0; i < 3; i++) {
+        size_t bytes = counts[i] * element;
+        MDM_TRY(mdm_gpu_allocate(t->gpu, bytes, "timing convolutions", &t->operands[i]));
+        MDM_TRY(fill_with_noise(t->gpu, t->operands[i], bytes));
+    }
     return MDM_OK;
 }
 
-static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_cudnn_plan *plans, int count,
-                         int *chosen, float *milliseconds) {
-    void *operands[3] = {NULL, NULL, NULL};
-    *chosen = 0;
-    *milliseconds = 0;
-    if (count == 1) return MDM_OK;
-    mdm_status status = allocate_operands(gpu, k, operands);
-    for (int i = 0; status == MDM_OK && i < count; i++) {
-        float time;
-        status = time_plan(gpu, &plans[i], operands, &time);
-        if (time >= 0 && (*milliseconds == 0 || time < *milliseconds)) *chosen = i, *milliseconds = time;
+/* The median of a few runs. */
+static mdm_status time_plan(void *context, const mdm_cudnn_plan *plan, float *milliseconds) {
+    timing *t = context;
+    float times[TIMED_RUNS];
+    if (!t->operands[0]) MDM_TRY(allocate_operands(t));
+    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, (size_t)plan->workspace));
+    for (int run = -WARM_UP_RUNS; run < TIMED_RUNS; run++) {
+        MDM_TRY(time_once(t, plan, milliseconds));
+        if (*milliseconds < 0) return MDM_OK;
+        if (run >= 0) times[run] = *milliseconds;
     }
-    for (int i = 0; i < 3; i++) mdm_gpu_free(gpu, operands[i]);
-    return status;
+    qsort(times, TIMED_RUNS, sizeof *times, compare_times);
+    *milliseconds = times[TIMED_RUNS / 2];
+    return MDM_OK;
 }
 
 static int same_kind(const mdm_gpu_convolution *a, const mdm_gpu_convolution *b) {
@@ -90,29 +119,35 @@ static int same_kind(const mdm_gpu_convolution *a, const mdm_gpu_convolution *b)
            a->stride == b->stride;
 }
 
-mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_gpu_plan **out) {
+static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_cudnn_plan *plan) {
     mdm_cudnn_target target = {gpu->cudnn, gpu->handle, NULL};
-    mdm_cudnn_plan plans[MOST_TRIED];
+    timing t = {.gpu = gpu, .kind = k};
+    mdm_status status = mdm_cudnn_choose_plan(&target, gpu->cache, k, time_plan, &t, plan);
+    for (int i = 0; i < 3; i++) mdm_gpu_free(gpu, t.operands[i]);
+    return status;
+}
+
+mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_gpu_plan **out) {
     mdm_gpu_plan *made;
-    int count, chosen = 0;
     for (*out = gpu->plans; *out; *out = (*out)->next)
         if (same_kind(&(*out)->kind, k)) return MDM_OK;
-    MDM_TRY(mdm_cudnn_find_plans(&target, k, largest_workspace, MOST_TRIED, plans, &count));
-    mdm_status status = MDM_ALLOCATE(made, 1, "a plan");
-    if (status == MDM_OK) status = choose(gpu, k, plans, count, &chosen, &made->milliseconds);
-    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)plans[chosen].workspace);
-    for (int i = 0; i < count; i++)
-        if (status != MDM_OK || i != chosen) mdm_cudnn_release(gpu->cudnn, &plans[i]);
+    MDM_TRY(MDM_ALLOCATE(made, 1, "a plan"));
+    mdm_status status = choose(gpu, k, &made->cudnn);
+    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)made->cudnn.workspace);
     if (status != MDM_OK) {
+        mdm_cudnn_release(gpu->cudnn, &made->cudnn);
         free(made);
         return status;
     }
     made->kind = *k;
-    made->cudnn = plans[chosen];
     made->next = gpu->plans;
     gpu->plans = made;
     *out = made;
     return MDM_OK;
+}
+
+void mdm_gpu_keep_plans(mdm_gpu *gpu) {
+    mdm_plan_cache_save(gpu->cache);
 }
 
 void mdm_gpu_release_plans(mdm_gpu *gpu) {

@@ -1,10 +1,13 @@
-/* A convolution as a graph of one operation, and the plans that cuDNN's heuristics name for it. */
+/* A convolution as a graph of one operation, the plans that cuDNN's heuristics name for it, and the one of
+ * them that is taken. */
 #include "cudnn_plans.h"
+#include "mdm/base/log.h"
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_CONFIGURATIONS = 64, MOST_DESCRIPTORS = 8 };
+enum { MOST_CONFIGURATIONS = 64, MOST_DESCRIPTORS = 8 + MDM_MOST_KNOBS, MOST_TRIED = 8 };
+static const char *const pass_names[] = {"forward", "backward data", "weight gradient"};
 
 /* Descriptors under construction. The first failure stops everything behind it; all are destroyed at the
  * end. */
@@ -88,12 +91,12 @@ static cudnnBackendDescriptor_t make_convolution(builder *b, const mdm_gpu_convo
 }
 
 /* The attributes of the three passes are alike but for their names. */
-typedef struct pass_names {
+typedef struct pass_attributes {
     cudnnBackendDescriptorType_t operation;
     cudnnBackendAttributeName_t alpha, beta, shape, filter, x, y;
-} pass_names;
+} pass_attributes;
 
-static const pass_names names_of[] = {
+static const pass_attributes attributes_of[] = {
     [MDM_GPU_FORWARD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
                          CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
                          CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA,
@@ -115,7 +118,7 @@ static const pass_names names_of[] = {
         CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X, CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY}};
 
 static cudnnBackendDescriptor_t make_operation(builder *b, const mdm_gpu_convolution *k) {
-    const pass_names *names = &names_of[k->pass];
+    const pass_attributes *names = &attributes_of[k->pass];
     const char *what = "the operation";
     float alpha = 1, beta = 0;
     int64_t out_height = (k->height + 2 * (k->kernel / 2) - k->kernel) / k->stride + 1,
@@ -178,8 +181,45 @@ static int is_suitable(const mdm_cudnn *cudnn, cudnnBackendDescriptor_t configur
     return suitable;
 }
 
+static int get_number(const mdm_cudnn *cudnn, cudnnBackendDescriptor_t descriptor,
+                      cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, void *value) {
+    int64_t got = 0;
+    return cudnn->cudnnBackendGetAttribute(descriptor, name, type, 1, &got, value) == CUDNN_STATUS_SUCCESS &&
+           got == 1;
+}
+
+/* Engine and knobs of a configuration; 0 when they cannot be told. */
+static int read_choice(const mdm_cudnn *cudnn, cudnnBackendDescriptor_t configuration,
+                       mdm_plan_choice *choice) {
+    cudnnBackendDescriptor_t engine = NULL, knobs[MDM_MOST_KNOBS];
+    int64_t count = 0;
+    int made = 0, good = 0;
+    memset(choice, 0, sizeof *choice);
+    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine)) return 0;
+    while (made < MDM_MOST_KNOBS &&
+           !cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, &knobs[made]))
+        made++;
+    good = get_number(cudnn, configuration, CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                      &engine) &&
+           get_number(cudnn, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, &choice->engine) &&
+           !cudnn->cudnnBackendGetAttribute(configuration, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
+                                            CUDNN_TYPE_BACKEND_DESCRIPTOR, made, &count, knobs) &&
+           count <= made;
+    for (int i = 0; good && i < (int)count; i++) {
+        cudnnBackendKnobType_t type;
+        good = get_number(cudnn, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, &type) &&
+               get_number(cudnn, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64,
+                          &choice->knobs[i].value);
+        choice->knobs[i].type = good ? (int64_t)type : 0;
+    }
+    choice->knob_count = (int32_t)count;
+    while (made > 0) (void)cudnn->cudnnBackendDestroyDescriptor(knobs[--made]);
+    (void)cudnn->cudnnBackendDestroyDescriptor(engine);
+    return good;
+}
+
 /* A plan of one configuration; 0 when cuDNN does not build it after all, which is no failure. */
-static int build_plan(const mdm_cudnn_target *target, cudnnBackendDescriptor_t configuration, int64_t largest,
+static int build_plan(const mdm_cudnn_target *target, cudnnBackendDescriptor_t configuration,
                       mdm_cudnn_plan *out) {
     const mdm_cudnn *cudnn = target->cudnn;
     int64_t got = 0;
@@ -197,7 +237,7 @@ static int build_plan(const mdm_cudnn_target *target, cudnnBackendDescriptor_t c
     if (!code)
         code = cudnn->cudnnBackendGetAttribute(out->plan, CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE,
                                                CUDNN_TYPE_INT64, 1, &got, &out->workspace);
-    if (!code && out->workspace <= largest) return 1;
+    if (!code && out->workspace <= MDM_LARGEST_WORKSPACE) return 1;
     (void)cudnn->cudnnBackendDestroyDescriptor(out->plan);
     out->plan = NULL;
     return 0;
@@ -211,8 +251,8 @@ void mdm_cudnn_release(const mdm_cudnn *cudnn, mdm_cudnn_plan *plan) {
 
 /* Adds the plans that one mode of the heuristics names. */
 static void ask_heuristics(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
-                           cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k, int64_t largest,
-                           int most, mdm_cudnn_plan *plans, int *count) {
+                           cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k, int most,
+                           mdm_cudnn_plan *plans, int *count) {
     const mdm_cudnn *cudnn = target->cudnn;
     cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS], heuristics = NULL;
     int64_t got = 0;
@@ -234,34 +274,122 @@ static void ask_heuristics(const mdm_cudnn_target *target, cudnnBackendDescripto
                                                CUDNN_TYPE_BACKEND_DESCRIPTOR, made, &got, list);
     for (int i = 0; i < made; i++) {
         int taken = !code && i < got && *count < most && is_suitable(cudnn, list[i], k->precision) &&
-                    build_plan(target, list[i], largest, &plans[*count]);
-        if (taken)
+                    build_plan(target, list[i], &plans[*count]);
+        if (taken) {
+            plans[*count].is_nameable = read_choice(cudnn, list[i], &plans[*count].choice);
             plans[(*count)++].configuration = list[i];
-        else
+        } else {
             (void)cudnn->cudnnBackendDestroyDescriptor(list[i]);
+        }
     }
     (void)cudnn->cudnnBackendDestroyDescriptor(heuristics);
 }
 
-mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target, const mdm_gpu_convolution *k, int64_t largest,
-                                int most, mdm_cudnn_plan *plans, int *count) {
-    static const char *const passes[] = {"forward", "backward data", "weight gradient"};
+mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target, const mdm_gpu_convolution *k, int most,
+                                mdm_cudnn_plan *plans, int *count) {
     builder b = {.cudnn = target->cudnn};
     *count = 0;
     cudnnBackendDescriptor_t graph = make_graph(&b, target, k);
     if (b.status == MDM_OK) {
-        ask_heuristics(target, graph, CUDNN_HEUR_MODE_A, k, largest, most, plans, count);
+        ask_heuristics(target, graph, CUDNN_HEUR_MODE_A, k, most, plans, count);
+        if (*count == 0) ask_heuristics(target, graph, CUDNN_HEUR_MODE_FALLBACK, k, most, plans, count);
         if (*count == 0)
-            ask_heuristics(target, graph, CUDNN_HEUR_MODE_FALLBACK, k, largest, most, plans, count);
-        if (*count == 0)
-            b.status =
-                mdm_fail(MDM_LOST,
-                         "cuDNN has no %s plan for a convolution of %d pictures of %dx%d, %d to %d "
-                         "channels, kernel %d, stride %d",
-                         passes[k->pass], k->batch, k->height, k->width, k->in, k->out, k->kernel, k->stride);
+            b.status = mdm_fail(MDM_LOST,
+                                "cuDNN has no %s plan for a convolution of %d pictures of %dx%d, %d to %d "
+                                "channels, kernel %d, stride %d",
+                                pass_names[k->pass], k->batch, k->height, k->width, k->in, k->out, k->kernel,
+                                k->stride);
     }
     destroy_all(&b);
     return b.status;
+}
+
+/* The configuration that a choice names, kept out of the builder's list when it was made. */
+static cudnnBackendDescriptor_t make_configuration(builder *b, const mdm_cudnn_target *target,
+                                                   cudnnBackendDescriptor_t graph,
+                                                   const mdm_plan_choice *choice) {
+    const char *what = "an engine";
+    cudnnBackendDescriptor_t knobs[MDM_MOST_KNOBS], configuration;
+    cudnnBackendDescriptor_t engine = make(b, CUDNN_BACKEND_ENGINE_DESCRIPTOR, what);
+    set_descriptor(b, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, graph, what);
+    set(b, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &choice->engine, what);
+    if (!target->handle) set_descriptor(b, engine, CUDNN_ATTR_ENGINE_DEVICEPROP, target->description, what);
+    finalize(b, engine, what);
+    for (int i = 0; i < choice->knob_count; i++) {
+        cudnnBackendKnobType_t type = (cudnnBackendKnobType_t)choice->knobs[i].type;
+        knobs[i] = make(b, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, what);
+        set(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &type, what);
+        set(b, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1, &choice->knobs[i].value,
+            what);
+        finalize(b, knobs[i], what);
+    }
+    configuration = make(b, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, what);
+    set_descriptor(b, configuration, CUDNN_ATTR_ENGINECFG_ENGINE, engine, what);
+    if (choice->knob_count > 0)
+        set(b, configuration, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+            choice->knob_count, knobs, what);
+    finalize(b, configuration, what);
+    if (b->status != MDM_OK) return NULL;
+    b->count--;
+    return configuration;
+}
+
+int mdm_cudnn_rebuild_plan(const mdm_cudnn_target *target, const mdm_gpu_convolution *k,
+                           const mdm_plan_choice *choice, mdm_cudnn_plan *plan) {
+    builder b = {.cudnn = target->cudnn};
+    cudnnBackendDescriptor_t graph = make_graph(&b, target, k);
+    cudnnBackendDescriptor_t configuration = make_configuration(&b, target, graph, choice);
+    int built = configuration && is_suitable(target->cudnn, configuration, k->precision) &&
+                build_plan(target, configuration, plan);
+    if (built) {
+        plan->configuration = configuration;
+        plan->choice = *choice;
+        plan->is_nameable = 1;
+    } else if (configuration) {
+        (void)target->cudnn->cudnnBackendDestroyDescriptor(configuration);
+    }
+    destroy_all(&b);
+    return built;
+}
+
+static void tell_choice(const mdm_gpu_convolution *k, const mdm_cudnn_plan *plan, const char *how) {
+    mdm_debug("%s of %dx%dx%d, batch %d, to %d channels, kernel %d, stride %d: engine %lld, %.3f ms (%s)",
+              pass_names[k->pass], k->height, k->width, k->in, k->batch, k->out, k->kernel, k->stride,
+              (long long)plan->choice.engine, (double)plan->choice.milliseconds, how);
+}
+
+/* The fastest of the plans; a single one is not measured. */
+static mdm_status measure_plans(mdm_cudnn_plan *plans, int count, mdm_cudnn_measure *measure, void *context,
+                                int *best) {
+    *best = count == 1 ? 0 : -1;
+    for (int i = 0; i < count && count > 1; i++) {
+        float *milliseconds = &plans[i].choice.milliseconds;
+        MDM_TRY(measure(context, &plans[i], milliseconds));
+        if (*milliseconds >= 0 && (*best < 0 || *milliseconds < plans[*best].choice.milliseconds)) *best = i;
+    }
+    return *best >= 0 ? MDM_OK : mdm_fail(MDM_LOST, "none of cuDNN's %d plans for a convolution ran", count);
+}
+
+mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache *cache,
+                                 const mdm_gpu_convolution *k, mdm_cudnn_measure *measure, void *context,
+                                 mdm_cudnn_plan *plan) {
+    mdm_cudnn_plan plans[MOST_TRIED];
+    mdm_plan_choice known;
+    int count, best;
+    memset(plan, 0, sizeof *plan);
+    if (mdm_plan_cache_find(cache, k, &known) && mdm_cudnn_rebuild_plan(target, k, &known, plan)) {
+        tell_choice(k, plan, "kept");
+        return MDM_OK;
+    }
+    MDM_TRY(mdm_cudnn_find_plans(target, k, MOST_TRIED, plans, &count));
+    mdm_status status = measure_plans(plans, count, measure, context, &best);
+    for (int i = 0; i < count; i++)
+        if (status != MDM_OK || i != best) mdm_cudnn_release(target->cudnn, &plans[i]);
+    MDM_TRY(status);
+    *plan = plans[best];
+    tell_choice(k, plan, "measured");
+    if (plan->is_nameable) mdm_plan_cache_put(cache, k, &plan->choice);
+    return MDM_OK;
 }
 
 mdm_status mdm_cudnn_describe(const mdm_cudnn *cudnn, const char *json,

@@ -118,6 +118,10 @@ static mdm_status convert(mdm_device *device, const float *plain, void *tensor, 
     return status;
 }
 
+static void keep_plans(mdm_device *device) {
+    mdm_gpu_keep_plans(mdm_cuda(device)->gpu);
+}
+
 static mdm_status tensor_import(mdm_device *device, const float *plain, int n, int channels, int height,
                                 int width, mdm_precision precision, void *tensor) {
     return convert(device, plain, tensor, n, channels, height * width, precision, NULL);
@@ -400,6 +404,7 @@ static const mdm_device_operations operations = {
     .upload = upload,
     .download = download,
     .zero = zero,
+    .keep_plans = keep_plans,
     .copy = copy,
     .tensor_import = tensor_import,
     .tensor_export = tensor_export,

@@ -10,8 +10,10 @@
 #define MDM_DEVICE_CUDA_GPU_H
 
 #include "kernels_heads.h"
+#include "kernels_mixture.h"
 #include "kernels_neighbours.h"
 #include "operations.h"
+#include "view_kernels.h"
 
 typedef struct mdm_gpu mdm_gpu;
 
@@ -39,12 +41,37 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 /* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */
 #define MDM_GPU_DECLARE(name, arguments)                                                                     \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a);
-#define MDM_GPU_DECLARE_PHASED(name, arguments, phases) MDM_GPU_DECLARE(name, arguments)
+#define MDM_GPU_DECLARE_ROWS(name, arguments, phases) MDM_GPU_DECLARE(name, arguments)
 MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
-MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_PHASED)
-MDM_GPU_NEIGHBOUR_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_PHASED)
-#undef MDM_GPU_DECLARE_PHASED
+MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
+MDM_GPU_NEIGHBOUR_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
+MDM_GPU_MIXTURE_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
+#undef MDM_GPU_DECLARE_ROWS
 #undef MDM_GPU_DECLARE
+
+/* Queues kernels in phases (view_kernels.h), with so many bytes of shared memory a block. */
+#define MDM_GPU_DECLARE_PHASED(name, arguments)                                                              \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *a);
+MDM_GPU_PHASED_KERNELS(MDM_GPU_DECLARE_PHASED)
+#undef MDM_GPU_DECLARE_PHASED
+
+/* Two queues, each in its own order: of what is computed (all of the above), and of uploads beside it. Their
+ * functions below may be called by any thread. */
+typedef enum mdm_gpu_queue { MDM_GPU_COMPUTING, MDM_GPU_SENDING } mdm_gpu_queue;
+
+/* Page-locked host memory, which sends read when their turn comes. */
+MDM_MUST_CHECK mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host);
+void mdm_gpu_unpin(mdm_gpu *gpu, void *host);
+MDM_MUST_CHECK mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned,
+                                       size_t bytes);
+/* A mark stands behind all that was in a queue when it was recorded; one never recorded holds nobody up. */
+typedef struct mdm_gpu_mark mdm_gpu_mark;
+MDM_MUST_CHECK mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark);
+void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark); /* when it has been reached */
+MDM_MUST_CHECK mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark);
+/* What is queued from now on runs behind the mark; the host waits for it. */
+MDM_MUST_CHECK mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark);
+MDM_MUST_CHECK mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark);
 
 /* One pass of a convolution over tensors [N,H,W,C] and a filter [K,R,S,C], channels in whole blocks; 16-byte
  * aligned. In MDM_BF16 all three are bfloat16, sums in single precision. */
@@ -60,10 +87,13 @@ typedef struct mdm_gpu_convolution {
     int batch, in, out, height, width, kernel, stride; /* in, out: padded; padding kernel / 2 */
 } mdm_gpu_convolution;
 
-/* Owned by `gpu`, which keeps it for the next convolution of the same kind. May time several ways. */
+/* Owned by `gpu`, which keeps it for the next convolution of the same kind. May time several ways, where no
+ * earlier start has. */
 typedef struct mdm_gpu_plan mdm_gpu_plan;
 MDM_MUST_CHECK mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                                    mdm_gpu_plan **plan);
+/* What was measured is kept for the next start, as far as that is possible. */
+void mdm_gpu_keep_plans(mdm_gpu *gpu);
 MDM_MUST_CHECK mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y);
 
 /* A product of dense row-major matrices; owned by `gpu`, which keeps it for the next one of the same shape.

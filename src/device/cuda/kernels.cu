@@ -1,5 +1,4 @@
 /* Kernels of the functions in kernels.h and its companions kernels_*.h, and their launches. */
-#include <cublasLt.h> /* outside of extern "C", which its own headers cannot bear */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,3 +64,4 @@ extern "C" {
 MDM_GPU_KERNELS(SIMPLE, SUMMING)
 MDM_GPU_HEAD_KERNELS(SIMPLE, PHASED)
 MDM_GPU_NEIGHBOUR_KERNELS(SIMPLE, STAGED)
+MDM_GPU_MIXTURE_KERNELS(SIMPLE, STAGED)

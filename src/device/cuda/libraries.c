@@ -1,5 +1,5 @@
 /* From names of NVIDIA's libraries to their functions. */
-#include "libraries.h"
+#include "cublaslt.h"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>

@@ -5,7 +5,6 @@
 #define MDM_DEVICE_CUDA_LIBRARIES_H
 
 #include "mdm/base/status.h"
-#include <cublasLt.h>
 #include <cudnn.h>
 
 #define MDM_CUDNN_FUNCTIONS(X)                                                                               \
@@ -22,35 +21,16 @@
     X(cudnnBackendFinalize)                                                                                  \
     X(cudnnBackendExecute)
 
-#define MDM_CUBLASLT_FUNCTIONS(X)                                                                            \
-    X(cublasLtGetVersion)                                                                                    \
-    X(cublasLtGetStatusString)                                                                               \
-    X(cublasLtCreate)                                                                                        \
-    X(cublasLtDestroy)                                                                                       \
-    X(cublasLtMatmulDescCreate)                                                                              \
-    X(cublasLtMatmulDescDestroy)                                                                             \
-    X(cublasLtMatmulDescSetAttribute)                                                                        \
-    X(cublasLtMatrixLayoutCreate)                                                                            \
-    X(cublasLtMatrixLayoutDestroy)                                                                           \
-    X(cublasLtMatmulPreferenceCreate)                                                                        \
-    X(cublasLtMatmulPreferenceDestroy)                                                                       \
-    X(cublasLtMatmulPreferenceSetAttribute)                                                                  \
-    X(cublasLtMatmulAlgoGetHeuristic)                                                                        \
-    X(cublasLtMatmul)
-
 #define MDM_LIBRARY_MEMBER(name) __typeof__(&name) name;
 typedef struct mdm_cudnn {
     MDM_CUDNN_FUNCTIONS(MDM_LIBRARY_MEMBER)
 } mdm_cudnn;
 
-typedef struct mdm_cublaslt {
-    MDM_CUBLASLT_FUNCTIONS(MDM_LIBRARY_MEMBER)
-} mdm_cublaslt;
+typedef struct mdm_cublaslt mdm_cublaslt; /* cublaslt.h */
 
 /* Opens a library, of the major version that this was built with, once per process. Looked for where the
  * loader looks (LD_LIBRARY_PATH, the system's folders), then in the toolkit's folder of the build.
  * MDM_RESOURCE where it is not. */
 MDM_MUST_CHECK mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn);
-MDM_MUST_CHECK mdm_status mdm_cublaslt_load(const mdm_cublaslt **cublaslt);
 
 #endif

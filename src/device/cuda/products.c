@@ -3,6 +3,7 @@
  * It thinks in columns: what is row-major to us is its transpose to cuBLASLt, and c^T = b^T a^T, so that our
  * b is its first factor and our rows are its columns. For each kind of product there are up to two
  * algorithms: one for matrices aligned to 16 bytes, as tensor cores like them, and one for any. */
+#include "cublaslt.h"
 #include "runtime.h"
 #include <stdlib.h>
 #include <string.h>

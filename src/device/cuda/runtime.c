@@ -1,5 +1,6 @@
 /* A CUDA device: found, opened, its memory handed out, its failures told. */
 #include "runtime.h"
+#include "cublaslt.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -65,6 +66,18 @@ static mdm_status start_cublaslt(mdm_gpu *gpu) {
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
 
+/* The cache of plans for this kind of device: all that the speed of an engine depends on, the driver apart.
+ */
+static mdm_status open_cache(mdm_gpu *gpu, const struct cudaDeviceProp *p) {
+    char folder[1024], machine[240];
+    mdm_plan_cache_folder(folder, sizeof folder);
+    snprintf(machine, sizeof machine,
+             "cuDNN %zu, %.100s, sm_%d%d, %d multiprocessors, L2 %d, bus %d, shared memory %zu",
+             gpu->cudnn->cudnnGetVersion(), p->name, p->major, p->minor, p->multiProcessorCount,
+             p->l2CacheSize, p->memoryBusWidth, p->sharedMemPerBlockOptin);
+    return mdm_plan_cache_open(folder, machine, &gpu->cache);
+}
+
 static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     struct cudaDeviceProp properties;
     int runtime = 0;
@@ -78,11 +91,13 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     MDM_TRY(mdm_cublaslt_load(&gpu->cublaslt));
     MDM_TRY(mdm_gpu_check(gpu, cudaSetDevice(number), "choosing the device"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "a stream"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->sending, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream), "taking a stream"));
     MDM_TRY(start_cublaslt(gpu));
+    MDM_TRY(open_cache(gpu, &properties));
     (void)cudaRuntimeGetVersion(&runtime);
     size_t version = gpu->cudnn->cudnnGetVersion();
     memset(info, 0, sizeof *info);
@@ -109,15 +124,18 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **out, mdm_gpu_info *info) {
 
 /* What fails while closing is past mending. */
 void mdm_gpu_close(mdm_gpu *gpu) {
+    if (gpu->sending) (void)cudaStreamSynchronize(gpu->sending);
     if (gpu->stream) (void)cudaStreamSynchronize(gpu->stream);
     mdm_gpu_release_plans(gpu);
     mdm_gpu_release_products(gpu);
+    mdm_plan_cache_close(gpu->cache);
     mdm_gpu_free(gpu, gpu->workspace);
     if (gpu->handle) (void)gpu->cudnn->cudnnDestroy(gpu->handle);
     if (gpu->cublaslt_handle) (void)gpu->cublaslt->cublasLtDestroy(gpu->cublaslt_handle);
     if (gpu->begin) (void)cudaEventDestroy(gpu->begin);
     if (gpu->end) (void)cudaEventDestroy(gpu->end);
     if (gpu->stream) (void)cudaStreamDestroy(gpu->stream);
+    if (gpu->sending) (void)cudaStreamDestroy(gpu->sending);
     free(gpu);
 }
 
@@ -178,4 +196,74 @@ mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes) {
     MDM_TRY(mdm_gpu_allocate(gpu, bytes, "scratch memory of convolutions and products", &gpu->workspace));
     gpu->workspace_bytes = bytes;
     return MDM_OK;
+}
+
+/* ---- queues and marks ---- */
+
+struct mdm_gpu_mark {
+    cudaEvent_t event;
+};
+
+static cudaStream_t stream_of(const mdm_gpu *gpu, mdm_gpu_queue queue) {
+    return queue == MDM_GPU_SENDING ? gpu->sending : gpu->stream;
+}
+
+/* Any thread may be here: its own device is set, and what is remembered by mdm_gpu_note is left alone. */
+static mdm_status check_queue(const mdm_gpu *gpu, cudaError_t code, const char *what) {
+    if (code == cudaSuccess) return MDM_OK;
+    return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", gpu->number, what,
+                    cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
+    *host = NULL;
+    MDM_TRY(check_queue(gpu, cudaSetDevice(gpu->number), what));
+    cudaError_t code = cudaHostAlloc(host, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
+    if (code != cudaErrorMemoryAllocation) return check_queue(gpu, code, what);
+    (void)cudaGetLastError(); /* told here; the device is sound */
+    return mdm_fail(MDM_RESOURCE,
+                    "no %.0f MiB of page-locked host memory for %s; a smaller train.batch or pretrain.batch "
+                    "would shrink it",
+                    (double)bytes / (1 << 20), what);
+}
+
+void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
+    if (host) mdm_gpu_note(gpu, cudaFreeHost(host), "freeing host memory");
+}
+
+mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
+    MDM_TRY(check_queue(gpu, cudaSetDevice(gpu->number), "an upload"));
+    return check_queue(gpu,
+                       cudaMemcpyAsync(memory, pinned, bytes, cudaMemcpyHostToDevice, stream_of(gpu, queue)),
+                       "an upload");
+}
+
+mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
+    MDM_TRY(MDM_ALLOCATE(*mark, 1, "an event"));
+    mdm_status status =
+        check_queue(gpu, cudaEventCreateWithFlags(&(*mark)->event, cudaEventDisableTiming), "an event");
+    if (status == MDM_OK) return MDM_OK;
+    free(*mark);
+    *mark = NULL;
+    return status;
+}
+
+void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    if (!mark) return;
+    mdm_gpu_note(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
+    mdm_gpu_note(gpu, cudaEventDestroy(mark->event), "an event");
+    free(mark);
+}
+
+mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    return check_queue(gpu, cudaEventRecord(mark->event, stream_of(gpu, queue)), "recording an event");
+}
+
+mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    return check_queue(gpu, cudaStreamWaitEvent(stream_of(gpu, queue), mark->event, 0),
+                       "waiting for an event");
+}
+
+mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    return check_queue(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
 }

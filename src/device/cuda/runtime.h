@@ -7,25 +7,26 @@
 #include <cuda_runtime_api.h>
 
 struct mdm_gpu {
-    cudaStream_t stream; /* everything runs on it, in order */
+    cudaStream_t stream;  /* everything computed runs on it, in order */
+    cudaStream_t sending; /* uploads beside it */
     int number;
     cudaError_t failure; /* the first one that could not be told at once */
     const char *failed_in;
     const mdm_cudnn *cudnn;
     cudnnHandle_t handle;
     const mdm_cublaslt *cublaslt;
-    cublasLtHandle_t cublaslt_handle;
+    struct cublasLtContext *cublaslt_handle;
     void *workspace; /* of all convolutions and products, which run one after another */
     size_t workspace_bytes;
     struct mdm_gpu_plan *plans; /* newest first */
-    mdm_gpu_product *products;  /* newest first */
-    cudaEvent_t begin, end;     /* for timing plans */
+    mdm_plan_cache *cache;
+    mdm_gpu_product *products; /* newest first */
+    cudaEvent_t begin, end;    /* for timing plans */
 };
 
 struct mdm_gpu_plan {
     mdm_gpu_convolution kind;
     mdm_cudnn_plan cudnn;
-    float milliseconds; /* as measured; 0: there was no choice */
     struct mdm_gpu_plan *next;
 };
 

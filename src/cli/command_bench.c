@@ -81,7 +81,8 @@ static mdm_status measure(bench *b, work run, void *context, double *times, int 
 }
 
 typedef struct step_context {
-    float *images, *gradient;
+    float *images; /* in the device's memory */
+    float *gradient;
     int32_t *label;
     mdm_semi_workspace *workspace;
     mdm_contrast *contrast;
@@ -138,15 +139,24 @@ static mdm_status semi_step(bench *b, void *context) {
     return MDM_OK;
 }
 
+static mdm_status send_random_floats(bench *b, int64_t count, float **values) {
+    size_t bytes = sizeof(float) * (size_t)count;
+    float *host = random_floats(count, 1);
+    if (!host) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
+    mdm_status status = mdm_device_allocate(b->device, bytes, "bench data", (void **)values);
+    if (status == MDM_OK) status = mdm_device_upload(b->device, *values, host, bytes);
+    free(host);
+    return status;
+}
+
 static mdm_status make_step_data(bench *b, step_context *c, int views) {
     int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
     memset(c, 0, sizeof *c);
-    c->images = random_floats(views * b->count * image, 1);
+    MDM_TRY(send_random_floats(b, views * b->count * image, &c->images));
     c->gradient = random_floats(2 * b->count * (CLASSES + b->config->model.projection), 2);
     MDM_TRY(MDM_ALLOCATE(c->label, b->count + 1, "bench data"));
     MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
-    if (!c->images || !c->gradient)
-        return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
+    if (!c->gradient) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
     for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
     mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
     for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
@@ -154,10 +164,10 @@ static mdm_status make_step_data(bench *b, step_context *c, int views) {
     return MDM_OK;
 }
 
-static void free_step_data(step_context *c) {
+static void free_step_data(bench *b, step_context *c) {
     mdm_semi_workspace_destroy(c->workspace);
     mdm_contrast_destroy(c->contrast);
-    free(c->images);
+    mdm_device_free(b->device, c->images);
     free(c->gradient);
     free(c->label);
     free(c->permutation);
@@ -176,7 +186,7 @@ static mdm_status bench_step(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 1);
     if (status == MDM_OK) status = time_step(b, "step", 1, 0, 1, warmup_step, &c);
-    free_step_data(&c);
+    free_step_data(b, &c);
     return status;
 }
 
@@ -187,7 +197,7 @@ static mdm_status bench_pretrain(bench *b) {
         status =
             mdm_contrast_create(b->comm, b->config->train.batch, b->config->model.projection, &c.contrast);
     if (status == MDM_OK) status = time_step(b, "pretrain", 2, 0, 1, pretrain_step, &c);
-    free_step_data(&c);
+    free_step_data(b, &c);
     return status;
 }
 
@@ -195,7 +205,8 @@ static mdm_status bench_semi(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 4);
     if (status == MDM_OK)
-        status = mdm_semi_workspace_create(b->comm, b->layout, b->config->train.batch, &c.workspace);
+        status =
+            mdm_semi_workspace_create(b->comm, b->device, b->layout, b->config->train.batch, &c.workspace);
     if (status == MDM_OK) {
         c.batch = (mdm_semi_batch){.n = b->config->train.batch,
                                    .first = b->first,
@@ -212,7 +223,7 @@ static mdm_status bench_semi(bench *b) {
         for (int64_t i = 0; i < b->count; i++) c.gradient[i] = 0.5f;
         status = time_step(b, "semi", 4, 1, 2, semi_step, &c);
     }
-    free_step_data(&c);
+    free_step_data(b, &c);
     return status;
 }
 

@@ -330,7 +330,6 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
     MDM_TRY(heads_backward(executor, network, rows, embedding_gradient, projection_gradient, logits_gradient,
                            accumulate));
     if (!executor->shares_memory) {
-        images = executor->images;
         MDM_TRY(mdm_device_upload(executor->device, executor->embedding, executor->heads.embedding_gradient,
                                   sizeof(float) * (size_t)rows * (size_t)layout->embedding));
         network->device_is_newer = 1;

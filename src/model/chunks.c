@@ -51,6 +51,16 @@ static int chunk_rows(const mdm_executor *executor, int rows, int chunk, int chu
     return (int)(groups * count);
 }
 
+/* The same for images, from all to the chunk's, in the device's memory. */
+static void take_images(const mdm_executor *executor, int rows, int chunk, int chunks, const float *all) {
+    int64_t groups = executor->batch.groups, count = rows / groups, image = image_floats(executor), first,
+            some;
+    chunk_range(count, chunk, chunks, &first, &some);
+    for (int64_t g = 0; g < groups; g++)
+        mdm_device_copy(executor->device, executor->chunks.images + g * some * image,
+                        all + (g * count + first) * image, sizeof(float) * (size_t)(some * image));
+}
+
 static mdm_status grow(float **array, int64_t floats, const char *what) {
     free(*array);
     *array = NULL;
@@ -68,7 +78,11 @@ static mdm_status reserve(mdm_executor *executor, int rows, int most) {
         c->rows = rows;
     }
     if (most > c->most) {
-        MDM_TRY(grow(&c->images, most * image_floats(executor), "the images of a chunk"));
+        size_t bytes = sizeof(float) * (size_t)(most * image_floats(executor));
+        mdm_device_free(executor->device, c->images);
+        c->images = NULL;
+        c->most = 0;
+        MDM_TRY(mdm_device_allocate(executor->device, bytes, "the images of a chunk", (void **)&c->images));
         for (int i = 0; i < CHUNK_ARRAYS; i++)
             MDM_TRY(grow(&c->gradient[i], most * widths[i], "the gradients of a chunk"));
         c->most = most;
@@ -120,7 +134,7 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
 static mdm_status forward_chunk(mdm_executor *executor, mdm_network *network, int rows, int chunk, int chunks,
                                 const float *images, mdm_pass pass, mdm_outputs *out) {
     chunking *c = &executor->chunks;
-    move_rows(executor, rows, chunk, chunks, image_floats(executor), 1, (float *)images, c->images);
+    take_images(executor, rows, chunk, chunks, images);
     return mdm_executor_forward_pass(executor, network, chunk_rows(executor, rows, chunk, chunks), c->images,
                                      pass, out);
 }
@@ -183,7 +197,7 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
 
 void mdm_executor_free_chunks(mdm_executor *executor) {
     chunking *c = &executor->chunks;
-    free(c->images);
+    mdm_device_free(executor->device, c->images);
     for (int i = 0; i < CHUNK_ARRAYS; i++) {
         free(c->output[i]);
         free(c->gradient[i]);

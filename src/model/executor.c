@@ -103,8 +103,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
     free(executor->norms);
     if (executor->host_sums != executor->sums) free(executor->host_sums);
     void *on_device[] = {executor->arena,        executor->norm_memory, executor->mean_gradient,
-                         executor->mean_product, executor->sums,        executor->images,
-                         executor->embedding};
+                         executor->mean_product, executor->sums,        executor->embedding};
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
         mdm_device_free(executor->device, on_device[i]);
     free(executor->head_mean);
@@ -201,19 +200,14 @@ static mdm_status grow_arena(mdm_executor *executor, size_t bytes) {
     return MDM_OK;
 }
 
-/* What goes in and out of a device with memory of its own. The CPU reads images and writes embeddings where
- * the caller has them. */
+/* What goes in and out of a device with memory of its own. The CPU writes embeddings where the heads read
+ * them. */
 static mdm_status grow_exchange(mdm_executor *executor, int rows) {
-    const mdm_network_spec *s = &executor->layout->spec;
-    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width,
-           width = (size_t)executor->layout->embedding;
+    size_t width = (size_t)executor->layout->embedding;
     if (executor->shares_memory || rows <= executor->device_rows) return MDM_OK;
-    mdm_device_free(executor->device, executor->images);
     mdm_device_free(executor->device, executor->embedding);
-    executor->images = executor->embedding = NULL;
+    executor->embedding = NULL;
     executor->device_rows = 0;
-    MDM_TRY(mdm_device_allocate(executor->device, (size_t)rows * image * sizeof(float), "a step's images",
-                                (void **)&executor->images));
     MDM_TRY(mdm_device_allocate(executor->device, (size_t)rows * width * sizeof(float), "embeddings",
                                 (void **)&executor->embedding));
     executor->device_rows = rows;

@@ -56,14 +56,14 @@ typedef struct reproducible {
     int part_count, part_capacity;
 } reproducible;
 
-/* What passes in chunks need, in host memory. */
+/* What passes in chunks need, in host memory but for the images. */
 enum { CHUNK_ARRAYS = 3 }; /* embedding, projection, logits */
 typedef struct chunking {
     int64_t samples;               /* at most in a chunk; 0: no limit */
     int in_chunks;                 /* of the latest pass */
     int rows, most;                /* room for a batch's outputs, for a chunk's inputs */
     float *output[CHUNK_ARRAYS];   /* [rows, ...] */
-    float *images;                 /* [most, image] */
+    float *images;                 /* [most, image], in the device's memory */
     float *gradient[CHUNK_ARRAYS]; /* [most, ...] */
 } chunking;
 
@@ -83,8 +83,7 @@ struct mdm_executor {
     float *mean_gradient, *mean_product; /* [widest] */
     double *sums;                        /* [2 * widest + 1] */
     float *embedding;                    /* [rows, D]: of the pass, then its gradient */
-    float *images;                       /* of the latest pass; NULL on the CPU, which reads the caller's */
-    int64_t device_rows;                 /* of the two above */
+    int64_t device_rows;                 /* of the embedding */
     /* in host memory */
     double *host_sums;               /* [2 * widest + 1]; the device's on the CPU */
     float *head_mean, *head_inverse; /* [projection] */

@@ -190,17 +190,6 @@ static norm_mode mode_of(const mdm_executor *executor, mdm_pass pass) {
     return mode;
 }
 
-/* Where the device can read the images: a copy in its memory, which backward finds there again. */
-static mdm_status take_images(mdm_executor *executor, int rows, const float **images) {
-    const mdm_network_spec *s = &executor->layout->spec;
-    size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
-    if (executor->shares_memory) return MDM_OK;
-    MDM_TRY(
-        mdm_device_upload(executor->device, executor->images, *images, sizeof(float) * (size_t)rows * image));
-    *images = executor->images;
-    return MDM_OK;
-}
-
 static mdm_status convolution_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_network_spec *s = &executor->layout->spec;
@@ -240,7 +229,6 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(prepare_weights(executor, network));
     MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
-    MDM_TRY(take_images(executor, rows, &images));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = rows;
     for (int i = 0; i < layout->layer_count; i++) {

@@ -27,8 +27,7 @@ static int64_t sample_at(const mdm_pictures *pictures, int64_t i) {
 static mdm_status load_rows(mdm_trainer *t, const mdm_pictures *pictures, int64_t first, int64_t rows) {
     for (int64_t i = 0; i < rows; i++) t->sample_list[i] = sample_at(pictures, first + i);
     MDM_TRY(mdm_views_load(pictures->views, pictures->split, t->sample_list, rows));
-    mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
-    return MDM_OK;
+    return mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
 }
 
 mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding,

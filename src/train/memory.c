@@ -50,8 +50,9 @@ static need estimate(const mdm_trainer *t, double chunk) {
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
-        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * rows;
+        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation);
         n.activations = n.plans = 0;
+        n.images = 4.0 * image * (rows + 256); /* pictures of two steps, and views on their way */
     }
     return n;
 }

@@ -46,8 +46,8 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
         t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);
     mdm_guard_begin_step(t, net);
     MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
-    mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
-                   t->images_buffer[0]);
+    MDM_TRY(mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
+                           t->images_buffer[0]));
     mdm_executor_set_batch(t->executor, 2, n);
     MDM_TRY(
         mdm_executor_forward(t->executor, net, (int)(2 * count), t->images_buffer[0], MDM_PASS_TRAIN, &out));

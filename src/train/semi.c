@@ -61,7 +61,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
         mdm_semi_workspace_destroy(t->workspace);
         t->workspace = NULL;
         t->workspace_rows = most + t->config.train.batch / 8;
-        MDM_TRY(mdm_semi_workspace_create(t->comm, t->layout, t->workspace_rows, &t->workspace));
+        MDM_TRY(mdm_semi_workspace_create(t->comm, t->device, t->layout, t->workspace_rows, &t->workspace));
     }
     for (int64_t n = labelled / t->steps; n <= most; n++) {
         int64_t first, count;
@@ -121,11 +121,12 @@ static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const 
         t->view_list[rows + i] = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(partner / b->n % 2));
     }
     MDM_TRY(mdm_load_step(t, 2 * rows));
-    mdm_views_make(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]);
-    mdm_views_make(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows, t->images_buffer[2]);
+    MDM_TRY(mdm_views_make(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]));
+    MDM_TRY(mdm_views_make(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows,
+                           t->images_buffer[2]));
     for (int64_t i = 0; i < rows; i++) t->view_list[i] -= 2; /* the weak views 0 and 1 */
-    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[0]);
-    return MDM_OK;
+    return mdm_views_make(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, t->view_list,
+                          t->images_buffer[0]);
 }
 
 static mdm_semi_options step_options(const mdm_trainer *t) {

@@ -7,6 +7,7 @@
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
+#include "mdm/device/losses.h"
 #include "mdm/device/losses_host.h"
 #include "mdm/train/contrast.h"
 #include <stdlib.h>
@@ -23,7 +24,8 @@ struct mdm_semi_workspace {
     float *logits, *logits_gradient, *sample_loss; /* [4 count, C], [4 count] */
     float *projection_gradient;                    /* [4 count, projection] */
     mdm_contrast *contrast;
-    float *mixed; /* [4 count, image] */
+    mdm_device *device;
+    float *mixed, *share; /* [4 count, image], [1], in the device's memory */
     int64_t image;
     double *mean; /* [C] mean prediction */
 };
@@ -33,7 +35,7 @@ static int64_t largest_slice(int64_t n, int ranks) {
     return n / ranks + (n % ranks != 0);
 }
 
-mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_layout *layout, int64_t n,
+mdm_status mdm_semi_workspace_create(mdm_comm *comm, mdm_device *device, const mdm_layout *layout, int64_t n,
                                      mdm_semi_workspace **out) {
     mdm_semi_workspace *w;
     const mdm_network_spec *spec = &layout->spec;
@@ -42,6 +44,7 @@ mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_layout *layout, i
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(w, 1, "the step's memory"));
     w->n = n;
+    w->device = device;
     w->image = (int64_t)spec->channels * spec->height * spec->width;
     struct {
         float **pointer;
@@ -63,9 +66,12 @@ mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_layout *layout, i
         {&w->logits_gradient, 4 * count * c},
         {&w->sample_loss, 4 * count},
         {&w->projection_gradient, 4 * count * p},
-        {&w->mixed, 4 * count * w->image},
     };
+    size_t mixed = sizeof(float) * (size_t)(4 * count * w->image);
     mdm_status status = MDM_ALLOCATE(w->counts, mdm_comm_size(comm), "the step's memory");
+    if (status == MDM_OK) status = mdm_device_allocate(device, mixed, "mixed images", (void **)&w->mixed);
+    if (status == MDM_OK)
+        status = mdm_device_allocate(device, sizeof(float), "mixed images", (void **)&w->share);
     if (status == MDM_OK) status = mdm_contrast_create(comm, n, spec->projection, &w->contrast);
     if (status == MDM_OK) status = MDM_ALLOCATE(w->mean, c, "the step's memory");
     for (size_t i = 0; status == MDM_OK && i < sizeof parts / sizeof *parts; i++)
@@ -96,9 +102,10 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
                       w->logits,
                       w->logits_gradient,
                       w->sample_loss,
-                      w->projection_gradient,
-                      w->mixed};
+                      w->projection_gradient};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) free(parts[i]);
+    mdm_device_free(w->device, w->mixed);
+    mdm_device_free(w->device, w->share);
     mdm_contrast_destroy(w->contrast);
     free(w->counts);
     free(w->mean);
@@ -209,9 +216,8 @@ static mdm_status mix_targets_and_images(mdm_comm *comm, const mdm_semi_batch *b
             w->mixed_target[i * classes + c] = own * mine[c] + theirs * partner[c];
         w->mixed_mask[i] = own * mine[classes] + theirs * partner[classes];
     }
-    int64_t floats = rows * w->image;
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < floats; i++) w->mixed[i] = own * b->strong[i] + theirs * b->partner[i];
+    MDM_TRY(mdm_device_upload(w->device, w->share, &own, sizeof own));
+    mdm_mix_rows(w->device, rows, w->image, w->share, b->strong, b->partner, NULL, w->mixed);
     return MDM_OK;
 }
 

@@ -92,11 +92,11 @@ static mdm_status allocate_state(mdm_trainer *t) {
         o->auc_noise = o->auc_ood = NAN;
     }
     MDM_TRY(mdm_guard_create(t));
-    MDM_TRY(mdm_views_create(t->store, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
-                             &t->views));
+    MDM_TRY(mdm_views_create(t->device, t->store, (uint64_t)t->config.seed, t->config.train.crop_padding,
+                             t->threads, &t->views));
     if (!t->validation) return MDM_OK;
-    return mdm_views_create(t->validation, (uint64_t)t->config.seed, t->config.train.crop_padding, t->threads,
-                            &t->validation_views);
+    return mdm_views_create(t->device, t->validation, (uint64_t)t->config.seed, t->config.train.crop_padding,
+                            t->threads, &t->validation_views);
 }
 
 mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
@@ -104,10 +104,12 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
     int64_t width = t->layout->spec.classes > t->layout->spec.projection ? t->layout->spec.classes
                                                                          : t->layout->spec.projection;
     if (rows > t->image_rows) {
+        t->image_rows = 0;
         for (int i = 0; i < 3; i++) {
-            free(t->images_buffer[i]);
+            mdm_device_free(t->device, t->images_buffer[i]);
             t->images_buffer[i] = NULL;
-            MDM_TRY(MDM_ALLOCATE(t->images_buffer[i], rows * image, "a step's images"));
+            MDM_TRY(mdm_device_allocate(t->device, sizeof(float) * (size_t)(rows * image), "a step's images",
+                                        (void **)&t->images_buffer[i]));
         }
         free(t->gradient);
         t->gradient = NULL;
@@ -205,9 +207,9 @@ void mdm_trainer_close(mdm_trainer *t) {
         mdm_network_destroy(t->networks[n]);
         mdm_network_destroy(t->averages[n]);
         free_opinion(&t->opinions[n]);
-        free(t->images_buffer[n]);
     }
-    free(t->images_buffer[2]);
+    for (int i = 0; i < 3; i++)
+        if (t->images_buffer[i]) mdm_device_free(t->device, t->images_buffer[i]);
     mdm_network_destroy(t->baseline);
     mdm_layout_destroy(t->layout);
     mdm_device_destroy(t->device);

@@ -87,7 +87,8 @@ typedef struct mdm_trainer {
     /* an epoch's plan */
     int64_t *order, *labelled, *unlabelled, *pool; /* [N] */
     int64_t steps;
-    float *images_buffer[3]; /* image rows of a step: weak or only views, strong, partners */
+    /* image rows of a step in the device's memory: weak or only views, strong, partners */
+    float *images_buffer[3];
     int64_t image_rows;
     int64_t *sample_list; /* samples of a step */
     int64_t *next_list;   /* samples of the step after it, read ahead where pictures are streamed */

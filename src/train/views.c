@@ -5,7 +5,10 @@
 #include <omp.h>
 #include <stdlib.h>
 
+enum { STAGED = 256 }; /* images that are made in host memory before they are sent */
+
 struct mdm_views {
+    mdm_device *device;
     mdm_store *store;
     uint64_t seed;
     int padding, threads, height, width, channels;
@@ -14,13 +17,16 @@ struct mdm_views {
     int64_t *samples;
     int64_t capacity, count;
     uint8_t *scratch; /* [threads, 3, image bytes]: the view, and what augmentation needs */
+    float *staging;   /* [STAGED, image]; NULL where the device computes in host memory */
 };
 
-mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int threads, mdm_views **out) {
+mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed, int padding, int threads,
+                            mdm_views **out) {
     const mdm_store_info *info = mdm_store_get_info(store);
     mdm_views *views;
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(views, 1, "views"));
+    views->device = device;
     views->store = store;
     views->seed = seed;
     views->padding = padding;
@@ -33,6 +39,8 @@ mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int th
             views->normal[c][v] = ((float)v / 255.0f - info->mean[c]) / info->std[c];
     long long image = (long long)info->height * info->width * info->channels;
     mdm_status status = MDM_ALLOCATE(views->scratch, 3 * image * threads, "views");
+    if (status == MDM_OK && mdm_device_get_info(device)->is_cuda)
+        status = MDM_ALLOCATE(views->staging, STAGED * image, "views");
     if (status != MDM_OK) {
         mdm_views_destroy(views);
         return status;
@@ -46,6 +54,7 @@ void mdm_views_destroy(mdm_views *views) {
     free(views->pictures);
     free(views->samples);
     free(views->scratch);
+    free(views->staging);
     free(views);
 }
 
@@ -78,8 +87,9 @@ static void normalise(const mdm_views *views, const uint8_t *picture, float *ima
             image[(size_t)c * (size_t)pixels + (size_t)p] = views->normal[c][picture[p * channels + c]];
 }
 
-void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
-                    uint32_t number, const uint32_t *numbers, float *images) {
+/* Images of the loaded pictures from `first` on, in host memory. */
+static void make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                 uint32_t number, const uint32_t *numbers, float *images) {
     size_t size = (size_t)views->height * (size_t)views->width * (size_t)views->channels;
 #pragma omp parallel for schedule(static) num_threads(views->threads)
     for (int64_t i = 0; i < count; i++) {
@@ -95,4 +105,20 @@ void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t coun
         }
         normalise(views, picture, images + size * (size_t)i);
     }
+}
+
+mdm_status mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                          uint32_t number, const uint32_t *numbers, float *images) {
+    size_t size = (size_t)views->height * (size_t)views->width * (size_t)views->channels;
+    if (!views->staging) {
+        make(views, kind, first, count, epoch, number, numbers, images);
+        return MDM_OK;
+    }
+    for (int64_t done = 0; done < count; done += STAGED) {
+        int64_t some = count - done < STAGED ? count - done : STAGED;
+        make(views, kind, first + done, some, epoch, number, numbers ? numbers + done : NULL, views->staging);
+        MDM_TRY(mdm_device_upload(views->device, images + size * (size_t)done, views->staging,
+                                  sizeof(float) * size * (size_t)some));
+    }
+    return MDM_OK;
 }

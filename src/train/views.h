@@ -5,12 +5,14 @@
 
 #include "mdm/data/augment.h"
 #include "mdm/data/store.h"
+#include "mdm/device/device.h"
 
 typedef struct mdm_views mdm_views;
 
-/* `threads` scratch buffers are made; `padding` is that of the random crop. */
-MDM_MUST_CHECK mdm_status mdm_views_create(mdm_store *store, uint64_t seed, int padding, int threads,
-                                           mdm_views **views);
+/* Views for steps on `device` (borrowed). `threads` scratch buffers are made; `padding` is that of the random
+ * crop. */
+MDM_MUST_CHECK mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed, int padding,
+                                           int threads, mdm_views **views);
 void mdm_views_destroy(mdm_views *views);
 /* Room for `count` listed samples. */
 MDM_MUST_CHECK mdm_status mdm_views_reserve(mdm_views *views, int64_t count);
@@ -26,8 +28,10 @@ static inline uint32_t mdm_view_number(int stage, int network, int view) {
 }
 
 /* Makes `count` images [channels,H,W], float, normalised, of the loaded pictures first .. first + count - 1
- * of the list. `numbers` [count] are view numbers, or NULL: then all have `number`. */
-void mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
-                    uint32_t number, const uint32_t *numbers, float *images);
+ * of the list, in the device's memory. `numbers` [count] are view numbers, or NULL: then all have `number`.
+ */
+MDM_MUST_CHECK mdm_status mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count,
+                                         uint32_t epoch, uint32_t number, const uint32_t *numbers,
+                                         float *images);
 
 #endif

@@ -50,8 +50,8 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     }
     mdm_guard_begin_step(t, net);
     MDM_TRY(mdm_load_step(t, count));
-    mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
-                   mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]);
+    MDM_TRY(mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
+                           mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
     mdm_executor_set_batch(t->executor, 1, n);
     MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     mdm_sce_hard_forward(out.logits, t->row_label, count, classes, 1.0f, rce_weight, t->row_loss);

@@ -329,7 +329,8 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
     enum { COUNT = 1000 };
     pair p;
     open_pair(&p, 1, 8, 2, 2, MDM_FP32);
-    float *after[2][2];
+    static const char *const names[3] = {"weights", "copy", "average"};
+    float *after[2][3];
     for (int d = 0; d < 2; d++) {
         float *memory[3];
         for (uint32_t i = 0; i < 3; i++) {
@@ -343,15 +344,16 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
         }
         mdm_sgd_step(p.device[d], memory[0], memory[1], memory[2], COUNT, 0.1f, 0.9f, 5e-4f);
         mdm_average_step(p.device[d], memory[2], memory[0], COUNT - 1, 0.75f);
-        for (int i = 0; i < 2; i++) {
+        mdm_device_copy(p.device[d], memory[1], memory[0], 10 * sizeof(float));
+        for (int i = 0; i < 3; i++) {
             after[d][i] = malloc(sizeof(float) * COUNT);
-            assert_int_equal(
-                mdm_device_download(p.device[d], after[d][i], memory[2 * i], sizeof(float) * COUNT), MDM_OK);
+            assert_int_equal(mdm_device_download(p.device[d], after[d][i], memory[i], sizeof(float) * COUNT),
+                             MDM_OK);
         }
         for (int i = 0; i < 3; i++) mdm_device_free(p.device[d], memory[i]);
     }
-    for (int i = 0; i < 2; i++) {
-        assert_close(after[1][i], after[0][i], COUNT, 1e-6, 1e-6, i ? "average" : "weights");
+    for (int i = 0; i < 3; i++) {
+        assert_close(after[1][i], after[0][i], COUNT, 1e-6, 1e-6, names[i]);
         free(after[0][i]);
         free(after[1][i]);
     }

@@ -37,7 +37,7 @@ typedef struct bench {
     mdm_layout *layout;
     mdm_network *network;
     mdm_executor *executor;
-    float *images; /* this rank's rows */
+    float *images; /* this rank's rows, in the device's memory */
     int32_t *label;
     int64_t first, count; /* this rank's rows */
     mdm_outputs out;
@@ -89,8 +89,8 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     size_t image = (size_t)s->channels * s->height * s->width;
     path_of(path, b->golden->group, "", "x");
     float *all = golden_floats(path, NULL);
-    b->images = calloc(image * (size_t)b->count + 1, sizeof(float));
-    memcpy(b->images, all + image * (size_t)b->first, image * (size_t)b->count * sizeof(float));
+    b->images =
+        test_device_copy(b->device, all + image * (size_t)b->first, image * (size_t)b->count * sizeof(float));
     free(all);
     path_of(path, b->golden->group, "", "label");
     b->label = golden_ints(path, NULL);
@@ -101,8 +101,8 @@ static void bench_close(bench *b) {
     mdm_executor_destroy(b->executor);
     mdm_network_destroy(b->network);
     mdm_layout_destroy(b->layout);
+    mdm_device_free(b->device, b->images);
     mdm_device_destroy(b->device);
-    free(b->images);
     free(b->label);
 }
 

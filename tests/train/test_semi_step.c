@@ -19,7 +19,8 @@ typedef struct setting {
     mdm_semi_workspace *workspace;
     mdm_semi_options options;
     mdm_semi_batch batch;
-    float *views, *weak, *strong, *partner, *clean;
+    float *weak, *strong, *partner; /* in the device's memory */
+    float *views, *clean;
     int32_t *label;
     int64_t *permutation;
 } setting;
@@ -47,18 +48,20 @@ static const float *view_of(const setting *s, int64_t global_row, int strong) {
 static void fill_batch(setting *s) {
     mdm_semi_batch *b = &s->batch;
     int64_t rows = 4 * b->count;
-    s->weak = calloc((size_t)(rows * IMAGE) + 1, sizeof(float));
-    s->strong = calloc((size_t)(rows * IMAGE) + 1, sizeof(float));
-    s->partner = calloc((size_t)(rows * IMAGE) + 1, sizeof(float));
+    size_t bytes = sizeof(float) * (size_t)(rows * IMAGE);
+    float *weak = malloc(bytes + 1), *strong = malloc(bytes + 1), *partner = malloc(bytes + 1);
     for (int64_t i = 0; i < rows; i++) {
         int64_t row = i / b->count * N + b->first + i % b->count;
-        memcpy(s->weak + i * IMAGE, view_of(s, row, 0), sizeof(float) * IMAGE);
-        memcpy(s->strong + i * IMAGE, view_of(s, row, 1), sizeof(float) * IMAGE);
-        memcpy(s->partner + i * IMAGE, view_of(s, s->permutation[row], 1), sizeof(float) * IMAGE);
+        memcpy(weak + i * IMAGE, view_of(s, row, 0), sizeof(float) * IMAGE);
+        memcpy(strong + i * IMAGE, view_of(s, row, 1), sizeof(float) * IMAGE);
+        memcpy(partner + i * IMAGE, view_of(s, s->permutation[row], 1), sizeof(float) * IMAGE);
     }
-    b->weak = s->weak;
-    b->strong = s->strong;
-    b->partner = s->partner;
+    b->weak = s->weak = test_device_copy(s->device, weak, bytes);
+    b->strong = s->strong = test_device_copy(s->device, strong, bytes);
+    b->partner = s->partner = test_device_copy(s->device, partner, bytes);
+    free(weak);
+    free(strong);
+    free(partner);
     b->label = s->label + b->first;
     b->clean_probability = s->clean + b->first;
     b->permutation = s->permutation;
@@ -77,7 +80,7 @@ static void open_setting(setting *s) {
         mdm_executor_create(s->device, comm, s->layout, MDM_FP32, MDM_BATCHNORM_SYNC, &s->executor), MDM_OK);
     if (reproducible) assert_int_equal(mdm_executor_make_reproducible(s->executor), MDM_OK);
     mdm_executor_set_batch(s->executor, 4, N);
-    assert_int_equal(mdm_semi_workspace_create(comm, s->layout, N, &s->workspace), MDM_OK);
+    assert_int_equal(mdm_semi_workspace_create(comm, s->device, s->layout, N, &s->workspace), MDM_OK);
     s->views = golden_floats("/step/semi/views", NULL);
     s->label = golden_ints("/step/semi/label", NULL);
     s->clean = golden_floats("/step/semi/clean_probability", NULL);
@@ -104,11 +107,11 @@ static void close_setting(setting *s) {
     mdm_network_destroy(s->a);
     mdm_network_destroy(s->b);
     mdm_layout_destroy(s->layout);
+    mdm_device_free(s->device, s->weak);
+    mdm_device_free(s->device, s->strong);
+    mdm_device_free(s->device, s->partner);
     mdm_device_destroy(s->device);
     free(s->views);
-    free(s->weak);
-    free(s->strong);
-    free(s->partner);
     free(s->clean);
     free(s->label);
     free(s->permutation);

@@ -65,7 +65,7 @@ size_t mdm_executor_bytes(const mdm_executor *executor, int rows);
 void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 
 /* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised, in
- * host memory. */
+ * the device's memory, where they stay the same until backward. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows,
                                                const float *images, mdm_pass pass, mdm_outputs *outputs);
 

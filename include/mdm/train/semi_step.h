@@ -20,7 +20,7 @@ typedef struct mdm_semi_options {
 typedef struct mdm_semi_batch {
     int64_t n, first, count;
     int groups;                     /* 4, or 2 without unlabelled samples */
-    const float *weak;              /* [groups * count, channels, H, W] */
+    const float *weak;              /* [groups * count, channels, H, W], in the device's memory */
     const float *strong;            /* the same shape: the views that are mixed */
     const float *partner;           /* the same shape: the strong view that row i is mixed with */
     const int32_t *label;           /* [count] given labels of the labelled samples */
@@ -47,7 +47,8 @@ typedef struct mdm_semi_result {
 
 /* Memory for steps of at most `n` global labelled rows. */
 typedef struct mdm_semi_workspace mdm_semi_workspace;
-MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_layout *layout, int64_t n,
+MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, mdm_device *device,
+                                                    const mdm_layout *layout, int64_t n,
                                                     mdm_semi_workspace **workspace);
 void mdm_semi_workspace_destroy(mdm_semi_workspace *workspace);
 

@@ -102,8 +102,7 @@ static mdm_status copy_to_device(mdm_trainer *t, const float *host, int64_t coun
                                  const char *what, float **memory) {
     void *room = NULL;
     mdm_status status = mdm_device_allocate(t->device, sizeof(float) * (size_t)all, what, &room);
-    if (status == MDM_OK)
-        status = mdm_device_upload(t->device, room, host, sizeof(float) * (size_t)count);
+    if (status == MDM_OK) status = mdm_device_upload(t->device, room, host, sizeof(float) * (size_t)count);
     *memory = room;
     return mdm_comm_agree(t->comm, status);
 }
@@ -131,8 +130,7 @@ mdm_status mdm_remove_first(mdm_trainer *t) {
     mdm_status status = allocate_slice(t, &s);
     if (status == MDM_OK)
         status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
-    if (status == MDM_OK)
-        status = search_neighbours(t, &s, NULL, NULL);
+    if (status == MDM_OK) status = search_neighbours(t, &s, NULL, NULL);
     if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
     free_slice(&s);
     MDM_TRY(status);
@@ -220,12 +218,11 @@ static mdm_status fit_and_judge(mdm_trainer *t, mdm_comm *comm, const float *los
         mdm_gmm_clean_probability(gmm, loss + front, n - front, clean + front);
         return MDM_OK;
     }
-    float *losses, *answer;
+    float *losses;
     mdm_status status = copy_to_device(t, loss, n, 2 * n, "losses", &losses);
-    answer = losses + n;
-    if (status == MDM_OK)
-        status = mdm_gmm_fit_on(comm, t->device, losses, front, &options, gmm, answer);
+    if (status == MDM_OK) status = mdm_gmm_fit_on(comm, t->device, losses, front, &options, gmm, losses + n);
     if (status == MDM_OK) {
+        float *answer = losses + n;
         mdm_gmm_clean_probability_on(t->device, gmm, losses + front, n - front, answer + front);
         status = mdm_device_download(t->device, clean, answer, sizeof(float) * (size_t)n);
     }
@@ -235,8 +232,8 @@ static mdm_status fit_and_judge(mdm_trainer *t, mdm_comm *comm, const float *los
 
 /* Fits the mixture to the losses [n] of the samples trained on; those held out are judged by it. `packed` [n]
  * and `loss` are written over. */
-static mdm_status fit_mixture(mdm_trainer *t, mdm_comm *comm, int64_t n, const uint8_t *held,
-                              float *loss, float *packed, mdm_gmm *gmm, float *clean) {
+static mdm_status fit_mixture(mdm_trainer *t, mdm_comm *comm, int64_t n, const uint8_t *held, float *loss,
+                              float *packed, mdm_gmm *gmm, float *clean) {
     int64_t front = 0, back = n;
     for (int64_t i = 0; i < n; i++) packed[held[i] ? --back : front++] = loss[i];
     MDM_TRY(fit_and_judge(t, comm, packed, front, n, gmm, loss));

@@ -5,6 +5,7 @@
  * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
  */
 #include "cuda/gpu.h"
+#include "cuda/product_layout.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -412,39 +413,46 @@ mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, md
     return MDM_OK;
 }
 
-/* A factor as floats [rows, columns], of a matrix that may be stored transposed. */
-static float *factor_of(const void *matrix, mdm_precision precision, int rows, int columns,
-                        int is_transposed) {
-    float *values = calloc((size_t)rows * (size_t)columns, sizeof *values);
+/* Element (row, column) of a factor. */
+static float element(const void *matrix, mdm_column_matrix m, int row, int column, mdm_precision precision) {
+    int i = m.is_transposed ? column : row, j = m.is_transposed ? row : column;
+    if (i >= m.rows || j >= m.columns) abort();
+    size_t at = (size_t)j * (size_t)m.rows + (size_t)i;
+    return precision == MDM_FP16 ? mdm_float_of_half(((const uint16_t *)matrix)[at])
+                                 : get(matrix, at, precision == MDM_BF16);
+}
+
+/* A factor as floats [lines, length]: the first's rows, or the second's columns. */
+static float *lines_of(const void *matrix, mdm_column_matrix m, mdm_precision precision, int lines,
+                       int length, int is_second) {
+    float *values = calloc((size_t)lines * (size_t)length, sizeof *values), *next = values;
     if (!values) abort();
-    for (size_t i = 0; i < (size_t)rows; i++)
-        for (size_t j = 0; j < (size_t)columns; j++) {
-            size_t at = is_transposed ? j * (size_t)rows + i : i * (size_t)columns + j;
-            values[i * (size_t)columns + j] = precision == MDM_FP16
-                                                  ? mdm_float_of_half(((const uint16_t *)matrix)[at])
-                                                  : get(matrix, at, precision == MDM_BF16);
-        }
+    for (int i = 0; i < lines; i++)
+        for (int k = 0; k < length; k++)
+            *next++ = element(matrix, m, is_second ? k : i, is_second ? i : k, precision);
     return values;
 }
 
+/* By columns, as the library does. */
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     const mdm_product_shape *s = &product->shape;
-    size_t length = (size_t)s->k;
+    const mdm_product_layout layout = mdm_layout_of_product(s);
+    int rows = layout.result.rows, columns = layout.result.columns;
     set_lock(gpu, 0);
-    /* b with its columns as rows */
-    float *left = factor_of(a, s->precision, s->m, s->k, s->form == MDM_PRODUCT_TN),
-          *right = factor_of(b, s->precision, s->n, s->k, s->form != MDM_PRODUCT_NT);
-    for (size_t i = 0; i < (size_t)s->m; i++)
-        for (size_t j = 0; j < (size_t)s->n; j++) {
-            float sum = 0, *out = c + i * (size_t)s->n + j;
-            for (size_t k = 0; k < length; k++) sum += left[i * length + k] * right[j * length + k];
+    float *first = lines_of(b, layout.first, s->precision, rows, s->k, 0),
+          *second = lines_of(a, layout.second, s->precision, columns, s->k, 1);
+    for (int j = 0; j < columns; j++)
+        for (int i = 0; i < rows; i++) {
+            float sum = 0, *out = c + (size_t)j * (size_t)rows + (size_t)i;
+            const float *x = first + (size_t)i * (size_t)s->k, *y = second + (size_t)j * (size_t)s->k;
+            for (int k = 0; k < s->k; k++) sum += x[k] * y[k];
             sum *= alpha;
             if (beta != 0.0f) sum += beta * *out;
-            *out = sum + (s->has_bias ? bias[j] : 0.0f);
+            *out = sum + (s->has_bias ? bias[i] : 0.0f);
         }
     set_lock(gpu, 1);
-    free(left);
-    free(right);
+    free(first);
+    free(second);
     return MDM_OK;
 }

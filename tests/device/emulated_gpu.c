@@ -170,7 +170,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
         set_lock(gpu, 1);                                                                                    \
     }
 /* Shared memory begins with noise: a kernel may not count on zeros. */
-#define RUN_SUMMING(name, arguments)                                                                         \
+#define RUN_SUMMING(name, arguments, rest)                                                                   \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
         static double shared[MDM_GPU_SHARED];                                                                \
         const arguments a = *given;                                                                          \
@@ -182,7 +182,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
                 for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
                     mdm_##name##_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                   \
                 for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
-                    mdm_block_sums_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                 \
+                    mdm_##rest##_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                   \
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }

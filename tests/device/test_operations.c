@@ -362,26 +362,32 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
 
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
-static void the_grid_of_a_sum_visits_every_value_once(void **state) {
+static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
+    uint64_t visits = 0;
+    assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
+    assert_true(s.blocks >= 1 && s.block_columns <= 65535);
+    assert_true(s.block_columns * s.block_groups >= groups);
+    for (uint32_t y = 0; y < s.block_columns; y++)
+        for (uint32_t x = 0; x < s.blocks; x++)
+            for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
+                uint32_t group, row, end;
+                if (!mdm_pixel_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
+                assert_true(end <= rows && group < groups);
+                if (row < end) visits += (end - row - 1) / s.lanes + 1;
+            }
+    assert_true(visits == (uint64_t)rows * groups);
+}
+
+static void the_grids_of_sums_and_maps_visit_every_value_once(void **state) {
     (void)state;
     static const uint32_t rows[] = {1, 7, 63, 64, 1000, 786432, 4161600},
                           groups[] = {1, 3, 8, 32, 33, 256, 300};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            mdm_sum_geometry s = mdm_geometry_of_sum(rows[r], groups[g]);
-            assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
-            assert_true(s.blocks >= 1 && s.blocks <= MDM_GPU_BLOCKS && s.block_columns <= 65535);
-            assert_true(s.block_columns * s.block_groups >= groups[g]);
-            uint64_t visits = 0;
-            for (uint32_t y = 0; y < s.block_columns; y++)
-                for (uint32_t x = 0; x < s.blocks; x++)
-                    for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
-                        uint32_t group, row, end;
-                        if (!mdm_sum_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
-                        assert_true(end <= rows[r] && group < groups[g]);
-                        if (row < end) visits += (end - row - 1) / s.lanes + 1;
-                    }
-            assert_true(visits == (uint64_t)rows[r] * groups[g]);
+            mdm_pixel_geometry sum = mdm_geometry_of_sum(rows[r], groups[g]);
+            assert_true(sum.blocks <= MDM_GPU_BLOCKS);
+            check_grid(sum, rows[r], groups[g]);
+            check_grid(mdm_geometry_of_map(rows[r], groups[g]), rows[r], groups[g]);
         }
 }
 
@@ -403,7 +409,7 @@ int main(void) {
         cmocka_unit_test(max_pooling_and_its_gradient_equal_the_cpus_with_ties),
         cmocka_unit_test(mean_pooling_and_its_gradient_equal_the_cpus),
         cmocka_unit_test(the_optimizer_step_equals_the_cpus),
-        cmocka_unit_test(the_grid_of_a_sum_visits_every_value_once),
+        cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

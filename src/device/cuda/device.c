@@ -134,6 +134,10 @@ static mdm_status tensor_export(mdm_device *device, const void *tensor, int n, i
 
 /* ---- batch norm ---- */
 
+static uint32_t rows_of(const mdm_norm_shape *shape) {
+    return (uint32_t)shape->n * (uint32_t)shape->pixels;
+}
+
 static uint32_t vectors_of(const mdm_norm_shape *shape) {
     return (uint32_t)shape->n * (uint32_t)shape->pixels * groups_of(shape->channels);
 }
@@ -147,7 +151,7 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
                         "a layer of %d pictures of %d pixels and %d channels is too large for "
                         "a CUDA device; a smaller train.batch or pretrain.batch, or more ranks, would do",
                         shape->n, shape->pixels, shape->channels);
-    mdm_sum_geometry g = mdm_geometry_of_sum((uint32_t)shape->n * (uint32_t)shape->pixels, groups);
+    mdm_pixel_geometry g = mdm_geometry_of_sum(rows_of(shape), groups);
     size_t bytes = sizeof(double) * 2 * (size_t)g.blocks * groups * MDM_GPU_LANES,
            have = sizeof(double) * d->partial_doubles;
     mdm_status status = mdm_cuda_reserve(d, (void **)&d->partial, &have, bytes, "partial sums");
@@ -160,8 +164,8 @@ typedef void summing_kernel(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, 
 static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summing_kernel *kernel,
                          mdm_sum_arguments a, double *sum, double *second) {
     mdm_cuda_device *d = mdm_cuda(device);
-    uint32_t rows = (uint32_t)shape->n * (uint32_t)shape->pixels, groups = groups_of(shape->channels);
-    mdm_gather_arguments gather = {.sum = sum, .second = second, .channels = groups * MDM_GPU_LANES};
+    uint32_t rows = rows_of(shape), groups = groups_of(shape->channels);
+    mdm_gather_arguments gather = {.sum = sum, .second = second, .groups = groups};
     if (rows > 0) {
         a.geometry = mdm_geometry_of_sum(rows, groups);
         a.partial = d->partial;
@@ -171,7 +175,7 @@ static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summin
         gather.blocks = a.geometry.blocks;
     }
     gather.partial = d->partial;
-    mdm_gpu_gather_sums(d->gpu, mdm_blocks_for(2 * (size_t)gather.channels), 1, &gather);
+    mdm_gpu_gather_sums(d->gpu, groups, 1, &gather);
 }
 
 static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
@@ -182,16 +186,16 @@ static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, voi
 
 static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
                               const void *residual, const float *scale, const float *shift, void *y) {
-    mdm_norm_forward_arguments a = {.x = x,
+    mdm_norm_forward_arguments a = {.geometry =
+                                        mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+                                    .x = x,
                                     .residual = residual,
                                     .y = y,
                                     .scale = scale,
                                     .shift = shift,
-                                    .count = vectors_of(shape),
-                                    .groups = groups_of(shape->channels),
                                     .bf16 = shape->precision == MDM_BF16,
                                     .linear = shape->linear};
-    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
 }
 
 static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
@@ -212,7 +216,9 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      const void *other, const void *x, const float *scale, const float *shift,
                                      const float *mean, const float *inverse_deviation,
                                      const float *mean_gradient, const float *mean_product) {
-    mdm_norm_backward_arguments a = {.gradient = gradient,
+    mdm_norm_backward_arguments a = {.geometry =
+                                         mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+                                     .gradient = gradient,
                                      .other = other,
                                      .x = x,
                                      .scale = scale,
@@ -221,11 +227,9 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      .inverse_deviation = inverse_deviation,
                                      .mean_gradient = mean_gradient,
                                      .mean_product = mean_product,
-                                     .count = vectors_of(shape),
-                                     .groups = groups_of(shape->channels),
                                      .bf16 = shape->precision == MDM_BF16,
                                      .linear = shape->linear};
-    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
 }
 
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,

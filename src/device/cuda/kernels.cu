@@ -1,4 +1,4 @@
-/* Kernels of the functions in kernels.h and its companions kernels_*.h, and their launches. */
+/* Kernels of the functions in kernels.h, kernels_losses.h and kernels_heads.h, and their launches. */
 #include <math.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -72,21 +72,5 @@ template <class A> static bool is_bf16(const A &a) {
     }                                                                                                        \
     LAUNCH(name, arguments)
 
-/* The number of stages is the same for all threads of a block. */
-#define STAGED(name, arguments, shared_memory)                                                               \
-    static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
-        name##_kernel(const __grid_constant__ arguments a) {                                                 \
-        __shared__ shared_memory shared;                                                                     \
-        mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
-        const uint32_t stages = mdm_##name##_stages(&a, t);                                                  \
-        for (uint32_t stage = 0; stage < stages; stage++) {                                                  \
-            mdm_##name##_stage(&a, t, &shared, stage);                                                       \
-            __syncthreads();                                                                                 \
-        }                                                                                                    \
-    }                                                                                                        \
-    LAUNCH(name, arguments)
-
 MDM_GPU_KERNELS(SIMPLE, SUMMING)
 MDM_GPU_HEAD_KERNELS(SIMPLE, PHASED)
-MDM_GPU_NEIGHBOUR_KERNELS(SIMPLE, STAGED)
-MDM_GPU_MIXTURE_KERNELS(SIMPLE, STAGED)

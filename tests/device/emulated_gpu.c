@@ -2,7 +2,7 @@
  * another, over memory that is locked at all other times, so that host code which touches device memory, and
  * kernels that touch host memory's neighbours, end the test. Convolutions and products are plain loops. What
  * this cannot show is the real device, cuDNN and the driver. It stands in for
- * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
+ * src/device/cuda/{runtime,convolutions,products}.c and *kernels.cu by being linked first.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"

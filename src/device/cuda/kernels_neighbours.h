@@ -18,6 +18,7 @@ enum {
     MDM_TILE_COLUMNS = 4096,
     MDM_TILE_ALIGNMENT = 64,
     MDM_FILTER_ROWS = 16, /* of a block; its columns are four to a thread */
+    MDM_FILTER_AHEAD = 4, /* rows read at a time; a part of MDM_FILTER_ROWS and of the alignment */
     MDM_MERGE_BLOCKS = 1056,
     /* What a thread looks at when a tile's row or column is looked through, and what can come of it: those
      * above the width-th greatest of the threads' maxima are in fewer than `width` threads' parts. */
@@ -278,26 +279,35 @@ MDM_BOTH void mdm_note_hit(const mdm_tile_arguments *a, const mdm_tile_side *sid
     side->hit[(size_t)query * MDM_NEIGHBOUR_HITS + slot] = hit;
 }
 
+/* Four similarities of a row with the four columns from `column` on, of which `columns` are there. */
+MDM_BOTH void mdm_filter_four(const mdm_tile_arguments *a, uint32_t row, uint32_t column, uint32_t columns,
+                              const mdm_gpu_word *word, float least, const float *threshold) {
+    for (uint32_t k = 0; k < 4; k++) {
+        mdm_float_bits u;
+        u.bits = word->part[k];
+        if (k >= columns || !(u.value > least || u.value > threshold[k])) continue;
+        if (u.value > least) mdm_note_hit(a, &a->row, row, column + k, u.value, row);
+        if (u.value > threshold[k])
+            mdm_note_hit(a, &a->column, column + k, row, u.value, a->row.count + column + k);
+    }
+}
+
+/* Reads several rows before it looks at the first, as transfers take their time. The tile has whole groups of
+ * rows, though not every row has a query. */
 MDM_BOTH void mdm_filter_tile_thread(const mdm_tile_arguments *a, mdm_gpu_thread t) {
-    uint32_t column = 4 * mdm_thread_number(t), row = t.block_row * MDM_FILTER_ROWS,
-             end = row + MDM_FILTER_ROWS < a->row.count ? row + MDM_FILTER_ROWS : a->row.count;
+    uint32_t column = 4 * mdm_thread_number(t), row = t.block_row * MDM_FILTER_ROWS;
     if (column >= a->column.count) return;
     if (column == 0 && row == 0) *a->other_active_count = 0; /* its tile has been merged */
     uint32_t columns = a->column.count - column < 4 ? a->column.count - column : 4;
     float threshold[4];
     for (uint32_t k = 0; k < 4; k++)
         threshold[k] = a->both && k < columns ? a->column.threshold[column + k] : INFINITY;
-    for (; row < end; row++) {
-        mdm_gpu_word word = *(const mdm_gpu_word *)(a->tile + (size_t)row * a->stride + column);
-        float least = a->row.threshold[row];
-        for (uint32_t k = 0; k < 4; k++) {
-            mdm_float_bits u;
-            u.bits = word.part[k];
-            if (k >= columns || !(u.value > least || u.value > threshold[k])) continue;
-            if (u.value > least) mdm_note_hit(a, &a->row, row, column + k, u.value, row);
-            if (u.value > threshold[k])
-                mdm_note_hit(a, &a->column, column + k, row, u.value, a->row.count + column + k);
-        }
+    for (uint32_t end = row + MDM_FILTER_ROWS; row < end && row < a->row.count; row += MDM_FILTER_AHEAD) {
+        mdm_gpu_word word[MDM_FILTER_AHEAD];
+        for (uint32_t r = 0; r < MDM_FILTER_AHEAD; r++)
+            word[r] = *(const mdm_gpu_word *)(a->tile + (size_t)(row + r) * a->stride + column);
+        for (uint32_t r = 0; r < MDM_FILTER_AHEAD && row + r < a->row.count; r++)
+            mdm_filter_four(a, row + r, column, columns, &word[r], a->row.threshold[row + r], threshold);
     }
 }
 

@@ -1,9 +1,9 @@
 /* What the CUDA backend asks of the machine: memory, launches of our kernels, convolutions, products.
  *
  * Two programs' worth of code stand behind it: runtime.c, convolutions.c, products.c and the *kernels.cu for
- * CUDA devices; and, in the tests, one that runs every thread of every launch on the CPU over memory that only
- * kernels may touch, so that all of the backend but these files is checked without a device. absent.c is what
- * a build without the CUDA toolkit has.
+ * CUDA devices; and, in the tests, one that runs every thread of every launch on the CPU over memory that
+ * only kernels may touch, so that all of the backend but these files is checked without a device. absent.c is
+ * what a build without the CUDA toolkit has.
  */
 #ifndef MDM_DEVICE_CUDA_GPU_H
 #define MDM_DEVICE_CUDA_GPU_H

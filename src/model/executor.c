@@ -268,6 +268,11 @@ mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows,
     return MDM_OK;
 }
 
+int mdm_executor_sums_alone(const mdm_executor *executor) {
+    return !executor->reproducible &&
+           (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1);
+}
+
 mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total) {
     size_t bytes = sizeof(double) * (size_t)count;
     *total = rows;

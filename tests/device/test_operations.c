@@ -205,6 +205,55 @@ static void check_norm(pair *p, int with_other, int linear) {
     assert_padding_is_zero(p, 2, "norm backward");
 }
 
+static void assert_same_bits(pair *p, float *const *one, float *const *other, int first, int end) {
+    size_t bytes = sizeof(float) * (size_t)p->shape.channels;
+    float a[4096], b[4096];
+    for (int i = first; i < end; i++) {
+        assert_int_equal(mdm_device_download(p->device[1], a, one[i], bytes), MDM_OK);
+        assert_int_equal(mdm_device_download(p->device[1], b, other[i], bytes), MDM_OK);
+        assert_memory_equal(a, b, bytes);
+    }
+}
+
+/* Sums with what follows them, against the same step by step: the same bits, and the sums are left too. */
+static void check_steps_in_one(pair *p) {
+    mdm_device *device = p->device[1];
+    int channels = p->shape.channels, padded = mdm_padded_channels(device, channels);
+    double pixels = (double)p->shape.n * p->shape.pixels, *sum = p->sums[1], *second = sum + padded;
+    size_t bytes = sizeof(double) * 2 * (size_t)padded;
+    double *before = malloc(bytes), *after = malloc(bytes);
+    float **v = p->vector[1], *u[VECTORS];
+    assert_true(before && after);
+    for (int i = 0; i < VECTORS; i++) {
+        float plain[4096] = {0};
+        assert_int_equal(mdm_device_download(device, plain, v[i], sizeof(float) * (size_t)padded), MDM_OK);
+        assert_int_equal(
+            mdm_device_allocate(device, sizeof(float) * (size_t)padded, "a test", (void **)&u[i]), MDM_OK);
+        assert_int_equal(mdm_device_upload(device, u[i], plain, sizeof(float) * (size_t)padded), MDM_OK);
+    }
+    mdm_norm_values values = {v[4], v[5], v[6], v[7]}, others = {u[4], u[5], u[6], u[7]};
+    mdm_norm_statistics(device, &p->shape, p->tensor[1][0], NULL, sum, second);
+    mdm_norm_from_sums(device, channels, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
+    assert_int_equal(mdm_device_download(device, before, sum, bytes), MDM_OK);
+    mdm_device_zero(device, sum, bytes);
+    mdm_norm_forward_rest forward = {pixels, u[0], u[1], u[2], u[3], &others};
+    mdm_norm_statistics_then(device, &p->shape, p->tensor[1][0], NULL, sum, second, &forward);
+    assert_int_equal(mdm_device_download(device, after, sum, bytes), MDM_OK);
+    assert_memory_equal(before, after, bytes);
+    assert_same_bits(p, v, u, 2, VECTORS);
+    mdm_norm_relu_backward_sums(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0], v[6],
+                                v[7], v[4], v[5], sum, second);
+    mdm_norm_gradients(device, channels, sum, second, 1, v[0], v[1]);
+    mdm_norm_means(device, padded, sum, second, pixels, v[2], v[3]);
+    mdm_norm_backward_rest backward = {u[0], u[1], 1, pixels, u[2], u[3]};
+    mdm_norm_relu_backward_sums_then(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0],
+                                     &others, sum, second, &backward);
+    assert_same_bits(p, v, u, 0, 4);
+    for (int i = 0; i < VECTORS; i++) mdm_device_free(device, u[i]);
+    free(before);
+    free(after);
+}
+
 static const struct {
     int n, channels, height, width;
 } sizes[] = {{3, 8, 9, 7}, {2, 20, 5, 6}, {1, 264, 3, 3}, {2, 1, 4, 4}, {40, 16, 32, 32}, {5, 600, 2, 2}};
@@ -217,6 +266,7 @@ static void batch_norm_equals_the_cpu_in_every_piece(void **state) {
             open_pair(&p, sizes[i].n, sizes[i].channels, sizes[i].height, sizes[i].width,
                       variant % 2 ? MDM_BF16 : MDM_FP32);
             check_norm(&p, variant / 2, variant / 2);
+            check_steps_in_one(&p);
             close_pair(&p);
         }
 }

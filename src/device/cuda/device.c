@@ -161,11 +161,12 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
 
 typedef void summing_kernel(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const mdm_sum_arguments *a);
 
+/* The blocks' sums by `kernel`, then whole and with what follows, in `gather`. */
 static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summing_kernel *kernel,
-                         mdm_sum_arguments a, double *sum, double *second) {
+                         mdm_sum_arguments a, mdm_gather_arguments gather) {
     mdm_cuda_device *d = mdm_cuda(device);
     uint32_t rows = rows_of(shape), groups = groups_of(shape->channels);
-    mdm_gather_arguments gather = {.sum = sum, .second = second, .groups = groups};
+    gather.groups = groups;
     if (rows > 0) {
         a.geometry = mdm_geometry_of_sum(rows, groups);
         a.partial = d->partial;
@@ -181,7 +182,8 @@ static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summin
 static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
                             double *sum, double *square_sum) {
     mdm_sum_arguments a = {.x = x, .residual = residual};
-    sum_channels(device, shape, mdm_gpu_statistics, a, sum, square_sum);
+    mdm_gather_arguments gather = {.sum = sum, .second = square_sum};
+    sum_channels(device, shape, mdm_gpu_statistics, a, gather);
 }
 
 static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
@@ -209,7 +211,34 @@ static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *sh
                            .shift = shift,
                            .mean = mean,
                            .inverse_deviation = inverse_deviation};
-    sum_channels(device, shape, mdm_gpu_backward_sums, a, sum, product_sum);
+    mdm_gather_arguments gather = {.sum = sum, .second = product_sum};
+    sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
+}
+
+static void norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape,
+                                         const void *gradient, const void *other, const void *x,
+                                         const mdm_norm_values *v, double *sum, double *product_sum,
+                                         const mdm_norm_backward_rest *r) {
+    mdm_sum_arguments a = {.x = (void *)(uintptr_t)x, /* only read */
+                           .gradient = gradient,
+                           .other = other,
+                           .scale = v->scale,
+                           .shift = v->shift,
+                           .mean = v->mean,
+                           .inverse_deviation = v->inverse_deviation};
+    mdm_gather_arguments gather = {.sum = sum,
+                                   .second = product_sum,
+                                   .rest = MDM_GPU_NORM_GRADIENTS,
+                                   .channels = {.sum = sum,
+                                                .second = product_sum,
+                                                .gamma_gradient = r->gamma_gradient,
+                                                .beta_gradient = r->beta_gradient,
+                                                .mean_gradient = r->mean_gradient,
+                                                .mean_product = r->mean_product,
+                                                .count = r->count,
+                                                .channels = (uint32_t)shape->channels,
+                                                .accumulate = r->accumulate}};
+    sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
 }
 
 static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
@@ -232,22 +261,40 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
     mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
 }
 
-static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                           double count, const float *gamma, const float *beta, float *running_mean,
-                           float *running_variance, const mdm_norm_values *v) {
+static mdm_channel_arguments values_arguments(int channels, const double *sum, const double *square_sum,
+                                              const mdm_norm_forward_rest *r) {
     mdm_channel_arguments a = {.sum = sum,
                                .second = square_sum,
-                               .gamma = gamma,
-                               .beta = beta,
-                               .running_mean = running_mean,
-                               .running_variance = running_variance,
-                               .mean = v->mean,
-                               .inverse_deviation = v->inverse_deviation,
-                               .scale = v->scale,
-                               .shift = v->shift,
-                               .count = count,
+                               .gamma = r->gamma,
+                               .beta = r->beta,
+                               .running_mean = r->running_mean,
+                               .running_variance = r->running_variance,
+                               .mean = r->values->mean,
+                               .inverse_deviation = r->values->inverse_deviation,
+                               .scale = r->values->scale,
+                               .shift = r->values->shift,
+                               .count = r->count,
                                .channels = (uint32_t)channels};
+    return a;
+}
+
+static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
+                           double count, const float *gamma, const float *beta, float *running_mean,
+                           float *running_variance, const mdm_norm_values *values) {
+    mdm_norm_forward_rest rest = {count, gamma, beta, running_mean, running_variance, values};
+    mdm_channel_arguments a = values_arguments(channels, sum, square_sum, &rest);
     mdm_gpu_norm_from_sums(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
+}
+
+static void norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x,
+                                 const void *residual, double *sum, double *square_sum,
+                                 const mdm_norm_forward_rest *rest) {
+    mdm_sum_arguments a = {.x = x, .residual = residual};
+    mdm_gather_arguments gather = {.sum = sum,
+                                   .second = square_sum,
+                                   .rest = MDM_GPU_NORM_VALUES,
+                                   .channels = values_arguments(shape->channels, sum, square_sum, rest)};
+    sum_channels(device, shape, mdm_gpu_statistics, a, gather);
 }
 
 static void norm_from_running(mdm_device *device, int channels, const float *running_mean,
@@ -420,8 +467,10 @@ static const mdm_device_operations operations = {
     .convolution_backward_weights = mdm_cuda_convolution_backward_weights,
     .reserve_norm = reserve_norm,
     .norm_statistics = norm_statistics,
+    .norm_statistics_then = norm_statistics_then,
     .norm_relu_forward = norm_relu_forward,
     .norm_relu_backward_sums = norm_relu_backward_sums,
+    .norm_relu_backward_sums_then = norm_relu_backward_sums_then,
     .norm_relu_backward_input = norm_relu_backward_input,
     .norm_from_sums = norm_from_sums,
     .norm_from_running = norm_from_running,

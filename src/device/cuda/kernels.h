@@ -17,7 +17,7 @@
 enum {
     MDM_GPU_THREADS = 256,    /* of every block */
     MDM_GPU_LANES = 8,        /* channels per thread */
-    MDM_GPU_COLUMN = 256 + 8, /* doubles of a sum of a summing block, one a thread; 8 keep the banks apart */
+    MDM_GPU_COLUMN = 256 + 1, /* doubles of a sum of a summing block, one a thread; odd to keep banks apart */
     MDM_GPU_SHARED = 16 * MDM_GPU_COLUMN, /* 8 channels, two sums */
     MDM_GPU_AHEAD = 4,                    /* pixels that a thread asks for at once, at most */
     MDM_GPU_RUN = 64,                     /* values summed in single precision before going on in double */
@@ -540,7 +540,7 @@ MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread 
 
 /* ---- sums per channel over all pixels ----
  *
- * A block's sums go to `partial` [blocks][16][groups]; a second kernel adds them in order, so the result
+ * A block's sums go to `partial` [blocks][groups][16]; a second kernel adds them in order, so the result
  * depends on the sizes alone. */
 typedef struct mdm_sum_arguments {
     mdm_pixel_geometry geometry;
@@ -655,38 +655,13 @@ MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_threa
 MDM_BOTH void mdm_block_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, const double *shared) {
     const mdm_pixel_geometry *g = &a->geometry;
     for (uint32_t i = t.thread; i < g->block_groups * 16; i += MDM_GPU_THREADS) {
-        uint32_t in_block = i % g->block_groups, item = i / g->block_groups,
-                 group = t.block_row * g->block_groups + in_block;
+        uint32_t item = i % 16, in_block = i / 16, group = t.block_row * g->block_groups + in_block;
         if (group >= g->groups) continue;
         double sum = 0;
         for (uint32_t lane = 0; lane < g->lanes; lane++)
             sum += shared[item * MDM_GPU_COLUMN + lane * g->block_groups + in_block];
-        a->partial[((size_t)t.block * 16 + item) * g->groups + group] = sum;
+        a->partial[((size_t)t.block * g->groups + group) * 16 + item] = sum;
     }
-}
-
-/* 16 sums a block, of one block's `partial` numbered [16][groups], in MDM_GPU_SLICES slices. */
-typedef struct mdm_gather_arguments {
-    const double *partial;
-    double *sum, *second;
-    uint32_t blocks, groups;
-} mdm_gather_arguments;
-
-MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, double *shared) {
-    uint32_t i = t.block * 16 + t.thread % 16;
-    double sum = 0;
-    MDM_UNROLLED_BY_8 for (uint32_t b = t.thread / 16; b < a->blocks; b += MDM_GPU_SLICES) sum +=
-        a->partial[(size_t)b * 16 * a->groups + i];
-    shared[t.thread] = sum;
-}
-
-/* Behind the barrier: the slices in order. */
-MDM_BOTH void mdm_slices_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, const double *shared) {
-    uint32_t i = t.block * 16 + t.thread, item = i / a->groups, group = i % a->groups;
-    double sum = 0;
-    if (t.thread >= 16) return;
-    for (uint32_t slice = 0; slice < MDM_GPU_SLICES; slice++) sum += shared[slice * 16 + t.thread];
-    (item < MDM_GPU_LANES ? a->sum : a->second)[group * MDM_GPU_LANES + item % MDM_GPU_LANES] = sum;
 }
 
 /* ---- one thread per channel ---- */
@@ -736,6 +711,47 @@ MDM_BOTH void mdm_norm_means_thread(const mdm_channel_arguments *a, mdm_gpu_thre
     if (c >= a->channels) return;
     a->mean_gradient[c] = a->count > 0 ? (float)(a->sum[c] / a->count) : 0.0f;
     a->mean_product[c] = a->count > 0 ? (float)(a->second[c] / a->count) : 0.0f;
+}
+
+/* ---- the blocks' sums, added: a block for 8 channels, in MDM_GPU_SLICES slices; and what follows ---- */
+
+typedef enum mdm_gpu_rest { MDM_GPU_SUMS_ONLY, MDM_GPU_NORM_VALUES, MDM_GPU_NORM_GRADIENTS } mdm_gpu_rest;
+
+typedef struct mdm_gather_arguments {
+    const double *partial;
+    double *sum, *second;
+    uint32_t blocks, groups;
+    mdm_gpu_rest rest;
+    mdm_channel_arguments channels; /* of the rest */
+} mdm_gather_arguments;
+
+MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, double *shared) {
+    const double *from = a->partial + (size_t)t.block * 16 + t.thread % 16;
+    double sum = 0;
+    MDM_UNROLLED_BY_8 for (uint32_t b = t.thread / 16; b < a->blocks; b += MDM_GPU_SLICES) sum +=
+        from[(size_t)b * 16 * a->groups];
+    shared[t.thread] = sum;
+}
+
+/* Behind the barrier, a thread per channel: its slices in order. */
+MDM_BOTH void mdm_slices_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, const double *shared) {
+    uint32_t channel = t.block * MDM_GPU_LANES + t.thread;
+    mdm_gpu_thread of_channel = {0, channel, 0};
+    mdm_channel_arguments padded = a->channels;
+    double sum = 0, second = 0;
+    if (t.thread >= MDM_GPU_LANES) return;
+    for (uint32_t slice = 0; slice < MDM_GPU_SLICES; slice++) {
+        sum += shared[slice * 16 + t.thread];
+        second += shared[slice * 16 + MDM_GPU_LANES + t.thread];
+    }
+    a->sum[channel] = sum;
+    a->second[channel] = second;
+    padded.channels = a->groups * MDM_GPU_LANES;
+    if (a->rest == MDM_GPU_NORM_VALUES) mdm_norm_from_sums_thread(&a->channels, of_channel);
+    if (a->rest == MDM_GPU_NORM_GRADIENTS) {
+        mdm_norm_gradients_thread(&a->channels, of_channel);
+        mdm_norm_means_thread(&padded, of_channel);
+    }
 }
 
 /* ---- the list: X(kernel, its arguments), and S(kernel, its arguments, what is behind the barrier) ---- */

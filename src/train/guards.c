@@ -13,34 +13,35 @@ enum { LONGEST_STREAK = 8 };
 
 mdm_status mdm_guard_create(mdm_trainer *t) {
     t->guard.rate_scale = 1;
-    return MDM_ALLOCATE(t->guard.statistics, t->layout->statistic_count, "running statistics");
+    MDM_TRY(mdm_device_allocate(t->device, sizeof(double) * 2, "a step's loss", (void **)&t->result));
+    return mdm_device_allocate(t->device, sizeof(float) * (size_t)t->layout->statistic_count,
+                               "running statistics", (void **)&t->guard.statistics);
 }
 
-void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network) {
-    if (network->device)
-        return; /* its statistics are in the device's memory; a bad step ends the run there */
-    memcpy(t->guard.statistics, network->statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network) {
+    MDM_TRY(mdm_network_send(network, t->device));
+    mdm_network_save_statistics(t->device, network, t->guard.statistics);
+    return MDM_OK;
 }
 
-/* The first tensor of the reduced gradient that is not finite, NULL when all are. */
-static const char *bad_gradient(const mdm_network *network) {
-    const mdm_layout *l = network->layout;
-    for (int i = 0; i < l->tensor_count; i++) {
-        const mdm_tensor_info *tensor = &l->tensors[i];
-        if (tensor->role == MDM_TENSOR_STATISTIC) continue;
-        if (network->device && tensor->offset < l->encoder_count) continue;
-        const float *g = network->gradient + tensor->offset;
-        float sum = 0; /* 0 * x is 0 for every finite x */
-#pragma omp parallel for simd reduction(+ : sum)
-        for (int64_t j = 0; j < tensor->count; j++) sum += 0.0f * g[j];
-        if (!(sum == 0)) return tensor->name;
-    }
-    return NULL;
+mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
+                            int *gradient_is_finite) {
+    double result[2];
+    mdm_network_check_gradient(t->device, network, &t->result[1]);
+    MDM_TRY(mdm_device_download(t->device, result, t->result, sizeof result));
+    *gradient_is_finite = result[1] == 0;
+    *loss = result[0];
+    return mdm_comm_all_reduce(t->comm, loss, 1, MDM_DOUBLE, MDM_SUM);
 }
 
-static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, const char *tensor) {
+static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, int gradient_is_finite) {
     int64_t epoch;
+    const char *tensor = NULL;
     mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch);
+    if (!gradient_is_finite) {
+        MDM_TRY(mdm_network_fetch(network));
+        tensor = mdm_network_bad_gradient(network);
+    }
     t->guard.skipped++;
     t->guard.streak++;
     snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
@@ -48,11 +49,7 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, c
              'a' + (int)t->place.network,
              tensor ? "the gradient is not finite, first in " : "the loss is not finite",
              tensor ? tensor : "");
-    if (network->device)
-        return mdm_fail(MDM_NUMERIC, "%s; lower the learning rates; the last checkpoint stands",
-                        t->guard.cause);
-    memcpy(network->statistics, t->guard.statistics, sizeof(float) * (size_t)t->layout->statistic_count);
-    mdm_network_touch(network);
+    mdm_network_restore_statistics(t->device, network, t->guard.statistics);
     mdm_warn("%s; the step is skipped (%lld so far; loss %g)", t->guard.cause, (long long)t->guard.skipped,
              loss);
     if (t->guard.streak < LONGEST_STREAK) return MDM_OK;
@@ -62,11 +59,11 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, c
                     LONGEST_STREAK, t->guard.cause);
 }
 
-mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles, double rate_encoder,
-                            double rate_heads, double momentum, double weight_decay, int *skipped) {
-    const char *tensor = bad_gradient(network);
-    *skipped = tensor || !isfinite(loss);
-    if (*skipped) return skip_step(t, network, loss, tensor);
+mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int gradient_is_finite,
+                            int roles, double rate_encoder, double rate_heads, double momentum,
+                            double weight_decay, int *skipped) {
+    *skipped = !gradient_is_finite || !isfinite(loss);
+    if (*skipped) return skip_step(t, network, loss, gradient_is_finite);
     t->guard.streak = 0;
     mdm_network_step(t->device, network, roles, (float)(rate_encoder * t->guard.rate_scale),
                      (float)(rate_heads * t->guard.rate_scale), (float)momentum, (float)weight_decay);

@@ -72,7 +72,7 @@ typedef struct mdm_trainer {
     struct {
         int64_t skipped, streak, rollbacks; /* steps left out so far, in a row; returns to a checkpoint */
         double rate_scale;                  /* of all learning rates; halved by each return */
-        float *statistics;                  /* the network's, before the step at work */
+        float *statistics;                  /* the network's, before the step at work; on the device */
         char cause[256];                    /* of the latest skip */
     } guard;
     int64_t removed; /* samples to remove at the next division */
@@ -99,10 +99,12 @@ typedef struct mdm_trainer {
     mdm_semi_workspace *workspace;
     int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
     int groups;                             /* of a MixEMatch step */
-    float *gradient, *weights;              /* rows: logits gradient; sample weights */
-    float *row_loss;
-    int32_t *row_label;
+    int32_t *told; /* what a step is told of its samples: labels, then weights, as floats */
     int64_t *permutation;
+    /* the same in the device's memory, and the rows' gradient and losses; {loss, bad gradient} */
+    int32_t *told_on_device;
+    float *gradient;
+    double *row_value, *result;
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
@@ -167,14 +169,18 @@ MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
 
-/* guards.c. Around each step: what it may have to put back; then the optimizer's step with the reduced
- * gradient, or, where that or the loss (the same on all ranks) is not finite, a warning and everything as it
- * was. MDM_NUMERIC after eight such steps in a row. */
+/* guards.c. Around each step: what it may have to put back; then, collective, this rank's part of the loss
+ * (result[0]) brought from the device and summed, together with whether the reduced gradient is finite; then
+ * the optimizer's step, or, where that or the loss (the same on all ranks) is not finite, a warning and
+ * everything as it was. MDM_NUMERIC after eight such steps in a row. */
 MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);
-void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network);
-MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles,
-                                           double rate_encoder, double rate_heads, double momentum,
-                                           double weight_decay, int *skipped);
+MDM_MUST_CHECK mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network);
+MDM_MUST_CHECK mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
+                                           int *gradient_is_finite);
+MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss,
+                                           int gradient_is_finite, int roles, double rate_encoder,
+                                           double rate_heads, double momentum, double weight_decay,
+                                           int *skipped);
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
 /* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. */

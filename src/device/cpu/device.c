@@ -279,6 +279,14 @@ static void norm_means(mdm_device *device, int channels, const double *sum, cons
     }
 }
 
+static void note_not_finite(mdm_device *device, const float *values, int64_t count, double *flag) {
+    float sum = 0; /* 0 * x is 0 for every finite x */
+    (void)device;
+#pragma omp parallel for simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++) sum += 0.0f * values[i];
+    if (!(sum == 0)) *flag = 1;
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     (void)device;
@@ -320,6 +328,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
+    .note_not_finite = note_not_finite,
     .average_step = average_step,
     .heads = &mdm_cpu_head_operations,
 };

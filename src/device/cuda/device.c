@@ -387,6 +387,15 @@ static void sgd_step_at(mdm_device *device, float *weights, const float *gradien
     queue_sgd(device, a, count);
 }
 
+static void note_not_finite(mdm_device *device, const float *values, int64_t count, double *flag) {
+    const int64_t most = 1 << 30;
+    for (int64_t i = 0; i < count; i += most) {
+        int64_t here = count - i < most ? count - i : most;
+        mdm_finite_arguments a = {values + i, flag, (uint32_t)here};
+        mdm_gpu_note_not_finite(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+    }
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     const int64_t most = 1 << 30;
@@ -431,6 +440,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
+    .note_not_finite = note_not_finite,
     .average_step = average_step,
     .heads = &mdm_cuda_head_operations,
 };

@@ -381,6 +381,17 @@ MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
                a->momentum, a->weight_decay);
 }
 
+typedef struct mdm_finite_arguments {
+    const float *values;
+    double *flag; /* threads that write at once write the same */
+    uint32_t count;
+} mdm_finite_arguments;
+
+MDM_BOTH void mdm_note_not_finite_thread(const mdm_finite_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i < a->count && !(0.0f * a->values[i] == 0.0f)) *a->flag = 1.0;
+}
+
 typedef struct mdm_average_arguments {
     float *average;
     const float *values;
@@ -623,6 +634,7 @@ MDM_BOTH void mdm_norm_means_thread(const mdm_channel_arguments *a, mdm_gpu_thre
     X(to_filter, mdm_weights_arguments)                                                                      \
     X(from_filter, mdm_weights_arguments)                                                                    \
     X(sgd, mdm_sgd_arguments)                                                                                \
+    X(note_not_finite, mdm_finite_arguments)                                                                 \
     X(average, mdm_average_arguments)                                                                        \
     X(gather_sums, mdm_gather_arguments)                                                                     \
     X(norm_from_sums, mdm_channel_arguments)                                                                 \

@@ -173,8 +173,14 @@ static mdm_status grow_heads(mdm_executor *executor, int rows) {
     return MDM_OK;
 }
 
-/* Single precision's products of heads are rounded like those of convolutions only where TF32 is asked for.
- */
+mdm_device *mdm_executor_device(const mdm_executor *executor) {
+    return executor->device;
+}
+
+mdm_precision mdm_executor_head_precision(const mdm_executor *executor) {
+    return executor->precision == MDM_TF32 ? MDM_TF32 : MDM_FP32;
+}
+
 mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
                                      mdm_linear **heads) {
     const mdm_layout *layout = executor->layout;

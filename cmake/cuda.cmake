@@ -1,4 +1,4 @@
-# MDM_CUDA=AUTO|ON|OFF: the CUDA backend, where the toolkit (12 or newer) and cuDNN 9's headers are. NVIDIA's libraries
+# MDM_CUDA=AUTO|ON|OFF: the CUDA backend, where the toolkit (12 or newer, with cuBLAS) and cuDNN 9's headers are. NVIDIA's libraries
 # are opened when a run wants them (src/device/cuda/libraries.h), the CUDA runtime is linked in statically: the
 # program starts on machines that have neither.
 set(MDM_CUDA AUTO CACHE STRING "CUDA devices: AUTO (where the toolkit is found), ON or OFF")

@@ -154,6 +154,33 @@ void mdm_norm_means(mdm_device *device, int channels, const double *sum, const d
     device->operations->norm_means(device, channels, sum, product_sum, count, mean_gradient, mean_product);
 }
 
+void mdm_norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                              double *sum, double *square_sum, const mdm_norm_forward_rest *r) {
+    if (device->operations->norm_statistics_then) {
+        device->operations->norm_statistics_then(device, shape, x, residual, sum, square_sum, r);
+        return;
+    }
+    mdm_norm_statistics(device, shape, x, residual, sum, square_sum);
+    mdm_norm_from_sums(device, shape->channels, sum, square_sum, r->count, r->gamma, r->beta, r->running_mean,
+                       r->running_variance, r->values);
+}
+
+void mdm_norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                      const void *other, const void *x, const mdm_norm_values *v, double *sum,
+                                      double *product_sum, const mdm_norm_backward_rest *r) {
+    if (device->operations->norm_relu_backward_sums_then) {
+        device->operations->norm_relu_backward_sums_then(device, shape, gradient, other, x, v, sum,
+                                                         product_sum, r);
+        return;
+    }
+    mdm_norm_relu_backward_sums(device, shape, gradient, other, x, v->scale, v->shift, v->mean,
+                                v->inverse_deviation, sum, product_sum);
+    mdm_norm_gradients(device, shape->channels, sum, product_sum, r->accumulate, r->gamma_gradient,
+                       r->beta_gradient);
+    mdm_norm_means(device, mdm_padded_channels(device, shape->channels), sum, product_sum, r->count,
+                   r->mean_gradient, r->mean_product);
+}
+
 void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
                           void *y) {
     device->operations->add_relu_forward(device, shape, a, b, y);

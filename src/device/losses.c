@@ -127,6 +127,8 @@ static mdm_status plan_loss(mdm_nt_xent_loss *l) {
 mdm_status mdm_nt_xent_create(mdm_device *device, const mdm_nt_xent_shape *shape, mdm_nt_xent_loss **out) {
     mdm_nt_xent_loss *loss;
     *out = NULL;
+    if (shape->precision == MDM_BF16)
+        return mdm_fail(MDM_LOST, "contrast in bf16: projections and similarities are floats");
     MDM_TRY(MDM_ALLOCATE(loss, 1, "contrast"));
     loss->device = device;
     loss->shape = *shape;

@@ -83,6 +83,14 @@ typedef struct mdm_device_operations {
     mdm_status (*reserve_norm)(mdm_device *device, const mdm_norm_shape *shape);
     void (*norm_statistics)(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
                             double *sum, double *square_sum);
+    /* The next two may be NULL: the steps one by one. */
+    void (*norm_statistics_then)(mdm_device *device, const mdm_norm_shape *shape, void *x,
+                                 const void *residual, double *sum, double *square_sum,
+                                 const mdm_norm_forward_rest *rest);
+    void (*norm_relu_backward_sums_then)(mdm_device *device, const mdm_norm_shape *shape,
+                                         const void *gradient, const void *other, const void *x,
+                                         const mdm_norm_values *values, double *sum, double *product_sum,
+                                         const mdm_norm_backward_rest *rest);
     void (*norm_relu_forward)(mdm_device *device, const mdm_norm_shape *shape, const void *x,
                               const void *residual, const float *scale, const float *shift, void *y);
     void (*norm_relu_backward_sums)(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,

@@ -53,6 +53,7 @@ mdm_status mdm_linear_create(mdm_device *device, int rows, int inputs, int outpu
                              mdm_linear **out) {
     mdm_linear *linear;
     *out = NULL;
+    if (precision == MDM_BF16) return mdm_fail(MDM_LOST, "a linear layer in bf16: its matrices are floats");
     MDM_TRY(MDM_ALLOCATE(linear, 1, "a linear layer"));
     linear->device = device;
     linear->rows = rows;

@@ -189,14 +189,36 @@ static mdm_status norm_input_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
+/* Sums, gradients and means in one, where no other rank's sums are to be added. */
+static void norm_sums_here(mdm_executor *executor, const layer_work *work, double count) {
+    const part *p = &executor->whole;
+    const mdm_layer *l = work->layer;
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    mdm_norm_backward_rest rest = {gradient_of(executor, work->network, l->weight),
+                                   gradient_of(executor, work->network, l->weight + 1),
+                                   work->accumulate,
+                                   count,
+                                   executor->mean_gradient,
+                                   executor->mean_product};
+    mdm_norm_relu_backward_sums_then(
+        p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
+        mdm_executor_rows(executor, l->input, p->first), &executor->norms[work->number], p->sums,
+        p->sums + mdm_padded_channels(executor->device, l->in_channels), &rest);
+}
+
 static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *work) {
     const mdm_layer *l = work->layer;
     mdm_device *device = executor->device;
     int padded = mdm_padded_channels(device, l->in_channels);
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
+    int is_batch = executor->current_uses_batch_statistics;
+    if (rows > 0 && !executor->reproducible && (!is_batch || mdm_executor_sums_alone(executor))) {
+        norm_sums_here(executor, work, is_batch ? (double)rows * l->height * l->width : 0);
+        return mdm_executor_each_part(executor, norm_input_part, work);
+    }
     MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded));
     take_norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
-    if (executor->current_uses_batch_statistics) {
+    if (is_batch) {
         int64_t total;
         MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
         count = (double)(total > 0 ? total : 1) * l->height * l->width;

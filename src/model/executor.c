@@ -300,12 +300,17 @@ mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count) {
     return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
 }
 
+int mdm_executor_sums_alone(const mdm_executor *executor) {
+    return !executor->reproducible &&
+           (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1);
+}
+
 /* The number of rows is added on the host, which knows it. */
 mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total) {
     size_t bytes = sizeof(double) * (size_t)count;
     *total = rows;
     if (executor->reproducible) return sum_exactly(executor, count, total);
-    if (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (mdm_executor_sums_alone(executor)) return MDM_OK;
     MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
     executor->host_sums[count] = rows;
     MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count + 1, MDM_DOUBLE, MDM_SUM));

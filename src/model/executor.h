@@ -116,6 +116,9 @@ MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count, in
 /* Collective, whatever the statistics: the first `count` of those sums over ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count);
 
+/* 1 where mdm_executor_sum would find nothing to add: the sums of this pass are whole already. */
+int mdm_executor_sums_alone(const mdm_executor *executor);
+
 /* chunks.c makes public passes of these, which take all rows at once. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only);
 MDM_MUST_CHECK mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,

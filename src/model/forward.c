@@ -45,6 +45,18 @@ static mdm_status norm_relu_part(mdm_executor *executor, const part *p, void *co
     return MDM_OK;
 }
 
+/* Statistics and what they give in one, where they are this rank's alone. */
+static void norm_statistics_here(mdm_executor *executor, int rows, const layer_work *work,
+                                 const mdm_norm_forward_rest *rest) {
+    const part *p = &executor->whole;
+    const mdm_layer *l = work->layer;
+    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_statistics_then(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
+                             residual_of(executor, l, p), p->sums,
+                             p->sums + mdm_padded_channels(executor->device, l->in_channels), rest);
+    executor->current_total = rows;
+}
+
 static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *work) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = work->layer;
@@ -56,6 +68,16 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     const float *gamma = network->home.weights + layout->tensors[l->weight].offset;
     const float *beta = network->home.weights + layout->tensors[l->weight + 1].offset;
     int padded = mdm_padded_channels(device, l->in_channels);
+    if (work->mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
+        mdm_norm_forward_rest rest = {(double)rows * l->height * l->width,
+                                      gamma,
+                                      beta,
+                                      work->mode.track ? running_mean : NULL,
+                                      running_variance,
+                                      values};
+        norm_statistics_here(executor, rows, work, &rest);
+        return mdm_executor_each_part(executor, norm_relu_part, work);
+    }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
         MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded));
     if (work->mode.batch) {

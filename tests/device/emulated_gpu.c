@@ -5,6 +5,7 @@
  * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
  */
 #include "cuda/gpu.h"
+#include "cuda/product_layout.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,7 +170,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
         set_lock(gpu, 1);                                                                                    \
     }
 /* Shared memory begins with noise: a kernel may not count on zeros. */
-#define RUN_SUMMING(name, arguments)                                                                         \
+#define RUN_SUMMING(name, arguments, rest)                                                                   \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
         static double shared[MDM_GPU_SHARED];                                                                \
         const arguments a = *given;                                                                          \
@@ -181,7 +182,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
                 for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
                     mdm_##name##_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                   \
                 for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
-                    mdm_block_sums_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                 \
+                    mdm_##rest##_thread(&a, (mdm_gpu_thread){block, thread, row}, shared);                   \
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }
@@ -391,28 +392,28 @@ mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, md
     return MDM_OK;
 }
 
-/* Element (row, column) of a factor that is stored [rows, columns], or transposed. */
-static float element(const void *matrix, const mdm_product_shape *s, int row, int column, int stride,
-                     int is_transposed) {
-    size_t i = is_transposed ? (size_t)column * (size_t)stride + (size_t)row
-                             : (size_t)row * (size_t)stride + (size_t)column;
-    return get(matrix, i, s->precision == MDM_BF16);
+/* Element (row, column) of a factor. */
+static float element(const void *matrix, mdm_column_matrix m, int row, int column, int bf16) {
+    int i = m.is_transposed ? column : row, j = m.is_transposed ? row : column;
+    if (i >= m.rows || j >= m.columns) abort();
+    return get(matrix, (size_t)j * (size_t)m.rows + (size_t)i, bf16);
 }
 
+/* By columns, as the library does. */
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     const mdm_product_shape *s = &product->shape;
-    int transpose_a = s->form == MDM_PRODUCT_TN, transpose_b = s->form == MDM_PRODUCT_NT;
+    const mdm_product_layout layout = mdm_layout_of_product(s);
+    int bf16 = s->precision == MDM_BF16, rows = layout.result.rows;
     set_lock(gpu, 0);
-    for (int i = 0; i < s->m; i++)
-        for (int j = 0; j < s->n; j++) {
-            float sum = 0, *out = c + (size_t)i * (size_t)s->n + (size_t)j;
+    for (int j = 0; j < layout.result.columns; j++)
+        for (int i = 0; i < rows; i++) {
+            float sum = 0, *out = c + (size_t)j * (size_t)rows + (size_t)i;
             for (int k = 0; k < s->k; k++)
-                sum += element(a, s, i, k, transpose_a ? s->m : s->k, transpose_a) *
-                       element(b, s, k, j, transpose_b ? s->k : s->n, transpose_b);
+                sum += element(b, layout.first, i, k, bf16) * element(a, layout.second, k, j, bf16);
             sum *= alpha;
             if (beta != 0.0f) sum += beta * *out;
-            *out = sum + (s->has_bias ? bias[j] : 0.0f);
+            *out = sum + (s->has_bias ? bias[i] : 0.0f);
         }
     set_lock(gpu, 1);
     return MDM_OK;

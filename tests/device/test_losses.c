@@ -346,6 +346,27 @@ static void values_alone_and_gradients_alone_are_the_same(void **state) {
     }
 }
 
+static void predictions_below_the_clamp_count_as_the_clamp_and_pass_no_gradient(void **state) {
+    (void)state;
+    enum { MANY = 2000 };
+    const float expected = (float)((MANY - 1) * 1e-7 * 9.2103404);
+    for (int kind = HARD; kind <= SOFT; kind++) {
+        loss_case l;
+        float *flat = calloc(MANY, sizeof(float)), *zeros = calloc(MANY, sizeof(float)),
+              *target = calloc(MANY, sizeof(float));
+        flat[0] = 17.0f; /* the others have 4e-8 each */
+        target[0] = 1.0f;
+        open_case(&l, matrix_of(flat, MANY), matrix_of(target, MANY), make(1, 3), NULL, 1, MANY);
+        l.rows.weight = NULL;
+        if (kind == HARD) mdm_loss_hard(device, &l.rows, l.label_there, 0.0f, 1.0f);
+        if (kind == SOFT) mdm_loss_soft(device, &l.rows, l.target.there, 0.0f, 1.0f);
+        assert_values(&l, &expected, 1e-6, "reverse cross entropy");
+        assert_there(&l.gradient, zeros, 0, "gradient below the clamp");
+        free(zeros);
+        close_case(&l);
+    }
+}
+
 static void softmax_and_balance_at_odd_sizes_are_the_plain_formulas(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
@@ -461,6 +482,7 @@ int main(void) {
         cmocka_unit_test(sharpening_of_guesses_is_the_references),
         cmocka_unit_test(losses_at_odd_sizes_are_the_plain_formulas),
         cmocka_unit_test(values_alone_and_gradients_alone_are_the_same),
+        cmocka_unit_test(predictions_below_the_clamp_count_as_the_clamp_and_pass_no_gradient),
         cmocka_unit_test(softmax_and_balance_at_odd_sizes_are_the_plain_formulas),
         cmocka_unit_test(contrast_over_tiles_and_ranks_is_the_plain_formula),
         cmocka_unit_test(nan_is_visible_but_not_in_rows_of_weight_zero),

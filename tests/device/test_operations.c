@@ -205,6 +205,55 @@ static void check_norm(pair *p, int with_other, int linear) {
     assert_padding_is_zero(p, 2, "norm backward");
 }
 
+static void assert_same_bits(pair *p, float *const *one, float *const *other, int first, int end) {
+    size_t bytes = sizeof(float) * (size_t)p->shape.channels;
+    float a[4096], b[4096];
+    for (int i = first; i < end; i++) {
+        assert_int_equal(mdm_device_download(p->device[1], a, one[i], bytes), MDM_OK);
+        assert_int_equal(mdm_device_download(p->device[1], b, other[i], bytes), MDM_OK);
+        assert_memory_equal(a, b, bytes);
+    }
+}
+
+/* Sums with what follows them, against the same step by step: the same bits, and the sums are left too. */
+static void check_steps_in_one(pair *p) {
+    mdm_device *device = p->device[1];
+    int channels = p->shape.channels, padded = mdm_padded_channels(device, channels);
+    double pixels = (double)p->shape.n * p->shape.pixels, *sum = p->sums[1], *second = sum + padded;
+    size_t bytes = sizeof(double) * 2 * (size_t)padded;
+    double *before = malloc(bytes), *after = malloc(bytes);
+    float **v = p->vector[1], *u[VECTORS];
+    assert_true(before && after);
+    for (int i = 0; i < VECTORS; i++) {
+        float plain[4096] = {0};
+        assert_int_equal(mdm_device_download(device, plain, v[i], sizeof(float) * (size_t)padded), MDM_OK);
+        assert_int_equal(
+            mdm_device_allocate(device, sizeof(float) * (size_t)padded, "a test", (void **)&u[i]), MDM_OK);
+        assert_int_equal(mdm_device_upload(device, u[i], plain, sizeof(float) * (size_t)padded), MDM_OK);
+    }
+    mdm_norm_values values = {v[4], v[5], v[6], v[7]}, others = {u[4], u[5], u[6], u[7]};
+    mdm_norm_statistics(device, &p->shape, p->tensor[1][0], NULL, sum, second);
+    mdm_norm_from_sums(device, channels, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
+    assert_int_equal(mdm_device_download(device, before, sum, bytes), MDM_OK);
+    mdm_device_zero(device, sum, bytes);
+    mdm_norm_forward_rest forward = {pixels, u[0], u[1], u[2], u[3], &others};
+    mdm_norm_statistics_then(device, &p->shape, p->tensor[1][0], NULL, sum, second, &forward);
+    assert_int_equal(mdm_device_download(device, after, sum, bytes), MDM_OK);
+    assert_memory_equal(before, after, bytes);
+    assert_same_bits(p, v, u, 2, VECTORS);
+    mdm_norm_relu_backward_sums(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0], v[6],
+                                v[7], v[4], v[5], sum, second);
+    mdm_norm_gradients(device, channels, sum, second, 1, v[0], v[1]);
+    mdm_norm_means(device, padded, sum, second, pixels, v[2], v[3]);
+    mdm_norm_backward_rest backward = {u[0], u[1], 1, pixels, u[2], u[3]};
+    mdm_norm_relu_backward_sums_then(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0],
+                                     &others, sum, second, &backward);
+    assert_same_bits(p, v, u, 0, 4);
+    for (int i = 0; i < VECTORS; i++) mdm_device_free(device, u[i]);
+    free(before);
+    free(after);
+}
+
 static const struct {
     int n, channels, height, width;
 } sizes[] = {{3, 8, 9, 7}, {2, 20, 5, 6}, {1, 264, 3, 3}, {2, 1, 4, 4}, {40, 16, 32, 32}, {5, 600, 2, 2}};
@@ -217,6 +266,7 @@ static void batch_norm_equals_the_cpu_in_every_piece(void **state) {
             open_pair(&p, sizes[i].n, sizes[i].channels, sizes[i].height, sizes[i].width,
                       variant % 2 ? MDM_BF16 : MDM_FP32);
             check_norm(&p, variant / 2, variant / 2);
+            check_steps_in_one(&p);
             close_pair(&p);
         }
 }
@@ -362,26 +412,32 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
 
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
-static void the_grid_of_a_sum_visits_every_value_once(void **state) {
+static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
+    uint64_t visits = 0;
+    assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
+    assert_true(s.blocks >= 1 && s.block_columns <= 65535);
+    assert_true(s.block_columns * s.block_groups >= groups);
+    for (uint32_t y = 0; y < s.block_columns; y++)
+        for (uint32_t x = 0; x < s.blocks; x++)
+            for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
+                uint32_t group, row, end;
+                if (!mdm_pixel_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
+                assert_true(end <= rows && group < groups);
+                if (row < end) visits += (end - row - 1) / s.lanes + 1;
+            }
+    assert_true(visits == (uint64_t)rows * groups);
+}
+
+static void the_grids_of_sums_and_maps_visit_every_value_once(void **state) {
     (void)state;
     static const uint32_t rows[] = {1, 7, 63, 64, 1000, 786432, 4161600},
                           groups[] = {1, 3, 8, 32, 33, 256, 300};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            mdm_sum_geometry s = mdm_geometry_of_sum(rows[r], groups[g]);
-            assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
-            assert_true(s.blocks >= 1 && s.blocks <= MDM_GPU_BLOCKS && s.block_columns <= 65535);
-            assert_true(s.block_columns * s.block_groups >= groups[g]);
-            uint64_t visits = 0;
-            for (uint32_t y = 0; y < s.block_columns; y++)
-                for (uint32_t x = 0; x < s.blocks; x++)
-                    for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
-                        uint32_t group, row, end;
-                        if (!mdm_sum_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
-                        assert_true(end <= rows[r] && group < groups[g]);
-                        if (row < end) visits += (end - row - 1) / s.lanes + 1;
-                    }
-            assert_true(visits == (uint64_t)rows[r] * groups[g]);
+            mdm_pixel_geometry sum = mdm_geometry_of_sum(rows[r], groups[g]);
+            assert_true(sum.blocks <= MDM_GPU_BLOCKS);
+            check_grid(sum, rows[r], groups[g]);
+            check_grid(mdm_geometry_of_map(rows[r], groups[g]), rows[r], groups[g]);
         }
 }
 
@@ -403,7 +459,7 @@ int main(void) {
         cmocka_unit_test(max_pooling_and_its_gradient_equal_the_cpus_with_ties),
         cmocka_unit_test(mean_pooling_and_its_gradient_equal_the_cpus),
         cmocka_unit_test(the_optimizer_step_equals_the_cpus),
-        cmocka_unit_test(the_grid_of_a_sum_visits_every_value_once),
+        cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -167,6 +167,8 @@ static void linear_layers_and_their_gradients_are_those_of_plain_loops(void **st
         check_linear(300, 16, 45, adds);
         check_linear(0, 8, 4, adds); /* a rank without rows: zeros, or what was there */
     }
+    mdm_linear *linear;
+    assert_int_equal(mdm_linear_create(device, 2, 2, 2, MDM_BF16, &linear), MDM_LOST);
 }
 
 /* ---- batch norm over rows ---- */

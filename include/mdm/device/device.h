@@ -162,6 +162,27 @@ void mdm_norm_gradients(mdm_device *device, int channels, const double *sum, con
 void mdm_norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
                     double count, float *mean_gradient, float *mean_product);
 
+/* The same where no other rank's sums come in between, in fewer steps where the device has a way:
+ * mdm_norm_statistics with mdm_norm_from_sums behind it; mdm_norm_relu_backward_sums with mdm_norm_gradients
+ * and mdm_norm_means. The sums are there too. */
+typedef struct mdm_norm_forward_rest {
+    double count;
+    const float *gamma, *beta;
+    float *running_mean, *running_variance;
+    const mdm_norm_values *values;
+} mdm_norm_forward_rest;
+void mdm_norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
+                              double *sum, double *square_sum, const mdm_norm_forward_rest *rest);
+typedef struct mdm_norm_backward_rest {
+    float *gamma_gradient, *beta_gradient;
+    int accumulate;
+    double count;
+    float *mean_gradient, *mean_product;
+} mdm_norm_backward_rest;
+void mdm_norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
+                                      const void *other, const void *x, const mdm_norm_values *values,
+                                      double *sum, double *product_sum, const mdm_norm_backward_rest *rest);
+
 /* y = max(0, a + b); y may be a. */
 void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
                           void *y);

@@ -2,7 +2,8 @@
  *
  * Matrices are dense, row-major, float unless said otherwise, in the memory of their device (device.h), where
  * results are left too. Objects are planned when created (the CUDA backend asks its library for an algorithm
- * and reserves working memory); running one neither allocates nor compiles, and can be recorded in a graph.
+ * and reserves working memory); running one neither allocates nor compiles, and can be recorded in a graph
+ * (which is to be recorded again once more was planned on its device: working memory may have moved).
  * Matrices may begin anywhere that is aligned to their elements; products on CUDA are faster where all begin
  * at and have rows of multiples of 16 bytes.
  */

@@ -127,8 +127,9 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) {            \
         (void)gpu, (void)blocks, (void)block_rows, (void)a;                                                  \
     }
-#define DEFINE_ROWS(name, arguments, phases) DEFINE(name, arguments)
-MDM_GPU_KERNELS(DEFINE, DEFINE)
+#define DEFINE_ROWS(name, arguments, phases)  DEFINE(name, arguments)
+#define DEFINE_SUMMING(name, arguments, rest) DEFINE(name, arguments)
+MDM_GPU_KERNELS(DEFINE, DEFINE_SUMMING)
 MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_ROWS)
 
 #define DEFINE_PHASED(name, arguments)                                                                       \

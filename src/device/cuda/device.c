@@ -134,6 +134,10 @@ static mdm_status tensor_export(mdm_device *device, const void *tensor, int n, i
 
 /* ---- batch norm ---- */
 
+static uint32_t rows_of(const mdm_norm_shape *shape) {
+    return (uint32_t)shape->n * (uint32_t)shape->pixels;
+}
+
 static uint32_t vectors_of(const mdm_norm_shape *shape) {
     return (uint32_t)shape->n * (uint32_t)shape->pixels * groups_of(shape->channels);
 }
@@ -147,7 +151,7 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
                         "a layer of %d pictures of %d pixels and %d channels is too large for "
                         "a CUDA device; a smaller train.batch or pretrain.batch, or more ranks, would do",
                         shape->n, shape->pixels, shape->channels);
-    mdm_sum_geometry g = mdm_geometry_of_sum((uint32_t)shape->n * (uint32_t)shape->pixels, groups);
+    mdm_pixel_geometry g = mdm_geometry_of_sum(rows_of(shape), groups);
     size_t bytes = sizeof(double) * 2 * (size_t)g.blocks * groups * MDM_GPU_LANES,
            have = sizeof(double) * d->partial_doubles;
     mdm_status status = mdm_cuda_reserve(d, (void **)&d->partial, &have, bytes, "partial sums");
@@ -157,11 +161,12 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
 
 typedef void summing_kernel(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const mdm_sum_arguments *a);
 
+/* The blocks' sums by `kernel`, then whole and with what follows, in `gather`. */
 static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summing_kernel *kernel,
-                         mdm_sum_arguments a, double *sum, double *second) {
+                         mdm_sum_arguments a, mdm_gather_arguments gather) {
     mdm_cuda_device *d = mdm_cuda(device);
-    uint32_t rows = (uint32_t)shape->n * (uint32_t)shape->pixels, groups = groups_of(shape->channels);
-    mdm_gather_arguments gather = {.sum = sum, .second = second, .channels = groups * MDM_GPU_LANES};
+    uint32_t rows = rows_of(shape), groups = groups_of(shape->channels);
+    gather.groups = groups;
     if (rows > 0) {
         a.geometry = mdm_geometry_of_sum(rows, groups);
         a.partial = d->partial;
@@ -171,27 +176,28 @@ static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summin
         gather.blocks = a.geometry.blocks;
     }
     gather.partial = d->partial;
-    mdm_gpu_gather_sums(d->gpu, mdm_blocks_for(2 * (size_t)gather.channels), 1, &gather);
+    mdm_gpu_gather_sums(d->gpu, groups, 1, &gather);
 }
 
 static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
                             double *sum, double *square_sum) {
     mdm_sum_arguments a = {.x = x, .residual = residual};
-    sum_channels(device, shape, mdm_gpu_statistics, a, sum, square_sum);
+    mdm_gather_arguments gather = {.sum = sum, .second = square_sum};
+    sum_channels(device, shape, mdm_gpu_statistics, a, gather);
 }
 
 static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
                               const void *residual, const float *scale, const float *shift, void *y) {
-    mdm_norm_forward_arguments a = {.x = x,
+    mdm_norm_forward_arguments a = {.geometry =
+                                        mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+                                    .x = x,
                                     .residual = residual,
                                     .y = y,
                                     .scale = scale,
                                     .shift = shift,
-                                    .count = vectors_of(shape),
-                                    .groups = groups_of(shape->channels),
                                     .bf16 = shape->precision == MDM_BF16,
                                     .linear = shape->linear};
-    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
 }
 
 static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
@@ -205,14 +211,43 @@ static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *sh
                            .shift = shift,
                            .mean = mean,
                            .inverse_deviation = inverse_deviation};
-    sum_channels(device, shape, mdm_gpu_backward_sums, a, sum, product_sum);
+    mdm_gather_arguments gather = {.sum = sum, .second = product_sum};
+    sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
+}
+
+static void norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape,
+                                         const void *gradient, const void *other, const void *x,
+                                         const mdm_norm_values *v, double *sum, double *product_sum,
+                                         const mdm_norm_backward_rest *r) {
+    mdm_sum_arguments a = {.x = (void *)(uintptr_t)x, /* only read */
+                           .gradient = gradient,
+                           .other = other,
+                           .scale = v->scale,
+                           .shift = v->shift,
+                           .mean = v->mean,
+                           .inverse_deviation = v->inverse_deviation};
+    mdm_gather_arguments gather = {.sum = sum,
+                                   .second = product_sum,
+                                   .rest = MDM_GPU_NORM_GRADIENTS,
+                                   .channels = {.sum = sum,
+                                                .second = product_sum,
+                                                .gamma_gradient = r->gamma_gradient,
+                                                .beta_gradient = r->beta_gradient,
+                                                .mean_gradient = r->mean_gradient,
+                                                .mean_product = r->mean_product,
+                                                .count = r->count,
+                                                .channels = (uint32_t)shape->channels,
+                                                .accumulate = r->accumulate}};
+    sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
 }
 
 static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
                                      const void *other, const void *x, const float *scale, const float *shift,
                                      const float *mean, const float *inverse_deviation,
                                      const float *mean_gradient, const float *mean_product) {
-    mdm_norm_backward_arguments a = {.gradient = gradient,
+    mdm_norm_backward_arguments a = {.geometry =
+                                         mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+                                     .gradient = gradient,
                                      .other = other,
                                      .x = x,
                                      .scale = scale,
@@ -221,29 +256,45 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      .inverse_deviation = inverse_deviation,
                                      .mean_gradient = mean_gradient,
                                      .mean_product = mean_product,
-                                     .count = vectors_of(shape),
-                                     .groups = groups_of(shape->channels),
                                      .bf16 = shape->precision == MDM_BF16,
                                      .linear = shape->linear};
-    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
+    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
+}
+
+static mdm_channel_arguments values_arguments(int channels, const double *sum, const double *square_sum,
+                                              const mdm_norm_forward_rest *r) {
+    mdm_channel_arguments a = {.sum = sum,
+                               .second = square_sum,
+                               .gamma = r->gamma,
+                               .beta = r->beta,
+                               .running_mean = r->running_mean,
+                               .running_variance = r->running_variance,
+                               .mean = r->values->mean,
+                               .inverse_deviation = r->values->inverse_deviation,
+                               .scale = r->values->scale,
+                               .shift = r->values->shift,
+                               .count = r->count,
+                               .channels = (uint32_t)channels};
+    return a;
 }
 
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
                            double count, const float *gamma, const float *beta, float *running_mean,
-                           float *running_variance, const mdm_norm_values *v) {
-    mdm_channel_arguments a = {.sum = sum,
-                               .second = square_sum,
-                               .gamma = gamma,
-                               .beta = beta,
-                               .running_mean = running_mean,
-                               .running_variance = running_variance,
-                               .mean = v->mean,
-                               .inverse_deviation = v->inverse_deviation,
-                               .scale = v->scale,
-                               .shift = v->shift,
-                               .count = count,
-                               .channels = (uint32_t)channels};
+                           float *running_variance, const mdm_norm_values *values) {
+    mdm_norm_forward_rest rest = {count, gamma, beta, running_mean, running_variance, values};
+    mdm_channel_arguments a = values_arguments(channels, sum, square_sum, &rest);
     mdm_gpu_norm_from_sums(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
+}
+
+static void norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x,
+                                 const void *residual, double *sum, double *square_sum,
+                                 const mdm_norm_forward_rest *rest) {
+    mdm_sum_arguments a = {.x = x, .residual = residual};
+    mdm_gather_arguments gather = {.sum = sum,
+                                   .second = square_sum,
+                                   .rest = MDM_GPU_NORM_VALUES,
+                                   .channels = values_arguments(shape->channels, sum, square_sum, rest)};
+    sum_channels(device, shape, mdm_gpu_statistics, a, gather);
 }
 
 static void norm_from_running(mdm_device *device, int channels, const float *running_mean,
@@ -425,8 +476,10 @@ static const mdm_device_operations operations = {
     .convolution_backward_weights = mdm_cuda_convolution_backward_weights,
     .reserve_norm = reserve_norm,
     .norm_statistics = norm_statistics,
+    .norm_statistics_then = norm_statistics_then,
     .norm_relu_forward = norm_relu_forward,
     .norm_relu_backward_sums = norm_relu_backward_sums,
+    .norm_relu_backward_sums_then = norm_relu_backward_sums_then,
     .norm_relu_backward_input = norm_relu_backward_input,
     .norm_from_sums = norm_from_sums,
     .norm_from_running = norm_from_running,

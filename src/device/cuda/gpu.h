@@ -39,11 +39,13 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 /* Queues kernels of MDM_GPU_THREADS threads a block. Failures are told by the next download. */
 #define MDM_GPU_DECLARE(name, arguments)                                                                     \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a);
-#define MDM_GPU_DECLARE_ROWS(name, arguments, phases) MDM_GPU_DECLARE(name, arguments)
-MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE)
+#define MDM_GPU_DECLARE_ROWS(name, arguments, phases)  MDM_GPU_DECLARE(name, arguments)
+#define MDM_GPU_DECLARE_SUMMING(name, arguments, rest) MDM_GPU_DECLARE(name, arguments)
+MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_SUMMING)
 MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
 #undef MDM_GPU_DECLARE_ROWS
 #undef MDM_GPU_DECLARE
+#undef MDM_GPU_DECLARE_SUMMING
 
 /* Queues kernels in phases (view_kernels.h), with so many bytes of shared memory a block. */
 #define MDM_GPU_DECLARE_PHASED(name, arguments)                                                              \

@@ -1,9 +1,9 @@
 /* Products by cuBLASLt, with the algorithms that its heuristics name first.
  *
- * It thinks in columns: what is row-major to us is its transpose to cuBLASLt, and c^T = b^T a^T, so that our
- * b is its first factor and our rows are its columns. For each kind of product there are up to two
- * algorithms: one for matrices aligned to 16 bytes, as tensor cores like them, and one for any. */
+ * For each kind of product there are up to two algorithms: one for matrices aligned to 16 bytes, as tensor
+ * cores like them, and one for any. How it sees our matrices: product_layout.h. */
 #include "cublaslt.h"
+#include "product_layout.h"
 #include "runtime.h"
 #include <stdlib.h>
 #include <string.h>
@@ -31,10 +31,6 @@ static mdm_status check(mdm_gpu *gpu, cublasStatus_t code, const char *what) {
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
 
-static cudaDataType factor_type(const mdm_product_shape *s) {
-    return s->precision == MDM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
-}
-
 static mdm_status set_operation(mdm_gpu *gpu, mdm_gpu_product *p, cublasLtMatmulDescAttributes_t attribute,
                                 const void *value, size_t size) {
     return check(gpu, gpu->cublaslt->cublasLtMatmulDescSetAttribute(p->operation, attribute, value, size),
@@ -45,35 +41,35 @@ static mdm_status set_bias(mdm_gpu *gpu, mdm_gpu_product *p, const void *bias) {
     return set_operation(gpu, p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
 }
 
+static mdm_status describe_matrix(mdm_gpu *gpu, cublasLtMatrixLayout_t *matrix, cudaDataType type,
+                                  mdm_column_matrix m) {
+    return check(gpu,
+                 gpu->cublaslt->cublasLtMatrixLayoutCreate(matrix, type, (uint64_t)m.rows,
+                                                           (uint64_t)m.columns, (int64_t)m.rows),
+                 "describing a product");
+}
+
 static mdm_status describe(mdm_gpu *gpu, mdm_gpu_product *p) {
-    const mdm_cublaslt *lt = gpu->cublaslt;
     const mdm_product_shape *s = &p->shape;
-    const uint64_t m = (uint64_t)s->m, n = (uint64_t)s->n, k = (uint64_t)s->k;
-    const int transpose_a = s->form == MDM_PRODUCT_TN, transpose_b = s->form == MDM_PRODUCT_NT;
-    const cublasOperation_t first = transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-                            second = transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const mdm_product_layout layout = mdm_layout_of_product(s);
+    const cublasOperation_t first = layout.first.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            second = layout.second.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = s->has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    static const char what[] = "describing a product";
-    MDM_TRY(check(gpu,
-                  lt->cublasLtMatmulDescCreate(&p->operation,
-                                               s->precision == MDM_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                                                        : CUBLAS_COMPUTE_32F,
-                                               CUDA_R_32F),
-                  what));
+    const cudaDataType factors = s->precision == MDM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    MDM_TRY(
+        check(gpu,
+              gpu->cublaslt->cublasLtMatmulDescCreate(
+                  &p->operation, s->precision == MDM_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                  CUDA_R_32F),
+              "describing a product"));
     MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
     MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
     MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
     if (s->has_bias) /* only its alignment is looked at: that of a float */
         MDM_TRY(set_bias(gpu, p, (const void *)(uintptr_t)sizeof(float)));
-    MDM_TRY(check(gpu,
-                  lt->cublasLtMatrixLayoutCreate(&p->first, factor_type(s), transpose_b ? k : n,
-                                                 transpose_b ? n : k, (int64_t)(transpose_b ? k : n)),
-                  what));
-    MDM_TRY(check(gpu,
-                  lt->cublasLtMatrixLayoutCreate(&p->second, factor_type(s), transpose_a ? m : k,
-                                                 transpose_a ? k : m, (int64_t)(transpose_a ? m : k)),
-                  what));
-    return check(gpu, lt->cublasLtMatrixLayoutCreate(&p->result, CUDA_R_32F, n, m, (int64_t)n), what);
+    MDM_TRY(describe_matrix(gpu, &p->first, factors, layout.first));
+    MDM_TRY(describe_matrix(gpu, &p->second, factors, layout.second));
+    return describe_matrix(gpu, &p->result, CUDA_R_32F, layout.result);
 }
 
 static mdm_status set_preferences(mdm_gpu *gpu, cublasLtMatmulPreference_t preference, uint32_t factors,
@@ -122,9 +118,10 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factor
 
 /* Whether the rows of all three matrices are whole multiples of 16 bytes. */
 static int rows_can_be_aligned(const mdm_product_shape *s) {
-    int element = s->precision == MDM_BF16 ? 2 : 4, row_of_a = s->form == MDM_PRODUCT_TN ? s->m : s->k,
-        row_of_b = s->form == MDM_PRODUCT_NT ? s->k : s->n;
-    return row_of_a * element % ALIGNED == 0 && row_of_b * element % ALIGNED == 0 && s->n * 4 % ALIGNED == 0;
+    const mdm_product_layout layout = mdm_layout_of_product(s);
+    int element = s->precision == MDM_BF16 ? 2 : 4;
+    return layout.first.rows * element % ALIGNED == 0 && layout.second.rows * element % ALIGNED == 0 &&
+           layout.result.rows * 4 % ALIGNED == 0;
 }
 
 static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {

@@ -36,16 +36,17 @@ static void put_options(const mdm_manual *page) {
     printf(" --help");
 }
 
-/* Values after the key= of keys that take one of a few words. */
+/* Values after the key= of keys that take one of a few words, and of those that take a path. */
 static void put_key_values(void) {
     for (int i = 0; i < mdm_config_key_count(); i++) {
         const mdm_config_key *key = mdm_config_key_at(i);
-        if (key->type != MDM_CONFIG_WORD && key->type != MDM_CONFIG_BOOLEAN) continue;
+        int path = key->type == MDM_CONFIG_STRING || key->type == MDM_CONFIG_FRACTION_OR_FILE;
+        if (!path && key->type != MDM_CONFIG_WORD && key->type != MDM_CONFIG_BOOLEAN) continue;
         printf("        %s=*) words='", key->name);
         if (key->type == MDM_CONFIG_BOOLEAN) printf("true false");
         for (int w = 0; key->type == MDM_CONFIG_WORD && key->words[w]; w++)
             printf("%s%s", w ? " " : "", key->words[w]);
-        printf("'; prefix=%s= files=none ;;\n", key->name);
+        printf("'; prefix=%s= files=%s ;;\n", key->name, path ? "any" : "none");
     }
 }
 
@@ -79,7 +80,9 @@ static void put_option_values(void) {
                 put_choices(option->value);
                 printf("'; files=none ;;\n");
             } else
-                printf(" words=; files=%s ;;\n", strcmp(option->value, "FILE") == 0 ? "any" : "none");
+                printf(" words=; files=%s ;;\n", strncmp(option->value, "FILE", 4) == 0 ? "any"
+                                                 : strcmp(option->value, "FOLDER") == 0 ? "folders"
+                                                                                        : "none");
         }
     }
 }
@@ -102,7 +105,7 @@ static void put_rules(void) {
     put_cases();
     printf("    esac ;;\n    esac\n    case $2 in\n");
     put_key_values();
-    printf("    esac\n    if [ -z \"$3\" ]; then words=\"$words");
+    printf("    esac\n    if [ -z \"$3$prefix\" ]; then words=\"$words");
     put_names(NULL);
     printf(" --version\"; fi\n}\n");
 }
@@ -146,6 +149,7 @@ static void print_zsh(void) {
         "    for w in $words; do if [[ $w == *= ]]; then open+=$w; else plain+=$prefix$w; fi; done\n"
         "    compadd -a plain\n"
         "    compadd -S '' -a open\n"
+        "    [[ -n $prefix ]] && compset -P \"$prefix\"\n"
         "    case $files in any) _files ;; folders) _files -/ ;; esac\n"
         "}\n"
         "if [ \"$funcstack[1]\" = _mdm-dist ]; then _mdm_dist \"$@\"; else compdef _mdm_dist mdm-dist; fi\n");
@@ -194,8 +198,11 @@ static void print_fish_page(const mdm_manual *page) {
             printf(" -x -a '");
             put_choices(o->value);
             putchar('\'');
-        } else if (o->value)
-            printf(strcmp(o->value, "FILE") == 0 ? " -r" : " -x");
+        } else if (o->value) {
+            printf("%s", strncmp(o->value, "FILE", 4) == 0 ? " -r"
+                         : strcmp(o->value, "FOLDER") == 0 ? " -x -a '(__fish_complete_directories)'"
+                                                           : " -x");
+        }
         printf(" -d ");
         put_quoted(o->meaning);
         putchar('\n');

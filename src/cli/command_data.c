@@ -61,6 +61,12 @@ static mdm_status read_value(arguments *a, const char *option, const char *value
         a->import.test = value;
     else if (strcmp(option, "--test-list") == 0)
         a->import.test_list = value;
+    else if (strcmp(option, "--labels") == 0)
+        a->import.labels = value;
+    else if (strcmp(option, "--test-root") == 0)
+        a->import.test_root = value;
+    else if (strcmp(option, "--test-labels") == 0)
+        a->import.test_labels = value;
     else if (strcmp(option, "--classes") == 0)
         a->import.classes = value;
     else if (strcmp(option, "--label-column") == 0)
@@ -105,6 +111,9 @@ static const char *const value_options[] = {"--format",
                                             "--root",
                                             "--test",
                                             "--test-list",
+                                            "--labels",
+                                            "--test-root",
+                                            "--test-labels",
                                             "--classes",
                                             "--label-column",
                                             "--on-error",
@@ -140,9 +149,10 @@ static mdm_status refuse_option(const char *option) {
 
 /* Which options belong to `verb`. */
 static int fits(const char *verb, const char *option) {
-    static const char *const import[] = {"--format",  "--root",         "--test",     "--test-list",
-                                         "--classes", "--label-column", "--on-error", "--size",
-                                         "--threads", "--keep-encoded"};
+    static const char *const import[] = {"--format",       "--root",      "--test",        "--test-list",
+                                         "--labels",       "--test-root", "--test-labels", "--classes",
+                                         "--label-column", "--on-error",  "--size",        "--threads",
+                                         "--keep-encoded"};
     int looks = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0;
     if (strcmp(option, "--force") == 0) return !looks;
     if (strcmp(option, "--json") == 0) return strcmp(verb, "import") != 0;

@@ -84,14 +84,14 @@ static mdm_status print_config(const mdm_config *config) {
     return MDM_OK;
 }
 
-/* The built-in quickstart makes its data set from Debian's Fashion-MNIST when it is not there: 8 classes, 20
- * % of the samples show one of the two others, the labels of 40 % are drawn anew (launch/quickstart.sh does
- * the same by commands). */
+/* The built-in quickstart makes its data set from Debian's Fashion-MNIST when it is not there: of 1000
+ * samples in 8 classes 20 % show one of the two others, and the labels of 40 % are drawn anew
+ * (launch/quickstart.sh does the same by commands). */
 static mdm_status make_quickstart_data(const mdm_config *config) {
     static const int held_out[2] = {8, 9};
     static const char source[] = "/usr/share/datasets/fashion-mnist";
     mdm_noise_options options = {
-        .samples = 2000, .symmetric = 0.4, .ood = 0.2, .hold_out = held_out, .hold_out_count = 2, .seed = 1};
+        .samples = 1000, .symmetric = 0.4, .ood = 0.2, .hold_out = held_out, .hold_out_count = 2, .seed = 1};
     mdm_noise_counts counts;
     mdm_dataset *clean = NULL, *noisy = NULL;
     char folder[MDM_CONFIG_TEXT];

@@ -19,20 +19,29 @@ static mdm_import_format recognise(const mdm_source *source) {
 
 /* Options of picture files do not pass silently where nothing heeds them. */
 static mdm_status refuse_picture_options(const mdm_import_options *o) {
-    if (o->size || o->keep_encoded || o->classes || o->test || o->test_list || o->root || o->label_column)
+    if (o->size || o->keep_encoded || o->classes || o->test || o->test_list || o->test_root ||
+        o->test_labels || o->root || o->labels || o->label_column)
         return mdm_fail(
             MDM_USAGE,
-            "--size, --keep-encoded, --classes, --test, --test-list, --root and --label-column are "
+            "--size, --keep-encoded, --classes, --test, --label-column and the options of lists are "
             "for picture files, not for IDX and CIFAR");
     return MDM_OK;
 }
 
 static mdm_status check_picture_options(const mdm_import_options *o) {
     int list = o->format == MDM_IMPORT_LIST;
-    if (!list && (o->root || o->test_list))
-        return mdm_fail(MDM_USAGE, "%s is for list files", o->root ? "--root" : "--test-list");
-    if (list && o->test)
-        return mdm_fail(MDM_USAGE, "--test is for folders; a list's test set is --test-list FILE");
+    const char *of_lists = o->root          ? "--root"
+                           : o->labels      ? "--labels"
+                           : o->test_list   ? "--test-list"
+                           : o->test_root   ? "--test-root"
+                           : o->test_labels ? "--test-labels"
+                                            : NULL;
+    if (!list && of_lists) return mdm_fail(MDM_USAGE, "%s is for list files", of_lists);
+    if (o->test && o->test_list)
+        return mdm_fail(MDM_USAGE, "--test FOLDER and --test-list FILE name two test sets; one is possible");
+    if (!o->test_list && (o->test_root || o->test_labels))
+        return mdm_fail(MDM_USAGE, "%s goes with --test-list FILE",
+                        o->test_root ? "--test-root" : "--test-labels");
     if (o->format != MDM_IMPORT_METADATA && o->label_column)
         return mdm_fail(MDM_USAGE, "--label-column is for metadata.csv and metadata.jsonl");
     return MDM_OK;

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <xxhash.h>
 
-enum { FILE_LIMIT = 256 << 20, TEXT_LIMIT = 1 << 30, BLOCK_BYTES = 64 << 20, BLOCK_COUNT = 16384 };
+enum { FILE_LIMIT = 256 << 20, BLOCK_BYTES = 64 << 20, BLOCK_COUNT = 16384 };
 
 typedef struct import {
     const mdm_import_options *options;
@@ -36,105 +36,6 @@ typedef struct import {
     int block_colour;
     uint64_t block_sum[3], block_square[3];
 } import;
-
-static int is_folder(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
-static int is_file(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
-}
-
-/* metadata.csv or metadata.jsonl in `folder`: its path, or NULL. */
-static const char *find_metadata(const char *folder, char *path, size_t size) {
-    static const char *const names[] = {"metadata.csv", "metadata.jsonl"};
-    for (int i = 0; i < 2; i++)
-        if (snprintf(path, size, "%s/%s", folder, names[i]) < (int)size && is_file(path)) return path;
-    return NULL;
-}
-
-mdm_import_format mdm_pictures_recognise(const char *source) {
-    char path[4096], inside[4096];
-    if (is_file(source)) return MDM_IMPORT_LIST;
-    if (find_metadata(source, path, sizeof path)) return MDM_IMPORT_METADATA;
-    if (snprintf(inside, sizeof inside, "%s/train", source) < (int)sizeof inside && is_folder(inside) &&
-        find_metadata(inside, path, sizeof path))
-        return MDM_IMPORT_METADATA;
-    return MDM_IMPORT_FOLDER;
-}
-
-static mdm_status add_split(import *m, const char *folder, const char *prefix, int test) {
-    char path[4096], *text;
-    size_t bytes;
-    if (!is_folder(folder)) return mdm_fail(MDM_INPUT, "%s: no such folder", folder);
-    if (m->options->format == MDM_IMPORT_FOLDER)
-        return mdm_listing_add_folder(&m->listing, folder, prefix, test);
-    if (!find_metadata(folder, path, sizeof path))
-        return mdm_fail(MDM_INPUT, "%s holds neither metadata.csv nor metadata.jsonl", folder);
-    MDM_TRY(mdm_read_file(path, TEXT_LIMIT, &text, &bytes));
-    int64_t first = m->listing.count;
-    const char *dot = strrchr(path, '.');
-    mdm_status status =
-        strcmp(dot, ".csv") == 0
-            ? mdm_listing_add_csv(&m->listing, text, bytes, path, folder, "", m->options->label_column, test)
-            : mdm_listing_add_jsonl(&m->listing, text, bytes, path, folder, "", m->options->label_column,
-                                    test);
-    free(text);
-    /* the ids start at the source, the paths at the split's folder */
-    for (int64_t i = first; status == MDM_OK && *prefix && i < m->listing.count; i++) {
-        char id[8192];
-        snprintf(id, sizeof id, "%s%s", prefix, m->listing.entries[i].id);
-        free(m->listing.entries[i].id);
-        if (!(m->listing.entries[i].id = strdup(id)))
-            status = mdm_fail(MDM_RESOURCE, "out of memory for file names");
-    }
-    return status;
-}
-
-/* A folder with its test set: train/ and test/, val/, valid/ or validation/ inside, or the folder itself. */
-static mdm_status list_folder(import *m, const char *source) {
-    static const char *const tests[] = {"test", "val", "valid", "validation"};
-    char folder[4096], prefix[32];
-    int named = snprintf(folder, sizeof folder, "%s/train", source) < (int)sizeof folder && is_folder(folder);
-    MDM_TRY(add_split(m, named ? folder : source, named ? "train/" : "", 0));
-    if (m->options->test) return add_split(m, m->options->test, "", 1);
-    for (int i = 0; named && i < 4; i++) {
-        if (snprintf(folder, sizeof folder, "%s/%s", source, tests[i]) >= (int)sizeof folder ||
-            !is_folder(folder))
-            continue;
-        snprintf(prefix, sizeof prefix, "%s/", tests[i]);
-        return add_split(m, folder, prefix, 1);
-    }
-    return MDM_OK;
-}
-
-static mdm_status list_file(import *m, const char *path, int test) {
-    char folder[4096], *text;
-    size_t bytes;
-    snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (!slash)
-        snprintf(folder, sizeof folder, ".");
-    else
-        slash[slash == folder] = 0;
-    MDM_TRY(mdm_read_file(path, TEXT_LIMIT, &text, &bytes));
-    mdm_status status = mdm_listing_add_list(&m->listing, text, bytes, path,
-                                             m->options->root ? m->options->root : folder, test);
-    free(text);
-    return status;
-}
-
-static mdm_status list_source(import *m, const char *source) {
-    if (m->options->format == MDM_IMPORT_LIST) {
-        MDM_TRY(list_file(m, source, 0));
-        if (m->options->test_list) MDM_TRY(list_file(m, m->options->test_list, 1));
-    } else {
-        MDM_TRY(list_folder(m, source));
-    }
-    return mdm_listing_number(&m->listing, m->options->classes, m->options->format == MDM_IMPORT_FOLDER);
-}
 
 static mdm_status read_picture(const mdm_listed *e, char **file, size_t *bytes, mdm_picture *picture) {
     MDM_TRY(mdm_read_file(e->path, FILE_LIMIT, file, bytes));
@@ -437,7 +338,7 @@ static mdm_status look_at_files(import *m) {
 
 static mdm_status import_all(import *m, const char *source, mdm_dataset **dataset) {
     int threads = m->options->threads > 0 ? m->options->threads : mdm_workers_count(1);
-    MDM_TRY(list_source(m, source));
+    MDM_TRY(mdm_listing_collect(&m->listing, source, m->options));
     MDM_TRY(find_size(m));
     MDM_TRY(look_at_files(m));
     int32_t key[4] = {m->height, m->width, m->options->size, m->options->keep_encoded};

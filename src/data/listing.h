@@ -29,6 +29,11 @@ MDM_MUST_CHECK mdm_status mdm_listing_add_folder(mdm_listing *listing, const cha
 /* Lines `path label` of a list file; `name` is for messages. */
 MDM_MUST_CHECK mdm_status mdm_listing_add_list(mdm_listing *listing, const char *text, size_t length,
                                                const char *name, const char *root, int test);
+/* Lines of paths alone; the label of each is that of the same path in `known`, which the file `labels` names
+ * and which is sorted here. */
+MDM_MUST_CHECK mdm_status mdm_listing_add_keys(mdm_listing *listing, const char *text, size_t length,
+                                               const char *name, mdm_listing *known, const char *labels,
+                                               const char *root, int test);
 /* metadata.csv: a header line with file_name and the label column (NULL: label, labels, class or category).
  */
 MDM_MUST_CHECK mdm_status mdm_listing_add_csv(mdm_listing *listing, const char *text, size_t length,
@@ -41,5 +46,9 @@ MDM_MUST_CHECK mdm_status mdm_listing_add_jsonl(mdm_listing *listing, const char
 /* Turns label texts into numbers: by the lines of the classes file (NULL: none); else, when every text is a
  * whole number and `folders` is 0, as they are; else by the sorted names. */
 MDM_MUST_CHECK mdm_status mdm_listing_number(mdm_listing *listing, const char *classes_file, int folders);
+
+/* All of the source at `source` with its test set, numbered; options->format is FOLDER, LIST or METADATA. */
+MDM_MUST_CHECK mdm_status mdm_listing_collect(mdm_listing *listing, const char *source,
+                                              const mdm_import_options *options);
 
 #endif

@@ -41,6 +41,13 @@ static mdm_status check_text(const char *text, size_t length, const char *name) 
     return MDM_OK;
 }
 
+/* Editors of some systems put a byte order mark in front. */
+static void skip_mark(const char **text, size_t *length) {
+    if (*length < 3 || memcmp(*text, "\xef\xbb\xbf", 3) != 0) return;
+    *text += 3;
+    *length -= 3;
+}
+
 /* What separates path and label: the first of tab, comma and blank that every line has. */
 static char find_separator(const char *text, size_t length) {
     int tab = 1, comma = 1;
@@ -57,6 +64,7 @@ static char find_separator(const char *text, size_t length) {
 mdm_status mdm_listing_add_list(mdm_listing *l, const char *text, size_t length, const char *name,
                                 const char *root, int test) {
     MDM_TRY(check_text(text, length, name));
+    skip_mark(&text, &length);
     char separator = find_separator(text, length);
     piece line;
     int64_t number = 0;
@@ -74,6 +82,39 @@ mdm_status mdm_listing_add_list(mdm_listing *l, const char *text, size_t length,
                             "%s, line %lld: expected `path label`, separated by a space, tab or comma", name,
                             (long long)number);
         MDM_TRY(mdm_listing_add(l, root, path.at, path.length, label.at, label.length, test));
+    }
+    if (number == 0) return mdm_fail(MDM_INPUT, "%s is empty", name);
+    return MDM_OK;
+}
+
+static int by_id(const void *a, const void *b) {
+    return strcmp(((const mdm_listed *)a)->id, ((const mdm_listed *)b)->id);
+}
+
+mdm_status mdm_listing_add_keys(mdm_listing *l, const char *text, size_t length, const char *name,
+                                mdm_listing *known, const char *labels, const char *root, int test) {
+    piece line;
+    int64_t number = 0;
+    MDM_TRY(check_text(text, length, name));
+    skip_mark(&text, &length);
+    qsort(known->entries, (size_t)known->count, sizeof *known->entries, by_id);
+    for (int64_t i = 1; i < known->count; i++)
+        if (by_id(&known->entries[i], &known->entries[i - 1]) == 0 &&
+            strcmp(known->entries[i].text, known->entries[i - 1].text) != 0)
+            return mdm_fail(MDM_INPUT, "%s gives %s two labels", labels, known->entries[i].id);
+    for (const char *at = text; next_line(&at, text + length, &line);) {
+        number++;
+        line = trim(line);
+        if (!line.length) continue;
+        mdm_listed key = {.id = strndup(line.at, line.length)};
+        if (!key.id) return mdm_fail(MDM_RESOURCE, "out of memory for file names");
+        const mdm_listed *found = bsearch(&key, known->entries, (size_t)known->count, sizeof key, by_id);
+        mdm_status status =
+            found ? mdm_listing_add(l, root, key.id, line.length, found->text, strlen(found->text), test)
+                  : mdm_fail(MDM_INPUT, "%s, line %lld: %s has no label in %s", name, (long long)number,
+                             key.id, labels);
+        free(key.id);
+        MDM_TRY(status);
     }
     if (number == 0) return mdm_fail(MDM_INPUT, "%s is empty", name);
     return MDM_OK;
@@ -153,10 +194,7 @@ mdm_status mdm_listing_add_csv(mdm_listing *l, const char *text, size_t length, 
                                const char *root, const char *prefix, const char *column, int test) {
     char *fields;
     MDM_TRY(check_text(text, length, name));
-    if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0) { /* byte order mark */
-        text += 3;
-        length -= 3;
-    }
+    skip_mark(&text, &length);
     if (!length) return mdm_fail(MDM_INPUT, "%s is empty", name);
     MDM_TRY(MDM_ALLOCATE(fields, 3 * (length + 1), "a record"));
     mdm_status status = add_records(l, text, text + length, name, root, prefix, column, test, fields,
@@ -189,6 +227,7 @@ mdm_status mdm_listing_add_jsonl(mdm_listing *l, const char *text, size_t length
     piece line;
     int64_t number = 0;
     MDM_TRY(check_text(text, length, name));
+    skip_mark(&text, &length);
     for (const char *at = text; next_line(&at, text + length, &line);) {
         json_error_t error;
         number++;

@@ -49,10 +49,45 @@ static void draw_spark(report_page *p) {
     free(y);
 }
 
+/* Of a run that has not ended: the last accuracy that was measured. */
+static void card_latest_accuracy(report_page *p) {
+    const report_epoch *last = NULL;
+    for (int64_t i = 0; i < p->run->epoch_count; i++) {
+        const report_epoch *e = &p->run->epochs[i];
+        if ((e->stage == REPORT_WARMUP || e->stage == REPORT_SEMI) && isfinite(e->top1)) last = e;
+    }
+    if (!last) return;
+    open_card(&p->text, "Test accuracy");
+    html_percent(&p->text, last->top1);
+    more(&p->text);
+    mdm_text_add(&p->text, "after epoch %" PRId64 "</span>", last->epoch + 1);
+    draw_spark(p);
+    mdm_text_add(&p->text, "</li>\n");
+}
+
+/* Of a run that has not ended: how far it is. */
+static void card_progress(report_page *p) {
+    static const char *const stages[] = {"self-supervised start", "warm-up", "semi-supervised phase"};
+    const report_run *run = p->run;
+    const report_epoch *last = NULL;
+    for (int64_t i = 0; i < run->epoch_count; i++)
+        if (run->epochs[i].stage <= REPORT_SEMI) last = &run->epochs[i];
+    if (run->ended || !run->config || !last) return;
+    open_card(&p->text, "Epochs done");
+    mdm_text_add(&p->text, "%" PRId64 " of %d", last->epoch + 1,
+                 last->stage == REPORT_PRETRAIN ? run->config->pretrain.epochs : run->config->train.epochs);
+    more(&p->text);
+    mdm_text_add(&p->text, "%s", stages[last->stage]);
+    close_card(&p->text);
+}
+
 static void card_accuracy(report_page *p) {
     mdm_text *t = &p->text;
     double top1 = report_summary(p->run, "final_top1"), before = report_summary(p->run, "before_semi_top1");
-    if (!isfinite(top1)) return;
+    if (!isfinite(top1)) {
+        card_latest_accuracy(p);
+        return;
+    }
     mdm_text_add(
         t, "<li><span class=\"what\">Test accuracy</span><b data-key=\"final_top1\" data-value=\"%.9g\">",
         top1);
@@ -196,6 +231,7 @@ void report_section_overview(report_page *p) {
     html_open_section(t, "overview", "In short", NULL);
     count_verdicts(p->run, counts);
     mdm_text_add(t, "<ul class=\"cards\">\n");
+    card_progress(p);
     card_accuracy(p);
     if (of) {
         card_count(t, "Labels found wrong", counts[MDM_MISLABELLED], of, "another label suits them better");

@@ -201,9 +201,15 @@ def completions_know_commands_options_keys_and_values(work):
 try() { COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=(); _mdm_dist; echo "${COMPREPLY[*]}"; }
 try "mdm-dist doc"; try "mdm-dist data no"; try "mdm-dist data noise --se"; try "mdm-dist train train.ep"
 try "mdm-dist train train.batchnorm=lo"; try "mdm-dist slurm --launcher p"; try "mdm-dist bench kn"
+try "mdm-dist data.resident=s"; try "mdm-dist data.train=here-i"; try "mdm-dist data import x y --test here-i"; try "mdm-dist status here-i"
 """
+    os.mkdir(work.file("here-is"))
+    with open(work.file("here-is.h5"), "w"):
+        pass
     lines = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=work.path).stdout.splitlines()
-    assert lines == ["doctor", "noise", "--seed", "train.epochs=", "local", "pmix", "knn"], lines
+    lines = [" ".join(sorted(line.split())) for line in lines]
+    assert lines == ["doctor", "noise", "--seed", "train.epochs=", "local", "pmix", "knn", "stream", "here-is here-is.h5",
+                     "here-is", "here-is"], lines
     for shell in ("zsh", "fish"):
         text = run("completion", shell).stdout
         assert "batchnorm" in text and "doctor" in text and ("--lead" in text or "-l lead" in text)

@@ -161,6 +161,67 @@ def lists_and_metadata_name_the_same_pictures(work):
         assert f["test/labels"].shape == (80,)
 
 
+def the_published_layouts_are_imported(work):
+    """WebVision, Clothing1M and the controlled-noise mini-ImageNet, three or four pictures of each."""
+    root = work.file("published")
+
+    def files(base, *paths):
+        for i, path in enumerate(paths):
+            os.makedirs(os.path.dirname(f"{root}/{base}/{path}"), exist_ok=True)
+            Image.new("RGB", (8, 8), (40 * i, 10, 10)).save(f"{root}/{base}/{path}")
+
+    def text(path, content):
+        os.makedirs(os.path.dirname(f"{root}/{path}"), exist_ok=True)
+        with open(f"{root}/{path}", "w", encoding="utf-8") as f:
+            f.write(content)
+
+    def contents(name, *arguments):
+        with h5py.File(imported(work, name, *arguments)) as f:
+            ids = [i.decode() for i in f["train/ids"]]
+            return dict(zip(ids, f["train/labels"][:].tolist())), f["test/labels"][:].tolist(), f["test/images"][:, 0, 0, 0].tolist()
+
+    files("web", "google/q0001/a.jpg", "google/q0002/b.jpg", "val_images_256/val0.jpg", "val_images_256/val1.jpg")
+    text("web/info/train.txt", "google/q0001/a.jpg 0\ngoogle/q0002/b.jpg 1\n")
+    text("web/info/val.txt", "val1.jpg 1\nval0.jpg 0\n")
+    train, test, shades = contents("web.h5", f"{root}/web/info/train.txt", "--root", f"{root}/web", "--test-list",
+                                   f"{root}/web/info/val.txt", "--test-root", f"{root}/web/val_images_256")
+    assert train == {"google/q0001/a.jpg": 0, "google/q0002/b.jpg": 1} and test == [1, 0] and shades[0] > shades[1]
+    files("c1m", "images/0/00/x,1.jpg", "images/0/01/y,2.jpg", "images/1/z.jpg")
+    text("c1m/noisy_label_kv.txt", "images/1/z.jpg 0\nimages/0/01/y,2.jpg 1\nimages/0/00/x,1.jpg 0\n")
+    text("c1m/clean_label_kv.txt", "images/1/z.jpg 1\n")
+    text("c1m/train_keys.txt", "\ufeffimages/0/00/x,1.jpg\nimages/0/01/y,2.jpg\n")
+    text("c1m/test_keys.txt", "images/1/z.jpg\n")
+    keys = [f"{root}/c1m/train_keys.txt", "--labels", f"{root}/c1m/noisy_label_kv.txt", "--test-list", f"{root}/c1m/test_keys.txt"]
+    train, test, _ = contents("c1m.h5", *keys, "--test-labels", f"{root}/c1m/clean_label_kv.txt")
+    assert train == {"images/0/00/x,1.jpg": 0, "images/0/01/y,2.jpg": 1} and test == [1]
+    assert contents("c1m-same.h5", *keys)[1] == [0]
+    files("red", "all_images/n0185567200000001.jpg", "all_images/0f3c.jpg", "validation/0/n01.jpg", "validation/1/n02.jpg")
+    text("red/split/red_noise_nl_0.4", "n0185567200000001.jpg 0\n0f3c.jpg 1\n")
+    train, test, _ = contents("red.h5", f"{root}/red/split/red_noise_nl_0.4", "--root", f"{root}/red/all_images", "--test",
+                              f"{root}/red/validation")
+    assert train == {"n0185567200000001.jpg": 0, "0f3c.jpg": 1} and test == [0, 1]
+
+
+def mistaken_lists_are_told_in_the_words_of_lists(work):
+    def refused(name, content, *arguments):
+        with open(work.file(name), "w", encoding="utf-8") as f:
+            f.write(content)
+        done = run("data", "import", work.file(name), work.file("refused.h5"), *arguments)
+        assert done.stderr.count("\n") == 1 and not os.path.exists(work.file("refused.h5")), done.stderr
+        return done.returncode, done.stderr
+
+    code, said = refused("header.csv", "path,label\nx.jpg,a\ny.jpg,b\n")
+    assert code == 3 and "without a header" in said and "--root" in said, said
+    code, said = refused("keys.txt", "a.jpg\nb.jpg\n", "--labels", work.file("header.csv"))
+    assert code == 3 and "keys.txt, line 1: a.jpg has no label in" in said, said
+    with open(work.file("two.txt"), "w") as f:
+        f.write("a.jpg 0\na.jpg 1\n")
+    code, said = refused("keys.txt", "a.jpg\n", "--labels", work.file("two.txt"))
+    assert code == 3 and "gives a.jpg two labels" in said, said
+    code, said = refused("keys.txt", "a.jpg 1\n", "--test-root", work.path)
+    assert code == 2 and "--test-root goes with --test-list" in said, said
+
+
 def damaged_pictures_fail_or_are_left_out_by_name(work):
     root = work.file("damaged")
     shutil.copytree(folder(work), root)
@@ -263,5 +324,6 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
 
 main([folders_are_imported_alike_by_any_number_of_threads, imports_go_on_where_they_were_killed,
       a_mended_picture_lets_the_import_go_on, lists_and_metadata_name_the_same_pictures,
+      the_published_layouts_are_imported, mistaken_lists_are_told_in_the_words_of_lists,
       damaged_pictures_fail_or_are_left_out_by_name, encoded_pictures_train_to_the_same_weights,
       cifars_python_files_are_read_and_nothing_in_them_is_run, noise_keeps_ids_and_refuses_noisy_input])

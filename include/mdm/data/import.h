@@ -17,10 +17,12 @@ typedef enum mdm_import_format {
 
 typedef struct mdm_import_options {
     mdm_import_format format;
-    const char *root;      /* list: folder that its paths start from; NULL: the list's own */
-    const char *test;      /* folder of test pictures (NULL: test, val, valid or validation in the source) */
-    const char *test_list; /* list file of test pictures, or NULL */
-    const char *classes;   /* file of class names, one a line: order and number of the classes; or NULL */
+    const char *root;   /* list: folder that its paths start from; NULL: the list's own */
+    const char *labels; /* list: file of `path label` lines for a list of paths alone; or NULL */
+    const char *test; /* folder of test pictures (NULL: test, val, valid or validation in a folder source) */
+    const char *test_list;               /* list file of test pictures, or NULL */
+    const char *test_root, *test_labels; /* of the test list; NULL: root and labels */
+    const char *classes;      /* file of class names, one a line: order and number of the classes; or NULL */
     const char *label_column; /* metadata: NULL for label, labels, class or category */
     int size;                 /* side that pictures are scaled and cut to; 0: all must have one size */
     int keep_encoded;         /* store the files as they are */

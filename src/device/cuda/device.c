@@ -30,7 +30,7 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     *out = NULL;
     if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
     MDM_TRY(MDM_ALLOCATE(device, 1, "the CUDA device"));
-    omp_set_num_threads(threads); /* for heads, losses and pictures, which stay on the CPU */
+    omp_set_num_threads(threads); /* for what stays on the CPU, as the reading of pictures */
     omp_set_dynamic(0);
     device->common.operations = &operations;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);

@@ -5,7 +5,7 @@ add_custom_target(bundle COMMAND ${CMAKE_SOURCE_DIR}/cmake/bundle/make.sh ${CMAK
                   WORKING_DIRECTORY ${CMAKE_BINARY_DIR} USES_TERMINAL
                   COMMENT "Packing mdm-dist with Open MPI, HDF5 and what they need")
 add_dependencies(bundle mdm-dist)
-foreach(room device model train)
+foreach(room device data model train)
     get_property(programs DIRECTORY ${CMAKE_SOURCE_DIR}/tests/${room} PROPERTY BUILDSYSTEM_TARGETS)
     add_dependencies(bundle ${programs})
 endforeach()

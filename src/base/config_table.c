@@ -60,7 +60,10 @@ static const mdm_config_key keys[] = {
         WORDS("none"), "",
         "clean data set file, or fraction of data.train held out; only with it is there a best model and "
         "early stopping"),
-    WORD("data.resident", data.resident, 0, "where pictures are kept; stream reads them from the file",
+    WORD("data.resident", data.resident, 0,
+         "where pictures are kept: in a CUDA device's memory, in the node's, or in the file (stream); auto: "
+         "the "
+         "first of them with room",
          "auto", "auto", "device", "host", "stream"),
     WORD("data.shuffle", data.shuffle, HASHED,
          "order of an epoch; blocks reads runs of neighbours in random order and mixes within 128 MiB: for "

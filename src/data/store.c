@@ -399,6 +399,15 @@ void mdm_store_close(mdm_store *store) {
     free(store);
 }
 
+mdm_status mdm_store_let_go(mdm_store *store) {
+    if (!store->info.resident) return MDM_OK;
+    mdm_comm_shared_free(store->shared);
+    store->shared = NULL;
+    store->splits[0].resident = store->splits[1].resident = NULL;
+    store->info.resident = 0;
+    return mdm_comm_agree(store->comm, open_streams(store));
+}
+
 const mdm_store_info *mdm_store_get_info(const mdm_store *store) {
     return &store->info;
 }

@@ -172,14 +172,6 @@ static int list_parts(mdm_trainer *t, mdm_checkpoint_part *parts, scalars *s, ma
     return count;
 }
 
-static mdm_status fetch_networks(mdm_trainer *t) {
-    for (int n = 0; n < t->network_count; n++) {
-        MDM_TRY(mdm_network_fetch(t->networks[n]));
-        if (t->averages[n]) MDM_TRY(mdm_network_fetch(t->averages[n]));
-    }
-    return t->baseline ? mdm_network_fetch(t->baseline) : MDM_OK;
-}
-
 /* Says how a save ended. A full disk must not end a night's training: the previous checkpoint stands, the
  * next save tries again. */
 static void note_outcome(mdm_trainer *t, mdm_status status, double seconds, const char *message) {
@@ -203,7 +195,6 @@ static mdm_status save_on_rank_0(mdm_trainer *t) {
     marks m;
     if (!t->saver) MDM_TRY(mdm_checkpoint_saver_start(&t->saver));
     (void)mdm_notice_saved(t, 1); /* where it failed, this save is the next attempt */
-    MDM_TRY(fetch_networks(t));
     mdm_metrics_begin(t->metrics, "checkpoint");
     mdm_metrics_integer(t->metrics, "position", t->place.position);
     mdm_metrics_end(t->metrics);

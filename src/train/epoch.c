@@ -104,14 +104,14 @@ mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
     mdm_status status = mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count);
     t->waited += mdm_seconds() - start;
     MDM_TRY(status);
-    return mdm_store_prefetch(t->store, MDM_TRAIN, t->next_list, t->next_count);
+    return mdm_views_announce(t->views, MDM_TRAIN, t->next_list, t->next_count);
 }
 
-/* Streamed pictures are announced a step ahead; resident ones need no list. */
+/* Pictures that have to be read or sent are announced a step ahead; others need no list. */
 static void list_next_step(mdm_trainer *t, const mdm_stage_methods *methods, int network, int64_t epoch) {
     int64_t next = t->place.step + 1;
     t->next_count = 0;
-    if (!t->data->resident && next < t->steps)
+    if (mdm_views_read_ahead(t->views) && next < t->steps)
         t->next_count = methods->list(t, network, epoch, next, t->next_list);
 }
 

@@ -13,7 +13,7 @@ mdm_network *mdm_predicting_network(mdm_trainer *t, int number) {
 
 static mdm_status plan_slice(mdm_trainer *t, int64_t count) {
     int64_t rows = count < EVALUATION_ROWS ? count : EVALUATION_ROWS;
-    MDM_TRY(mdm_trainer_reserve(t, rows > 0 ? rows : 1, EVALUATION_ROWS));
+    MDM_TRY(mdm_trainer_reserve(t, rows > 0 ? rows : 1, EVALUATION_ROWS, EVALUATION_ROWS));
     if (count >= EVALUATION_ROWS) MDM_TRY(mdm_executor_plan(t->executor, EVALUATION_ROWS, 1));
     return mdm_executor_plan(t->executor, (int)(count % EVALUATION_ROWS), 1);
 }
@@ -101,7 +101,7 @@ mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, m
     if (total == 0) return MDM_OK;
     mdm_comm_my_slice(t->comm, total, &first, &mine);
     MDM_TRY(plan_slice(t, mine));
-    MDM_TRY(mdm_views_reserve(pictures->views, EVALUATION_ROWS));
+    MDM_TRY(mdm_views_reserve(pictures->views, EVALUATION_ROWS, EVALUATION_ROWS));
     float *sum, *one;
     MDM_TRY(MDM_ALLOCATE(sum, (mine + EVALUATION_ROWS) * (long long)classes, "predictions"));
     one = sum + (size_t)mine * (size_t)classes;

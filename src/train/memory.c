@@ -2,6 +2,7 @@
  * when that is more than there is. */
 #include "mdm/base/log.h"
 #include "mdm/base/machine.h"
+#include "mdm/device/views.h"
 #include "trainer.h"
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +18,11 @@ typedef struct need {
 static double slice_rows(const mdm_trainer *t, int batch) {
     int64_t steps = mdm_step_count(t->training_count, batch);
     return (double)((t->training_count / steps + 1) / mdm_comm_size(t->comm) + 1);
+}
+
+static double pictures_of(const mdm_trainer *t) {
+    const mdm_store_info *d = t->data;
+    return (double)(d->train_count + d->test_count) * d->channels * d->height * d->width;
 }
 
 /* With batches computed at most `chunk` samples a rank at once (0: no limit). */
@@ -48,27 +54,61 @@ static need estimate(const mdm_trainer *t, double chunk) {
     n.images = 4.0 * image * (3 * rows + evaluation) + 8.0 * image * rows;
     n.samples = count * (13.0 * t->network_count + 33) +
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
-    if (d->resident) n.data = (count + (double)d->test_count) * image;
+    if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
-        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation);
+        double listed = 8 * train > 2 * pretrain ? 8 * train : 2 * pretrain; /* pictures of a step */
+        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation) +
+                   (double)mdm_view_scratch_bytes(d->height, d->width, d->channels) +
+                   (t->on_device ? pictures_of(t) : 2 * image * listed);
         n.activations = n.plans = 0;
-        n.images = 4.0 * image * (rows + 256); /* pictures of two steps, and views on their way */
+        n.images = t->on_device ? 0 : image * listed * (d->resident ? 2 : 4);
     }
     return n;
 }
 
+static const double mebibyte = 1 << 20, cuda_libraries = 1 << 30; /* CUDA's and cuDNN's own, and scratch */
+
+/* Whether pictures lie on the devices: where every rank's has room for them beside the rest. Collective. */
+static mdm_status place_pictures(mdm_trainer *t) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    int wanted = t->config.data.resident == MDM_CONFIG_RESIDENT_DEVICE;
+    if (wanted && !info->is_cuda)
+        return mdm_fail(MDM_USAGE,
+                        "data.resident=device needs a CUDA device, and the run computes on %s; use "
+                        "auto, host or stream",
+                        info->name);
+    if (!info->is_cuda || (!wanted && t->config.data.resident != MDM_CONFIG_RESIDENT_AUTO)) return MDM_OK;
+    t->on_device = 1;
+    need n = estimate(t, 0);
+    double pictures = pictures_of(t) / mebibyte, rest = (n.device + cuda_libraries) / mebibyte - pictures,
+           memory = (double)info->memory_bytes / mebibyte;
+    int32_t fits = pictures + rest <= memory;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    t->on_device = fits;
+    if (fits) return MDM_OK;
+    if (wanted)
+        return mdm_fail(MDM_RESOURCE,
+                        "data.resident=device: the pictures' %.0f MiB and the run's %.0f MiB do not fit each "
+                        "%s's %.0f MiB; use auto, or a smaller train.batch or model.width, or more ranks",
+                        pictures, rest, info->name, memory);
+    mdm_info("pictures (%.0f MiB) are sent to the device step by step: beside the run's %.0f MiB they do not "
+             "fit the %.0f MiB of %s",
+             pictures, rest, memory, info->name);
+    return MDM_OK;
+}
+
 static mdm_status check_device(const mdm_trainer *t, const need *n) {
     const mdm_device_info *info = mdm_device_get_info(t->device);
-    const double mebibyte = 1 << 20, libraries = 1024 * mebibyte; /* CUDA's and cuDNN's own, and scratch */
+    double wanted = (n->device + cuda_libraries) / mebibyte, memory = (double)info->memory_bytes / mebibyte;
     if (!info->is_cuda) return MDM_OK;
     if (t->options.dry_run)
-        mdm_info("memory: about %.0f MiB on %s, which has %.0f MiB", (n->device + libraries) / mebibyte,
-                 info->name, (double)info->memory_bytes / mebibyte);
-    if (n->device + libraries <= (double)info->memory_bytes) return MDM_OK;
+        mdm_info("memory: about %.0f MiB on %s, which has %.0f MiB%s", wanted, info->name, memory,
+                 t->on_device ? "; all pictures are among them" : "");
+    if (wanted <= memory) return MDM_OK;
     return mdm_fail(MDM_RESOURCE,
                     "the run needs about %.0f MiB on each %s, which has %.0f MiB; a smaller train.batch, "
                     "pretrain.batch or model.width, or more ranks, would shrink it",
-                    (n->device + libraries) / mebibyte, info->name, (double)info->memory_bytes / mebibyte);
+                    wanted, info->name, memory);
 }
 
 /* What a node holds once, whatever its number of ranks. */
@@ -99,7 +139,7 @@ static double choose_chunk(const mdm_trainer *t, int node, double limit) {
 
 mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
-    const double mebibyte = 1 << 20;
+    MDM_TRY(place_pictures(t));
     int node = mdm_comm_node_size(t->comm);
     double limit = mdm_memory_limit(source, sizeof source), chunk = choose_chunk(t, node, limit);
     double parts = chunk > 0 ? -chunk : -INFINITY; /* every node computes in the smallest node's parts */
@@ -119,8 +159,8 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
                  "step %.0f, samples' scores and embeddings %.0f)%s",
                  of_rank(&n) / mebibyte, n.activations / mebibyte, n.networks / mebibyte, n.plans / mebibyte,
                  n.images / mebibyte, n.samples / mebibyte,
-                 t->data->resident ? ", and once a node the pictures and a copy of the networks to save"
-                                   : ", and once a node a copy of the networks to save");
+                 n.data > 0 ? ", and once a node the pictures and a copy of the networks to save"
+                            : ", and once a node a copy of the networks to save");
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB on a node of %d rank%s; it has %.0f MiB (%s)", wanted / mebibyte,
                  node, node > 1 ? "s" : "", limit / mebibyte, source);

@@ -138,6 +138,16 @@ static void add_softmax(mdm_onnx *model, const char *logits, const char *probabi
     mdm_onnx_node(model, "Softmax", 1, inputs, probabilities, 1, &axis);
 }
 
+/* Of two values. OpenCV's reader has no Mean of several. */
+static void add_mean(mdm_onnx *model, const char *const values[2], const char *mean) {
+    static const float two = 2.0f;
+    const int64_t dims[2] = {1, 1};
+    const char *inputs[2] = {"sum", "networks"};
+    mdm_onnx_tensor(model, "networks", 2, dims, &two);
+    mdm_onnx_node(model, "Add", 2, values, "sum", 0, NULL);
+    mdm_onnx_node(model, "Div", 2, inputs, mean, 0, NULL);
+}
+
 /* Pictures hold grey levels 0 to 255: normalised = (pictures - 255 mean) / (255 std). */
 static void add_normalisation(mdm_onnx *model, const mdm_model_notes *notes) {
     int64_t channels = notes->spec.channels, dims[4] = {1, channels, 1, 1};
@@ -184,7 +194,7 @@ mdm_status mdm_onnx_export(const mdm_network *const *networks, int count, const 
         add_softmax(&model, name, count == 1 ? "probabilities" : softmax[n]);
         mdm_onnx_output(&model, name, 2, shape);
     }
-    if (count > 1) mdm_onnx_node(&model, "Mean", count, softmax, "probabilities", 0, NULL);
+    if (count == 2) add_mean(&model, softmax, "probabilities");
     mdm_onnx_output(&model, "probabilities", 2, shape);
     add_notes(&model, notes);
     if (status == MDM_OK) status = mdm_onnx_write(&model, description, path);

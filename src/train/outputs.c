@@ -90,7 +90,10 @@ static void announce(const mdm_trainer *t, int resumed) {
     const mdm_device_info *info = mdm_device_get_info(t->device);
     mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes, %s", t->config.data.train,
              (long long)t->data->train_count, (long long)t->data->test_count, t->data->height, t->data->width,
-             t->data->channels, t->data->classes, t->data->resident ? "in memory" : "streamed");
+             t->data->channels, t->data->classes,
+             t->on_device        ? "on the device"
+             : t->data->resident ? "in memory"
+                                 : "streamed");
     mdm_info("%s; %s on %s, %s", t->thread_text, info->library, info->name, mdm_precision_name(t->precision));
     mdm_info("%d network%s %s, width %d: %.2f M weights each; results in %s", t->network_count,
              t->network_count > 1 ? "s" : "", t->layout->spec.arch, t->layout->spec.base_width,

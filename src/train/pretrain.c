@@ -20,7 +20,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     mdm_shuffle_samples(t, &random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.pretrain.batch);
     most = samples / t->steps + 1;
-    MDM_TRY(mdm_trainer_reserve(t, 2 * (most / ranks + 1), 2 * (most / ranks + 1)));
+    MDM_TRY(mdm_trainer_reserve(t, 2 * (most / ranks + 1), 2 * (most / ranks + 1), 2 * (most / ranks + 1)));
     if (!t->contrast || mdm_contrast_pairs(t->contrast) < most) {
         mdm_contrast_destroy(t->contrast);
         t->contrast = NULL;

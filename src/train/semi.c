@@ -56,7 +56,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     t->steps = mdm_step_count(labelled, t->config.train.batch);
     most = labelled / t->steps + (labelled % t->steps != 0);
     share = most / mdm_comm_size(t->comm) + 1;
-    MDM_TRY(mdm_trainer_reserve(t, 4 * share, 6 * share));
+    MDM_TRY(mdm_trainer_reserve(t, 4 * share, 8 * share, 6 * share));
     if (!t->workspace || t->workspace_rows < most) {
         mdm_semi_workspace_destroy(t->workspace);
         t->workspace = NULL;

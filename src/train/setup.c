@@ -11,10 +11,6 @@
 /* Settings that this build cannot honour are refused, never ignored. */
 static mdm_status refuse_missing(const mdm_config *c, int ranks) {
     (void)ranks;
-    if (c->data.resident == MDM_CONFIG_RESIDENT_DEVICE)
-        return mdm_fail(MDM_USAGE,
-                        "data.resident=device: pictures in a device's memory are not in this version "
-                        "yet; use auto, host or stream");
     if (c->deterministic && c->train.batchnorm == MDM_CONFIG_BATCHNORM_LOCAL)
         return mdm_fail(MDM_USAGE,
                         "deterministic=true cannot be had with train.batchnorm=local, whose statistics are "
@@ -105,7 +101,26 @@ static mdm_status renew_on_device(mdm_trainer *t, size_t bytes, void **memory) {
     return mdm_device_allocate(t->device, bytes, "a step's images and samples", memory);
 }
 
-mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
+/* Copies the pictures to where mdm_check_memory found room for them. A device that has less than it says is
+ * told of, unless the user insists. */
+static mdm_status keep_pictures(mdm_trainer *t) {
+    int32_t kept = 1;
+    if (!t->on_device) return MDM_OK;
+    mdm_status status = mdm_views_keep(t->views);
+    if (status == MDM_RESOURCE && t->config.data.resident == MDM_CONFIG_RESIDENT_AUTO) {
+        mdm_warn("%s; pictures are sent there step by step instead", mdm_last_message());
+        status = MDM_OK;
+        kept = 0;
+    }
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &kept, 1, MDM_INT32, MDM_MIN));
+    t->on_device = kept;
+    if (kept) return mdm_store_let_go(t->store);
+    mdm_views_give_up(t->views);
+    return MDM_OK;
+}
+
+mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int64_t samples) {
     int64_t image = (int64_t)t->data->channels * t->data->height * t->data->width;
     int64_t width = t->layout->spec.classes > t->layout->spec.projection ? t->layout->spec.classes
                                                                          : t->layout->spec.projection;
@@ -135,7 +150,7 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples) {
         MDM_TRY(renew_on_device(t, sizeof(double) * (size_t)samples, (void **)&t->row_value));
         t->list_size = samples;
     }
-    return mdm_views_reserve(t->views, 2 * samples);
+    return mdm_views_reserve(t->views, listed, 3 * rows);
 }
 
 /* A used folder: go on, or refuse. */
@@ -162,7 +177,8 @@ static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(mdm_comm_agree(t->comm, create_networks(t)));
     status = mdm_check_memory(t);
     if (status == MDM_OK) status = allocate_state(t);
-    return mdm_comm_agree(t->comm, status);
+    MDM_TRY(mdm_comm_agree(t->comm, status));
+    return keep_pictures(t);
 }
 
 mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_run_options *options,
@@ -210,9 +226,9 @@ void mdm_trainer_close(mdm_trainer *t) {
         if (on_device[i]) mdm_device_free(t->device, on_device[i]);
     mdm_network_destroy(t->baseline);
     mdm_layout_destroy(t->layout);
-    mdm_device_destroy(t->device);
     mdm_views_destroy(t->views);
     mdm_views_destroy(t->validation_views);
+    mdm_device_destroy(t->device);
     mdm_store_close(t->store);
     mdm_store_close(t->validation);
     void *arrays[] = {t->keep,      t->order, t->labelled,    t->unlabelled, t->pool, t->sample_list,

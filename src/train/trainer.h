@@ -63,6 +63,7 @@ typedef struct mdm_trainer {
     mdm_network *networks[MDM_MOST_NETWORKS], *averages[MDM_MOST_NETWORKS], *baseline;
     int network_count;
     mdm_views *views, *validation_views;
+    int on_device; /* a CUDA device's memory has the pictures of `store` */
     /* what is trained on */
     uint8_t *held;          /* [N] 1: held out for validation */
     int64_t *training;      /* [N] the samples that are not, then those that are */
@@ -126,8 +127,9 @@ typedef struct mdm_trainer {
 MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config,
                                            const mdm_run_options *options, mdm_trainer **trainer);
 void mdm_trainer_close(mdm_trainer *trainer);
-/* Room for steps of `rows` image rows and `samples` listed samples; not inside a step. */
-MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t samples);
+/* Room for steps of `rows` image rows, of `listed` pictures (at most 3 `rows` views are made of them) and of
+ * lists of 2 `samples`; not inside a step. */
+MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int64_t samples);
 
 /* memory.c: tells in a dry run what the run will take; MDM_RESOURCE, naming the setting that shrinks it most,
  * when it is more than there is. Collective. After the networks were made, before steps are planned. */
@@ -183,7 +185,8 @@ MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network,
                                            int *skipped);
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
-/* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. */
+/* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. Host memory then has what a
+ * device computed, for saving. */
 MDM_MUST_CHECK mdm_status mdm_check_weights(mdm_trainer *t);
 
 /* restarts.c, rank 0: counts this start, MDM_LOST when three starts from the newest checkpoint left no newer

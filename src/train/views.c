@@ -1,24 +1,53 @@
 /* From stored pictures to the rows of a step: augmentation by the sample's own random stream, then
- * normalisation. */
+ * normalisation. On a CUDA device both are done there, on pictures that lie in its memory for good or are
+ * brought step by step. */
 #include "views.h"
 #include "mdm/base/random.h"
+#include "mdm/base/watch.h"
+#include "mdm/device/views.h"
+#include "staging.h"
 #include <omp.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { STAGED = 256 }; /* images that are made in host memory before they are sent */
+enum { KEEP_BYTES = 16 << 20 /* of pictures that are copied to the device at once */ };
 
 struct mdm_views {
     mdm_device *device;
     mdm_store *store;
     uint64_t seed;
     int padding, threads, height, width, channels;
-    float normal[3][256]; /* (v / 255 - mean) / std */
-    const uint8_t **pictures;
     int64_t *samples;
     int64_t capacity, count;
+    float normal[3][256]; /* (v / 255 - mean) / std */
+    /* on the CPU */
+    const uint8_t **pictures;
     uint8_t *scratch; /* [threads, 3, image bytes]: the view, and what augmentation needs */
-    float *staging;   /* [STAGED, image]; NULL where the device computes in host memory */
+    /* on a CUDA device */
+    mdm_view_maker *maker;
+    mdm_staging *staging;
+    uint8_t *kept[2]; /* [count, H, W, C] of each split, or NULL: brought step by step */
+    const uint8_t *loaded;
+    mdm_view_row *rows; /* [capacity], on the host */
 };
+
+static size_t image_size(const mdm_views *views) {
+    return (size_t)views->height * (size_t)views->width * (size_t)views->channels;
+}
+
+static mdm_status create_maker(mdm_views *views) {
+    mdm_view_policy policy;
+    mdm_view_spec spec = {.height = views->height,
+                          .width = views->width,
+                          .channels = views->channels,
+                          .padding = views->padding,
+                          .seed = views->seed,
+                          .policy = &policy};
+    memcpy(spec.normal, views->normal, sizeof spec.normal);
+    mdm_augment_prepare_policy(views->height, views->width, &policy);
+    MDM_TRY(mdm_view_maker_create(views->device, &spec, &views->maker));
+    return mdm_staging_create(views->device, views->store, &views->staging);
+}
 
 mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed, int padding, int threads,
                             mdm_views **out) {
@@ -37,10 +66,9 @@ mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed,
     for (int c = 0; c < info->channels; c++)
         for (int v = 0; v < 256; v++)
             views->normal[c][v] = ((float)v / 255.0f - info->mean[c]) / info->std[c];
-    long long image = (long long)info->height * info->width * info->channels;
-    mdm_status status = MDM_ALLOCATE(views->scratch, 3 * image * threads, "views");
-    if (status == MDM_OK && mdm_device_get_info(device)->is_cuda)
-        status = MDM_ALLOCATE(views->staging, STAGED * image, "views");
+    mdm_status status = mdm_device_get_info(device)->is_cuda
+                            ? create_maker(views)
+                            : MDM_ALLOCATE(views->scratch, 3 * (int64_t)image_size(views) * threads, "views");
     if (status != MDM_OK) {
         mdm_views_destroy(views);
         return status;
@@ -51,24 +79,107 @@ mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed,
 
 void mdm_views_destroy(mdm_views *views) {
     if (!views) return;
+    mdm_staging_destroy(views->staging);
+    mdm_view_maker_destroy(views->maker);
+    mdm_views_give_up(views);
     free(views->pictures);
     free(views->samples);
     free(views->scratch);
-    free(views->staging);
+    free(views->rows);
     free(views);
 }
 
-mdm_status mdm_views_reserve(mdm_views *views, int64_t count) {
+/* Whether pictures have to be brought to the device step by step. */
+static int are_brought(const mdm_views *views) {
+    return views->maker && !views->kept[MDM_TRAIN];
+}
+
+mdm_status mdm_views_reserve(mdm_views *views, int64_t count, int64_t made) {
+    if (views->maker) MDM_TRY(mdm_view_maker_reserve(views->maker, made));
+    if (are_brought(views)) MDM_TRY(mdm_staging_reserve(views->staging, count));
     if (count <= views->capacity) return MDM_OK;
     free(views->pictures);
     free(views->samples);
+    free(views->rows);
     views->pictures = NULL;
     views->samples = NULL;
+    views->rows = NULL;
     views->capacity = 0;
-    MDM_TRY(MDM_ALLOCATE(views->pictures, count, "views"));
     MDM_TRY(MDM_ALLOCATE(views->samples, count, "views"));
+    if (views->maker)
+        MDM_TRY(MDM_ALLOCATE(views->rows, count, "views"));
+    else
+        MDM_TRY(MDM_ALLOCATE(views->pictures, count, "views"));
     views->capacity = count;
     return MDM_OK;
+}
+
+/* ---- pictures on the device for good ---- */
+
+/* Sends pictures from `first` on, which lie in one piece or in several. */
+static mdm_status send_pictures(mdm_views *views, mdm_split split, int64_t first, int64_t count,
+                                const uint8_t **pictures) {
+    size_t size = image_size(views);
+    for (int64_t i = 0, run; i < count; i += run) {
+        for (run = 1; i + run < count && pictures[i + run] == pictures[i] + (size_t)run * size;) run++;
+        MDM_TRY(mdm_device_upload(views->device, views->kept[split] + (size_t)(first + i) * size, pictures[i],
+                                  (size_t)run * size));
+    }
+    return MDM_OK;
+}
+
+/* `some` at a time, the next ones read meanwhile; `index` [total], `pictures` [some]. */
+static mdm_status send_split(mdm_views *views, mdm_split split, int64_t total, int64_t some, int64_t *index,
+                             const uint8_t **pictures) {
+    for (int64_t i = 0; i < total; i++) index[i] = i;
+    for (int64_t first = 0; first < total; first += some) {
+        int64_t count = total - first < some ? total - first : some, rest = total - first - count;
+        mdm_watch_progress();
+        MDM_TRY(mdm_store_fetch(views->store, split, index + first, count, pictures));
+        MDM_TRY(mdm_store_prefetch(views->store, split, index + first + count, rest < some ? rest : some));
+        MDM_TRY(send_pictures(views, split, first, count, pictures));
+    }
+    return MDM_OK;
+}
+
+static mdm_status keep_split(mdm_views *views, mdm_split split, int64_t total) {
+    int64_t some = KEEP_BYTES / (int64_t)image_size(views) + 1, *index;
+    const uint8_t **pictures;
+    if (total == 0) return MDM_OK;
+    MDM_TRY(mdm_device_allocate(views->device, image_size(views) * (size_t)total, "the data set's pictures",
+                                (void **)&views->kept[split]));
+    MDM_TRY(MDM_ALLOCATE(index, total, "views"));
+    mdm_status status = MDM_ALLOCATE(pictures, some, "views");
+    if (status == MDM_OK) status = send_split(views, split, total, some, index, pictures);
+    free(index);
+    free(pictures);
+    return status;
+}
+
+mdm_status mdm_views_keep(mdm_views *views) {
+    const mdm_store_info *info = mdm_store_get_info(views->store);
+    mdm_status status = keep_split(views, MDM_TRAIN, info->train_count);
+    if (status == MDM_OK) status = keep_split(views, MDM_TEST, info->test_count);
+    if (status != MDM_OK) mdm_views_give_up(views);
+    return status;
+}
+
+void mdm_views_give_up(mdm_views *views) {
+    for (int split = 0; split < 2; split++) {
+        if (views->kept[split]) mdm_device_free(views->device, views->kept[split]);
+        views->kept[split] = NULL;
+    }
+}
+
+/* ---- a step ---- */
+
+int mdm_views_read_ahead(const mdm_views *views) {
+    return views->maker ? are_brought(views) : !mdm_store_get_info(views->store)->resident;
+}
+
+mdm_status mdm_views_announce(mdm_views *views, mdm_split split, const int64_t *samples, int64_t count) {
+    if (are_brought(views)) return mdm_staging_announce(views->staging, split, samples, count);
+    return views->maker ? MDM_OK : mdm_store_prefetch(views->store, split, samples, count);
 }
 
 mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samples, int64_t count) {
@@ -76,7 +187,10 @@ mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samp
         return mdm_fail(MDM_LOST, "no room was made for %lld samples", (long long)count);
     for (int64_t i = 0; i < count; i++) views->samples[i] = samples[i];
     views->count = count;
-    return mdm_store_fetch(views->store, split, samples, count, views->pictures);
+    if (!views->maker) return mdm_store_fetch(views->store, split, samples, count, views->pictures);
+    views->loaded = views->kept[split];
+    if (are_brought(views)) MDM_TRY(mdm_staging_take(views->staging, split, samples, count, &views->loaded));
+    return mdm_view_maker_begin(views->maker);
 }
 
 /* [H,W,C] bytes to [C,H,W] floats. */
@@ -90,7 +204,7 @@ static void normalise(const mdm_views *views, const uint8_t *picture, float *ima
 /* Images of the loaded pictures from `first` on, in host memory. */
 static void make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
                  uint32_t number, const uint32_t *numbers, float *images) {
-    size_t size = (size_t)views->height * (size_t)views->width * (size_t)views->channels;
+    size_t size = image_size(views);
 #pragma omp parallel for schedule(static) num_threads(views->threads)
     for (int64_t i = 0; i < count; i++) {
         uint8_t *mine = views->scratch + 3 * size * (size_t)omp_get_thread_num();
@@ -107,18 +221,23 @@ static void make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, 
     }
 }
 
+static mdm_status make_on_device(mdm_views *views, mdm_view kind, int64_t first, int64_t count,
+                                 uint32_t epoch, uint32_t number, const uint32_t *numbers, float *images) {
+    int brought = are_brought(views);
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t sample = (uint64_t)views->samples[first + i];
+        views->rows[i] = (mdm_view_row){.sample = sample,
+                                        .picture = (uint32_t)(brought ? (uint64_t)(first + i) : sample),
+                                        .epoch = epoch,
+                                        .number = numbers ? numbers[i] : number,
+                                        .view = kind};
+    }
+    return mdm_view_maker_make(views->maker, views->loaded, views->rows, count, images);
+}
+
 mdm_status mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
                           uint32_t number, const uint32_t *numbers, float *images) {
-    size_t size = (size_t)views->height * (size_t)views->width * (size_t)views->channels;
-    if (!views->staging) {
-        make(views, kind, first, count, epoch, number, numbers, images);
-        return MDM_OK;
-    }
-    for (int64_t done = 0; done < count; done += STAGED) {
-        int64_t some = count - done < STAGED ? count - done : STAGED;
-        make(views, kind, first + done, some, epoch, number, numbers ? numbers + done : NULL, views->staging);
-        MDM_TRY(mdm_device_upload(views->device, images + size * (size_t)done, views->staging,
-                                  sizeof(float) * size * (size_t)some));
-    }
+    if (views->maker) return make_on_device(views, kind, first, count, epoch, number, numbers, images);
+    make(views, kind, first, count, epoch, number, numbers, images);
     return MDM_OK;
 }

@@ -14,13 +14,23 @@ typedef struct mdm_views mdm_views;
 MDM_MUST_CHECK mdm_status mdm_views_create(mdm_device *device, mdm_store *store, uint64_t seed, int padding,
                                            int threads, mdm_views **views);
 void mdm_views_destroy(mdm_views *views);
-/* Room for `count` listed samples. */
-MDM_MUST_CHECK mdm_status mdm_views_reserve(mdm_views *views, int64_t count);
+/* Room for steps of `count` listed samples, of which `made` views are made. Not inside a step. */
+MDM_MUST_CHECK mdm_status mdm_views_reserve(mdm_views *views, int64_t count, int64_t made);
 
-/* Loads the pictures of a step's samples; they stay until the next load. mdm_store_prefetch beforehand hides
- * the reading. */
+/* Copies all pictures of the store (fewer than 2^32 a split) into the CUDA device's memory, from where they
+ * are taken from now on; or MDM_RESOURCE, and nothing has changed. Before the first mdm_views_reserve. */
+MDM_MUST_CHECK mdm_status mdm_views_keep(mdm_views *views);
+/* Forgets them: pictures are brought step by step. */
+void mdm_views_give_up(mdm_views *views);
+
+/* Loads the pictures of a step's samples; they stay until the next load. Announced while the step before it
+ * computes, they are read (and, for a CUDA device, sent) by then. */
 MDM_MUST_CHECK mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samples,
                                          int64_t count);
+MDM_MUST_CHECK mdm_status mdm_views_announce(mdm_views *views, mdm_split split, const int64_t *samples,
+                                             int64_t count);
+/* Whether announcing does anything. */
+int mdm_views_read_ahead(const mdm_views *views);
 
 /* Number of one view: the stage, the network and which of the sample's views. */
 static inline uint32_t mdm_view_number(int stage, int network, int view) {

@@ -76,6 +76,25 @@ def train(work, name, *arguments, ranks=1, small=True, **options):
                ranks=ranks, **options)
 
 
+def predictions(work, name, data, count):
+    """The probabilities that a run's ensemble gives the first test pictures."""
+    import numpy as np
+    lines = run("predict", work.file(name), data, "--json").stdout.splitlines()[:count]
+    return np.array([json.loads(line)["probabilities"] for line in lines])
+
+
+def padded(work):
+    """The data set with pictures of 32x32, which the ImageNet stem needs."""
+    import h5py
+    import numpy as np
+    path = work.file("padded.h5")
+    with h5py.File(work.data) as source, h5py.File(path, "w") as f:
+        for split in ("train", "test"):
+            f[split + "/images"] = np.pad(source[split + "/images"][:], ((0, 0), (2, 2), (2, 2), (0, 0)))
+            f[split + "/labels"] = source[split + "/labels"][:]
+    return path
+
+
 def events(work, name):
     with open(os.path.join(work.file(name), "metrics.jsonl")) as f:
         return [json.loads(line) for line in f]

@@ -1,6 +1,5 @@
 """Networks exported as ONNX: accepted by the onnx checker, and the same answers as ours, computed by a few lines of numpy
 that know only the operators found in the file."""
-import json
 import sys
 
 import numpy as np
@@ -12,7 +11,7 @@ except ImportError:
     print("skipped: python3-onnx is not installed")
     sys.exit(77)
 import h5py
-from program import main, run, train
+from program import main, padded, predictions, run, train
 
 
 def convolution(x, w, strides, pads):
@@ -40,7 +39,6 @@ OPERATORS = {
     "Sub": lambda x, a: x[0] - x[1],
     "Div": lambda x, a: x[0] / x[1],
     "Add": lambda x, a: x[0] + x[1],
-    "Mean": lambda x, a: sum(x) / len(x),
     "Relu": lambda x, a: np.maximum(x[0], 0),
     "Conv": lambda x, a: convolution(x[0], x[1], a["strides"], a["pads"]),
     "MaxPool": lambda x, a: greatest(x[0], a["kernel_shape"], a["strides"], a["pads"]),
@@ -77,11 +75,6 @@ def load(work, run_name, *arguments):
     return model
 
 
-def answers(work, run_name, data, count):
-    lines = run("predict", work.file(run_name), data, "--json").stdout.splitlines()[:count]
-    return np.array([json.loads(line)["probabilities"] for line in lines])
-
-
 def pictures_of(data, count):
     with h5py.File(data) as f:
         return f["test/images"][:count].transpose(0, 3, 1, 2)
@@ -89,7 +82,7 @@ def pictures_of(data, count):
 
 def the_ensembles_answers_are_ours(work):
     model = load(work, "small")
-    expected, pictures = answers(work, "small", work.data, 20), pictures_of(work.data, 20)
+    expected, pictures = predictions(work, "small", work.data, 20), pictures_of(work.data, 20)
     for rows in (20, 1):
         out = execute(model, pictures[:rows])
         assert set(out) == {"logits_a", "logits_b", "probabilities"}
@@ -98,7 +91,7 @@ def the_ensembles_answers_are_ours(work):
 
 
 def each_networks_answers_make_up_the_ensembles(work):
-    expected, pictures, both = answers(work, "small", work.data, 10), pictures_of(work.data, 10), []
+    expected, pictures, both = predictions(work, "small", work.data, 10), pictures_of(work.data, 10), []
     for letter in "ab":
         out = execute(load(work, "small", "--network", letter), pictures)
         assert set(out) == {"logits", "probabilities"}
@@ -112,17 +105,7 @@ def a_bottleneck_networks_answers_are_ours(work):
                  "pretrain.epochs=0")
     assert done.returncode == 0, done.stderr
     out = execute(load(work, "bottleneck"), pictures_of(work.data, 5))
-    assert np.abs(out["probabilities"] - answers(work, "bottleneck", work.data, 5)).max() < 1e-4
-
-
-def padded(work):
-    """The data set with pictures of 32x32, which the ImageNet stem needs."""
-    path = work.file("padded.h5")
-    with h5py.File(work.data) as source, h5py.File(path, "w") as f:
-        for split in ("train", "test"):
-            f[split + "/images"] = np.pad(source[split + "/images"][:], ((0, 0), (2, 2), (2, 2), (0, 0)))
-            f[split + "/labels"] = source[split + "/labels"][:]
-    return path
+    assert np.abs(out["probabilities"] - predictions(work, "bottleneck", work.data, 5)).max() < 1e-4
 
 
 def torchvisions_networks_train_under_mpirun_and_answer_as_ours(work):
@@ -134,7 +117,7 @@ def torchvisions_networks_train_under_mpirun_and_answer_as_ours(work):
         model = load(work, arch)
         assert "MaxPool" in {node.op_type for node in model.graph.node}
         out = execute(model, pictures_of(data, 6))
-        assert np.abs(out["probabilities"] - answers(work, arch, data, 6)).max() < 1e-4, arch
+        assert np.abs(out["probabilities"] - predictions(work, arch, data, 6)).max() < 1e-4, arch
     done = train(work, "refused", "model.arch=resnet18", "--dry-run")
     assert done.returncode == 2 and "32x32" in done.stderr, done.stderr
 

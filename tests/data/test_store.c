@@ -104,6 +104,8 @@ static void every_way_of_keeping_pictures_gives_those_of_the_file(void **state) 
             uint64_t found = mdm_store_get_info(store)->fingerprint;
             if (i > 0) assert_true(found == fingerprint);
             fingerprint = found;
+            assert_int_equal(mdm_store_let_go(store), MDM_OK);
+            assert_content(store, 0, 1);
             mdm_store_close(store);
         }
     }

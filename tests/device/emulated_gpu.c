@@ -2,7 +2,8 @@
  * another, over memory that is locked at all other times, so that host code which touches device memory, and
  * kernels that touch host memory's neighbours, end the test. Convolutions and products are plain loops. What
  * this cannot show is the real device, cuDNN and the driver. It stands in for
- * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first.
+ * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first. MDM_EMULATED_MIB
+ * sets how much memory the device says it has.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
@@ -74,7 +75,8 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     snprintf(info->name, sizeof info->name, "emulated device %d", number);
     snprintf(info->library, sizeof info->library, "none");
     snprintf(info->instructions, sizeof info->instructions, "emulated");
-    info->memory_bytes = (size_t)8 << 30;
+    const char *mebibytes = getenv("MDM_EMULATED_MIB");
+    info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
     return MDM_OK;
 }

@@ -410,6 +410,37 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
     close_pair(&p);
 }
 
+/* NaN and both infinities, wherever they stand; the largest finite number is none of them. */
+static void one_number_that_is_not_finite_is_noted_wherever_it_stands(void **state) {
+    (void)state;
+    enum { COUNT = 1000 };
+    static const int places[] = {0, 511, COUNT - 1};
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    pair p;
+    open_pair(&p, 1, 8, 2, 2, MDM_FP32);
+    for (int d = 0; d < 2; d++) {
+        float *values = draw(COUNT, 300);
+        double *flag, noted = -1;
+        void *memory;
+        values[7] = 3.4e38f;
+        assert_int_equal(mdm_device_allocate(p.device[d], sizeof(float) * COUNT, "a test", &memory), MDM_OK);
+        assert_int_equal(mdm_device_allocate(p.device[d], sizeof *flag, "a test", (void **)&flag), MDM_OK);
+        for (int i = -1; i < 3; i++) {
+            if (i >= 0) values[places[i]] = bad[i];
+            assert_int_equal(mdm_device_upload(p.device[d], memory, values, sizeof(float) * COUNT), MDM_OK);
+            mdm_device_zero(p.device[d], flag, sizeof *flag);
+            mdm_note_not_finite(p.device[d], memory, COUNT, flag);
+            assert_int_equal(mdm_device_download(p.device[d], &noted, flag, sizeof *flag), MDM_OK);
+            assert_true(noted == (i >= 0));
+            if (i >= 0) values[places[i]] = 1.0f;
+        }
+        mdm_device_free(p.device[d], memory);
+        mdm_device_free(p.device[d], flag);
+        free(values);
+    }
+    close_pair(&p);
+}
+
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
 static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
@@ -459,6 +490,7 @@ int main(void) {
         cmocka_unit_test(max_pooling_and_its_gradient_equal_the_cpus_with_ties),
         cmocka_unit_test(mean_pooling_and_its_gradient_equal_the_cpus),
         cmocka_unit_test(the_optimizer_step_equals_the_cpus),
+        cmocka_unit_test(one_number_that_is_not_finite_is_noted_wherever_it_stands),
         cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
     };

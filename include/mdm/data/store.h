@@ -40,6 +40,9 @@ MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_r
 MDM_MUST_CHECK mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
                                                    mdm_resident resident, mdm_store **store);
 void mdm_store_close(mdm_store *store);
+/* Collective. Gives back the memory of resident pictures, which others have copied; what is fetched from now
+ * on is read from the file. */
+MDM_MUST_CHECK mdm_status mdm_store_let_go(mdm_store *store);
 const mdm_store_info *mdm_store_get_info(const mdm_store *store);
 
 /* Given labels [count] of a split; the true ones [train_count], or NULL when the file has none (-1: no class

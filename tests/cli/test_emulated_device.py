@@ -1,0 +1,110 @@
+"""The whole program on an emulated CUDA device: where it keeps its pictures makes no difference, and is told."""
+import os
+import re
+import subprocess
+
+import h5py
+import numpy as np
+from program import PROGRAM, events, main, read, run
+
+TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pretrain.epochs=1", "pretrain.batch=20",
+        "pretrain.lr=0.02", "train.epochs=2", "train.warmup=1", "train.batch=16", "train.lr_backbone=0.01",
+        "train.lr_head=0.01", "train.precision=fp32", "divide.interval=1", "divide.k=3", "run.threads=1", "report=false",
+        "tensorboard=false", "baseline=none", "device=cuda", "run.oversubscribe=true"]
+
+
+def make_pictures(path, count, test_count, side, channels):
+    random, labels = np.random.default_rng(1), np.arange(count + test_count) % 4
+    pictures = random.integers(0, 128, (4, side, side, channels))[labels] + random.integers(0, 120, (len(labels), side, side, channels))
+    with h5py.File(path, "w") as f:
+        f.attrs["format"], f.attrs["format_version"] = "mdm-dataset", 1
+        f.attrs["mean"], f.attrs["std"] = np.full(channels, 0.5, "f4"), np.full(channels, 0.25, "f4")
+        for group, part in (("train", slice(0, count)), ("test", slice(count, None))):
+            f[group + "/images"], f[group + "/labels"] = pictures[part].astype("u1"), labels[part].astype("i4")
+
+
+def with_memory(mebibytes):
+    return {**os.environ, "MDM_EMULATED_MIB": str(mebibytes)}
+
+
+def train(work, name, data, *arguments, memory=8192, **options):
+    return run("train", f"data.train={work.file(data)}", f"run={work.file(name)}", *TINY, *arguments,
+               env=with_memory(memory), **options)
+
+
+def networks_are_the_same_wherever_pictures_are_kept(work):
+    make_pictures(work.file("tiny.h5"), 60, 16, 8, 3)
+    places = {"device": "on the device", "host": "in memory", "stream": "streamed", "auto": "on the device"}
+    for ranks, kept in ((1, ("device", "host", "stream", "auto")), (2, ("device", "stream"))):
+        weights = set()
+        for resident in kept:
+            name = f"{resident}-{ranks}"
+            done = train(work, name, "tiny.h5", "data.resident=" + resident, ranks=ranks)
+            assert done.returncode == 0, (name, done.stderr)
+            assert f"4 classes, {places[resident]}\n" in done.stderr, (name, done.stderr)
+            weights.add(read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors"))
+        assert len(weights) == 1, f"{ranks} ranks"
+
+
+def a_training_at_small_rates_ends_where_the_cpus_does(work):
+    make_pictures(work.file("calm.h5"), 60, 16, 8, 3)
+    ends = {}
+    for device in ("cpu", "cuda"):
+        done = train(work, "calm-" + device, "calm.h5", "pretrain.lr=0.0003", "train.lr_backbone=0.0003",
+                     "train.lr_head=0.0003", "device=" + device)
+        assert done.returncode == 0, done.stderr
+        losses = [e["loss"] for e in events(work, "calm-" + device) if e["event"] == "epoch" and "loss" in e]
+        assert len(losses) == 6 and np.isfinite(losses).all(), losses  # pretraining, warm-up, MixEMatch of two networks
+        with h5py.File(work.file("calm-" + device) + "/divisions/epoch-0001.h5") as f:
+            ends[device] = losses, [f[n]["split"][:] for n in "ab"]
+    assert np.allclose(ends["cpu"][0], ends["cuda"][0], rtol=2e-3), (ends["cpu"][0], ends["cuda"][0])
+    for n, (mine, other) in enumerate(zip(ends["cpu"][1], ends["cuda"][1])):
+        assert np.array_equal(mine, other), f"network {n}: {(mine != other).sum()} samples differ"
+
+
+def pictures_of_one_channel_are_no_different(work):
+    make_pictures(work.file("grey.h5"), 48, 8, 9, 1)
+    weights = []
+    for resident in ("device", "stream"):
+        done = train(work, "grey-" + resident, "grey.h5", "data.resident=" + resident)
+        assert done.returncode == 0, done.stderr
+        weights.append(read(work, "grey-" + resident, "model-a.safetensors"))
+    assert weights[0] == weights[1]
+
+
+def told_of_memory(work, name, memory):
+    """The lines of a dry run up to the first about memory; steps of so many pictures would take too long here."""
+    lines = []
+    with subprocess.Popen([PROGRAM, "train", f"data.train={work.file('large.h5')}", f"run={work.file(name)}", *TINY, "--dry-run"],
+                          env=with_memory(memory), stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            lines.append(line.rstrip("\n"))
+            if line.startswith("memory: "):
+                break
+        process.kill()
+    return lines
+
+
+def pictures_that_do_not_fit_the_device_are_sent_step_by_step(work):
+    """24 MiB of them, on a device that has 12 MiB less than the run says it needs with them."""
+    make_pictures(work.file("large.h5"), 8184, 8, 32, 3)
+    roomy = told_of_memory(work, "roomy", 8192)
+    assert len(roomy) == 1 and roomy[0].endswith("which has 8192 MiB; all pictures are among them"), roomy
+    needed = int(re.match(r"memory: about (\d+) MiB on emulated device 0,", roomy[0]).group(1))
+    tight = told_of_memory(work, "tight", needed - 12)
+    assert len(tight) == 2 and tight[1].endswith(f"which has {needed - 12} MiB"), tight
+    assert tight[0] == (f"pictures (24 MiB) are sent to the device step by step: beside the run's {needed - 24} MiB they do not fit "
+                        f"the {needed - 12} MiB of emulated device 0"), tight
+    refused = train(work, "refused", "large.h5", "data.resident=device", memory=needed - 12)
+    assert refused.returncode == 4, refused.stderr
+    assert "data.resident=device: the pictures' 24 MiB" in refused.stderr and "use auto" in refused.stderr, refused.stderr
+
+
+def the_device_makes_views_for_the_benchmark(work):
+    done = run("bench", "augment", "device=cuda", "run.threads=1")
+    assert done.returncode == 0 and '"bench":"augment"' in done.stdout and "emulated device 0" in done.stdout, done.stderr
+
+
+if __name__ == "__main__":
+    main([a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
+          pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

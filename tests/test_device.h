@@ -4,7 +4,7 @@
 #define MDM_TESTS_TEST_DEVICE_H
 
 #include "golden.h"
-#include "mdm/device/device.h"
+#include "mdm/device/group.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,18 @@ static inline mdm_device *test_device_open(int threads, int winograd) {
                                            : mdm_device_create_cpu(threads, winograd, &device),
                      MDM_OK);
     return device;
+}
+
+/* With MDM_TEST_GROUP=NCCL the ranks' devices join; ranks may share one, each passing for a host of its own.
+ */
+static inline void test_device_join(mdm_device *device, mdm_comm *comm) {
+    const char *wanted = getenv("MDM_TEST_GROUP");
+    char host[32], how[MDM_GROUP_HOW];
+    if (!wanted || !test_device_is_cuda() || mdm_comm_size(comm) == 1) return;
+    snprintf(host, sizeof host, "rank-%d", mdm_comm_rank(comm));
+    assert_int_equal(setenv("NCCL_HOSTID", host, 1), 0);
+    assert_int_equal(mdm_device_join(device, comm, how), MDM_OK);
+    if (strstr(how, wanted) == NULL) fail_msg("%s instead of %s", how, wanted);
 }
 
 /* Memory of the device with a copy of `bytes` at `host` (NULL: zeros). */

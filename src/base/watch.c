@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { MOST_STAGES = 16 };
+static const double first_floor = 120, supervisors_turn = 10; /* seconds */
 
 /* The page belongs to the process, as stderr does. Longest pauses are kept by stage in the worker. */
 static struct {
@@ -29,6 +31,11 @@ int64_t mdm_watch_now(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static double factor_of_environment(void) {
+    const char *factor = getenv("MDM_WATCH_FACTOR");
+    return factor && atof(factor) > 0 ? atof(factor) : 1;
+}
+
 mdm_watch_page *mdm_watch_create(void) {
     void *memory =
         mmap(NULL, sizeof(mdm_watch_page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -37,7 +44,8 @@ mdm_watch_page *mdm_watch_create(void) {
     page->rank = page->ranks = -1;
     page->epoch = page->network = page->step = -1;
     page->stage = "start";
-    page->floor = (int64_t)120 * 1000000000;
+    page->floor = (int64_t)(first_floor * 1e9);
+    page->factor = factor_of_environment();
     page->progress = mdm_watch_now();
     state.page = page;
     return page;
@@ -45,6 +53,16 @@ mdm_watch_page *mdm_watch_create(void) {
 
 mdm_watch_page *mdm_watch_page_get(void) {
     return state.page;
+}
+
+int64_t mdm_watch_allowed(const mdm_watch_page *page) {
+    int64_t floor = page->floor, seen = 5 * page->longest;
+    return (int64_t)((double)(seen > floor ? seen : floor) * page->factor);
+}
+
+double mdm_watch_limit(void) {
+    if (!state.page) return first_floor * factor_of_environment();
+    return (double)mdm_watch_allowed(state.page) / 1e9 + supervisors_turn;
 }
 
 static void store(_Atomic int64_t *place, int64_t value) {

@@ -25,7 +25,6 @@ typedef struct supervisor {
     mdm_watch_page *page;
     pid_t worker, parent;
     int under_launcher;
-    double factor;
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
     int64_t record_at;         /* when the record was written, 0: not yet */
@@ -131,16 +130,11 @@ static void reap(supervisor *s) {
     _exit(code);
 }
 
-static int64_t limit_of(const supervisor *s) {
-    int64_t floor = s->page->floor, seen = 5 * s->page->longest;
-    return (int64_t)((double)(seen > floor ? seen : floor) * s->factor);
-}
-
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
  * collective is probably a victim, and speaks later, when the culprit's own supervisor did not. */
 static void judge(supervisor *s) {
     mdm_watch_page *p = s->page;
-    int64_t now = mdm_watch_now(), note = atomic_load(&p->progress), limit = limit_of(s);
+    int64_t now = mdm_watch_now(), note = atomic_load(&p->progress), limit = mdm_watch_allowed(p);
     int64_t late = now - s->last_tick - tick;
     if (note != s->excused_progress) s->excuse = 0, s->excused_progress = note;
     if (late > second) s->excuse += late; /* a suspended job, a frozen machine: nobody could make progress */
@@ -212,11 +206,10 @@ static _Noreturn void watch(supervisor *s, const sigset_t *signals) {
 void mdm_supervise(void) {
     static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGUSR1, SIGUSR2,
                                   SIGHUP,  SIGTSTP, SIGCONT, SIGQUIT};
-    supervisor s = {.under_launcher = has_launcher(), .parent = getppid(), .factor = 1};
-    const char *factor = getenv("MDM_WATCH_FACTOR"), *off = getenv("MDM_UNSUPERVISED");
+    supervisor s = {.under_launcher = has_launcher(), .parent = getppid()};
+    const char *off = getenv("MDM_UNSUPERVISED");
     sigset_t signals, before;
     if (off && strcmp(off, "1") == 0) return;
-    if (factor && atof(factor) > 0) s.factor = atof(factor);
     s.out_of_memory = mdm_memory_kills();
     if (gethostname(s.host, sizeof s.host - 1) != 0) snprintf(s.host, sizeof s.host, "this host");
     s.page = mdm_watch_create();

@@ -295,10 +295,12 @@ static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, in
             size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
     if (mdm_comm_size(executor->comm) == 1 || executor->reproducible) return MDM_OK;
     if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
-    MDM_TRY(bring_to_host(executor, network, first, *end));
-    MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + first, *end - first));
+    int64_t last = *end;
     *end = first;
-    return MDM_OK;
+    if (network->device && mdm_group_is_queued(executor->group))
+        return mdm_group_reduce_start(executor->group, network->home.gradient + first, last - first);
+    MDM_TRY(bring_to_host(executor, network, first, last));
+    return mdm_comm_reduce_start(executor->comm, network->gradient + first, last - first);
 }
 
 mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
@@ -311,6 +313,7 @@ mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network
     }
     MDM_TRY(mdm_comm_reduce_wait(executor->comm));
     if (!network->device || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (mdm_group_is_queued(executor->group)) return mdm_group_reduce_wait(executor->group);
     return mdm_device_upload(executor->device, network->home.gradient, network->gradient,
                              sizeof(float) * (size_t)executor->layout->weight_count);
 }

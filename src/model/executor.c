@@ -55,7 +55,8 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     executor->precision = precision;
     executor->batchnorm = batchnorm;
     executor->shares_memory = !mdm_device_get_info(device)->is_cuda;
-    mdm_status status = allocate_norms(executor);
+    mdm_status status = mdm_group_create(comm, device, &executor->group);
+    if (status == MDM_OK) status = allocate_norms(executor);
     if (status != MDM_OK) {
         mdm_executor_destroy(executor);
         return status;
@@ -108,6 +109,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
         mdm_device_free(executor->device, on_device[i]);
     free_heads(executor);
+    mdm_group_destroy(executor->group);
     free(executor);
 }
 
@@ -311,6 +313,10 @@ mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t
     *total = rows;
     if (executor->reproducible) return sum_exactly(executor, count, total);
     if (mdm_executor_sums_alone(executor)) return MDM_OK;
+    if (mdm_group_is_queued(executor->group)) {
+        *total = executor->current_total; /* counted when the pass began: no layer waits for the host */
+        return mdm_group_all_reduce(executor->group, executor->sums, count, MDM_DOUBLE, MDM_SUM);
+    }
     MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
     executor->host_sums[count] = rows;
     MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count + 1, MDM_DOUBLE, MDM_SUM));

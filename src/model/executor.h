@@ -78,6 +78,7 @@ typedef struct chunking {
 struct mdm_executor {
     mdm_device *device;
     mdm_comm *comm;
+    mdm_group *group; /* the same ranks, over memory of their devices */
     const mdm_layout *layout;
     mdm_precision precision;
     mdm_batchnorm batchnorm;

@@ -216,6 +216,14 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
+/* Over all ranks, where the sums over them will not carry the count along. */
+static mdm_status count_rows(mdm_executor *executor, int rows, norm_mode mode) {
+    executor->current_total = rows;
+    if (!mode.batch || executor->batchnorm != MDM_BATCHNORM_SYNC || !mdm_group_is_queued(executor->group))
+        return MDM_OK;
+    return mdm_comm_all_reduce(executor->comm, &executor->current_total, 1, MDM_INT64, MDM_SUM);
+}
+
 mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
                                      const float *images, mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
@@ -226,7 +234,7 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     MDM_TRY(prepare_weights(executor, network));
     MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
     executor->current_uses_batch_statistics = mode.batch;
-    executor->current_total = rows;
+    MDM_TRY(count_rows(executor, rows, mode));
     for (int i = 0; i < layout->layer_count; i++) {
         layer_work work = {network, &layout->layers[i], i, mode, images};
         if (work.layer->kind == MDM_LAYER_NORM_RELU)

@@ -1,6 +1,7 @@
 /* Which device each rank computes on: CUDA devices are dealt out over the ranks of a node; a device that
  * several ranks would share is told before anything starts. */
 #include "mdm/base/log.h"
+#include "mdm/device/group.h"
 #include "mdm/train/run.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -113,5 +114,9 @@ mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threa
     mdm_status status = use_cuda ? mdm_device_create_cuda(number, threads, device)
                                  : mdm_device_create_cpu(threads, 1, device);
     if (status == MDM_OK) status = choose_precision(config, mdm_device_get_info(*device), precision);
-    return mdm_comm_agree(comm, status);
+    MDM_TRY(mdm_comm_agree(comm, status));
+    char how[MDM_GROUP_HOW];
+    MDM_TRY(mdm_device_join(*device, comm, how));
+    if (how[0] && mdm_comm_rank(comm) == 0) mdm_info("CUDA devices communicate by %s", how);
+    return MDM_OK;
 }

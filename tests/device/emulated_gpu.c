@@ -7,13 +7,15 @@
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
+#include "emulated_stream.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
-enum { MOST = 4096, PAGE = 4096, WAITING = 16, CANARY = 0xA5 };
+enum { MOST = 4096, PAGE = 4096, WAITING = 16, MOST_WORKS = 64, CANARY = 0xA5 };
 
 typedef struct allocation {
     char *pages, *memory;
@@ -27,6 +29,14 @@ typedef struct send {
     size_t bytes;
 } send;
 
+/* Collectives are run when something waits for them, so that what does not wait finds wrong numbers. */
+typedef struct stream {
+    emulated_stream common;
+    mdm_gpu *gpu;
+    emulated_work *works[MOST_WORKS]; /* queued, done: numbers of all so far; slot number % MOST_WORKS */
+    int64_t queued, done;
+} stream;
+
 struct mdm_gpu {
     allocation blocks[MOST];
     int count, unlocked;
@@ -35,6 +45,9 @@ struct mdm_gpu {
     pthread_mutex_t lock; /* of what follows, which other threads queue in */
     send sends[WAITING];  /* sent, done: numbers of all sends so far; slot number % WAITING */
     int64_t sent, done;
+    stream computing, communicating;
+    mdm_gpu_guard guard;
+    int is_stuck; /* something queued never ends, and nothing behind it begins */
 };
 
 struct mdm_gpu_product {
@@ -43,7 +56,8 @@ struct mdm_gpu_product {
 };
 
 struct mdm_gpu_mark {
-    int64_t sent; /* sends before it */
+    int64_t sent;   /* sends before it */
+    int64_t worked; /* collectives before it */
 };
 
 struct mdm_gpu_plan {
@@ -59,9 +73,52 @@ static void set_lock(mdm_gpu *gpu, int locked) {
     gpu->unlocked = !locked;
 }
 
+/* ---- collectives ---- */
+
+/* Runs works up to a number, as far as they come to an end. */
+static void run_works(stream *s, int64_t end) {
+    mdm_gpu *gpu = s->gpu;
+    for (; !gpu->is_stuck && s->done < end; s->done++) {
+        emulated_work *work = s->works[s->done % MOST_WORKS];
+        int state = 0;
+        while (state == 0) {
+            set_lock(gpu, 0);
+            state = work->advance(work);
+            set_lock(gpu, 1);
+            if (state == 0) usleep(20);
+            if (state == 0 && gpu->guard.look && gpu->guard.look(gpu->guard.context) != MDM_OK) state = -1;
+        }
+        if (state < 0) {
+            gpu->is_stuck = 1;
+            return;
+        }
+    }
+}
+
+static void queue_work(emulated_stream *common, emulated_work *work) {
+    stream *s = (stream *)common;
+    if (s->queued - s->done == MOST_WORKS) run_works(s, s->done + 1);
+    s->works[s->queued++ % MOST_WORKS] = work;
+    if (s == &s->gpu->computing) run_works(s, s->queued);
+}
+
+void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    return queue == MDM_GPU_COMMUNICATING ? &gpu->communicating : &gpu->computing;
+}
+
+void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
+    gpu->guard = guard ? *guard : (mdm_gpu_guard){0};
+}
+
+void mdm_gpu_give_up(mdm_gpu *gpu) {
+    gpu->is_stuck = 1;
+}
+
+/* Number of devices: MDM_EMULATED_GPUS. */
 int mdm_gpu_count(char *why, size_t why_size) {
+    const char *count = getenv("MDM_EMULATED_GPUS");
     if (why) snprintf(why, why_size, " ");
-    return 1;
+    return count ? atoi(count) : 1;
 }
 
 mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {
@@ -78,6 +135,8 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     const char *mebibytes = getenv("MDM_EMULATED_MIB");
     info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
+    (*gpu)->computing = (stream){.common.queue = queue_work, .gpu = *gpu};
+    (*gpu)->communicating = (stream){.common.queue = queue_work, .gpu = *gpu};
     return MDM_OK;
 }
 
@@ -134,6 +193,14 @@ mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t b
 }
 
 mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
+    const mdm_gpu_guard *g = &gpu->guard;
+    mdm_status status = MDM_OK;
+    if (g->look) {
+        g->begin(g->context);
+        while (gpu->is_stuck && status == MDM_OK) status = g->look(g->context);
+        g->end(g->context);
+    }
+    MDM_TRY(status);
     set_lock(gpu, 0);
     memcpy(host, memory, bytes);
     set_lock(gpu, 1);
@@ -271,12 +338,16 @@ void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
 mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
     pthread_mutex_lock(&gpu->lock);
     if (queue == MDM_GPU_SENDING) mark->sent = gpu->sent;
+    if (queue == MDM_GPU_COMMUNICATING) mark->worked = gpu->communicating.queued;
     pthread_mutex_unlock(&gpu->lock);
     return MDM_OK;
 }
 
 mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
-    if (queue == MDM_GPU_COMPUTING) catch_up(gpu, mark->sent);
+    if (queue == MDM_GPU_COMPUTING) {
+        catch_up(gpu, mark->sent);
+        run_works(&gpu->communicating, mark->worked);
+    }
     return MDM_OK;
 }
 

@@ -77,6 +77,7 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     golden_use(b->golden->file);
     const mdm_network_spec *s = &b->golden->spec;
     b->device = test_device_open(reproducible && mdm_comm_size(comm) == 1 ? 2 : 1, 0);
+    test_device_join(b->device, comm);
     assert_int_equal(mdm_layout_create(s, &b->layout), MDM_OK);
     assert_int_equal(mdm_network_create(b->layout, 1, 0, &b->network), MDM_OK);
     assert_int_equal(mdm_executor_create(b->device, comm, b->layout, precision, batchnorm, &b->executor),

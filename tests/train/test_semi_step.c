@@ -71,6 +71,7 @@ static void open_setting(setting *s) {
     mdm_network_spec spec = {"preact_resnet10", 8, 16, 1, 28, 28, CLASSES};
     memset(s, 0, sizeof *s);
     s->device = test_device_open(reproducible ? 2 : 1, 0);
+    test_device_join(s->device, comm);
     assert_int_equal(mdm_layout_create(&spec, &s->layout), MDM_OK);
     assert_int_equal(mdm_network_create(s->layout, 1, 0, &s->a), MDM_OK);
     assert_int_equal(mdm_network_create(s->layout, 1, 1, &s->b), MDM_OK);

@@ -27,6 +27,7 @@ typedef struct mdm_watch_page {
     _Atomic int64_t progress;             /* when the last note was made, ns */
     _Atomic int64_t longest;              /* ns between two notes, in this stage */
     _Atomic int64_t floor;                /* ns: the limit is never below it */
+    double factor;                        /* of MDM_WATCH_FACTOR, on all limits */
     _Atomic int64_t collectives;          /* entered so far */
     _Atomic int inside;                   /* a collective is under way */
     _Atomic int told;                     /* the worker has written the error line and ends with this code */
@@ -65,5 +66,11 @@ int mdm_watch_claim(mdm_watch_page *page, const char *line);
 void mdm_watch_told(int code);
 
 int64_t mdm_watch_now(void);
+
+/* How long, in ns, a pause may last in the stage that the page tells of: when the supervisor steps in. */
+int64_t mdm_watch_allowed(const mdm_watch_page *page);
+/* Seconds that a wait inside the process may last: a little longer where a supervisor, which knows of the
+ * other ranks, is to speak first. */
+double mdm_watch_limit(void);
 
 #endif

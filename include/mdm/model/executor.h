@@ -8,7 +8,7 @@
 #define MDM_MODEL_EXECUTOR_H
 
 #include "mdm/comm/comm.h"
-#include "mdm/device/device.h"
+#include "mdm/device/group.h"
 #include "mdm/model/network.h"
 
 typedef struct mdm_executor mdm_executor;

@@ -55,6 +55,19 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
     (void)gpu, (void)to, (void)from, (void)bytes;
 }
 
+void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    (void)gpu, (void)queue;
+    return NULL;
+}
+
+void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
+    (void)gpu, (void)guard;
+}
+
+void mdm_gpu_give_up(mdm_gpu *gpu) {
+    (void)gpu;
+}
+
 mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
     (void)gpu, (void)bytes;
     *host = NULL;

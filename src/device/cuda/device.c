@@ -16,6 +16,7 @@ mdm_status mdm_device_identify_cuda(int number, unsigned char identity[MDM_DEVIC
 
 static void destroy(mdm_device *device) {
     mdm_cuda_device *d = mdm_cuda(device);
+    mdm_nccl_destroy(d->nccl);
     if (d->gpu) {
         void *buffers[] = {d->partial, d->image, d->filter_gradient, d->sum};
         for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mdm_gpu_free(d->gpu, buffers[i]);
@@ -33,6 +34,7 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     omp_set_num_threads(threads); /* for what stays on the CPU, as the reading of pictures */
     omp_set_dynamic(0);
     device->common.operations = &operations;
+    device->number = number;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);
     if (status != MDM_OK) {
         destroy(&device->common);

@@ -3,11 +3,15 @@
 #define MDM_DEVICE_CUDA_DEVICE_H
 
 #include "gpu.h"
+#include "nccl.h"
 
 typedef struct mdm_cuda_device {
     mdm_device common;
     mdm_gpu *gpu;
-    double *partial; /* of sums */
+    int number;
+    mdm_nccl *nccl;         /* NULL: the device has not joined the other ranks' */
+    const mdm_comm *joined; /* the ranks it has joined */
+    double *partial;        /* of sums */
     size_t partial_doubles;
     /* shared by all convolutions, which run one after another */
     void *image, *filter_gradient, *sum;

@@ -53,9 +53,23 @@ MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
 MDM_GPU_PHASED_KERNELS(MDM_GPU_DECLARE_PHASED)
 #undef MDM_GPU_DECLARE_PHASED
 
-/* Two queues, each in its own order: of what is computed (all of the above), and of uploads beside it. Their
- * functions below may be called by any thread. */
-typedef enum mdm_gpu_queue { MDM_GPU_COMPUTING, MDM_GPU_SENDING } mdm_gpu_queue;
+/* Queues, each in its own order: of what is computed (all of the above), of uploads and of communication
+ * beside it. Their functions below may be called by any thread. */
+typedef enum mdm_gpu_queue { MDM_GPU_COMPUTING, MDM_GPU_SENDING, MDM_GPU_COMMUNICATING } mdm_gpu_queue;
+/* The cudaStream_t of a queue, for NCCL. */
+void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue);
+
+/* Looks after the host's waits for what is computed (downloads): `look` is called again and again in one, and
+ * its failure ends the wait. NULL: nobody. */
+typedef struct mdm_gpu_guard {
+    void (*begin)(void *context);
+    mdm_status (*look)(void *context);
+    void (*end)(void *context);
+    void *context;
+} mdm_gpu_guard;
+void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard);
+/* What is queued may never end: from now on nothing waits for it, and its memory is left to it. */
+void mdm_gpu_give_up(mdm_gpu *gpu);
 
 /* Page-locked host memory, which sends read when their turn comes. */
 MDM_MUST_CHECK mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host);

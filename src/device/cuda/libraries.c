@@ -1,5 +1,8 @@
 /* From names of NVIDIA's libraries to their functions. */
 #include "cublaslt.h"
+#ifdef MDM_HAS_NCCL
+#include "nccl_table.h"
+#endif
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
@@ -64,3 +67,18 @@ mdm_status mdm_cublaslt_load(const mdm_cublaslt **cublaslt) {
     loaded = 1;
     return MDM_OK;
 }
+
+#ifdef MDM_HAS_NCCL
+mdm_status mdm_nccl_load(const mdm_nccl_table **nccl) {
+    static mdm_nccl_table table;
+    static int loaded;
+    static const char file[] = FILE_OF("libnccl", NCCL_MAJOR);
+    void *library;
+    *nccl = &table;
+    if (loaded) return MDM_OK;
+    MDM_TRY(open_or_fail("NCCL", NCCL_MAJOR, file, &library));
+    MDM_NCCL_FUNCTIONS(FIND)
+    loaded = 1;
+    return MDM_OK;
+}
+#endif

@@ -92,6 +92,8 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     MDM_TRY(mdm_gpu_check(gpu, cudaSetDevice(number), "choosing the device"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->sending, cudaStreamNonBlocking), "a stream"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->communicating, cudaStreamNonBlocking),
+                          "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
@@ -124,6 +126,7 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **out, mdm_gpu_info *info) {
 
 /* What fails while closing is past mending. */
 void mdm_gpu_close(mdm_gpu *gpu) {
+    if (gpu->is_given_up) return; /* the process is about to end */
     if (gpu->sending) (void)cudaStreamSynchronize(gpu->sending);
     if (gpu->stream) (void)cudaStreamSynchronize(gpu->stream);
     mdm_gpu_release_plans(gpu);
@@ -136,6 +139,7 @@ void mdm_gpu_close(mdm_gpu *gpu) {
     if (gpu->end) (void)cudaEventDestroy(gpu->end);
     if (gpu->stream) (void)cudaStreamDestroy(gpu->stream);
     if (gpu->sending) (void)cudaStreamDestroy(gpu->sending);
+    if (gpu->communicating) (void)cudaStreamDestroy(gpu->communicating);
     free(gpu);
 }
 
@@ -164,7 +168,7 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
 
 /* cudaFree waits for what is queued. */
 void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
-    if (memory) mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
+    if (memory && !gpu->is_given_up) mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
 }
 
 /* Pageable memory has been read when the call returns. */
@@ -173,10 +177,32 @@ mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t b
                          "an upload");
 }
 
+void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
+    gpu->guard = guard ? *guard : (mdm_gpu_guard){0};
+}
+
+void mdm_gpu_give_up(mdm_gpu *gpu) {
+    gpu->is_given_up = 1;
+}
+
+/* A wait that can be left. */
+static mdm_status wait_for_computing(mdm_gpu *gpu) {
+    const mdm_gpu_guard *g = &gpu->guard;
+    mdm_status status = MDM_OK;
+    cudaError_t code;
+    g->begin(g->context);
+    while ((code = cudaStreamQuery(gpu->stream)) == cudaErrorNotReady && status == MDM_OK)
+        status = g->look(g->context);
+    g->end(g->context);
+    return status == MDM_OK ? mdm_gpu_check(gpu, code, "what was queued before a download") : status;
+}
+
 mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
+    /* a copy to pageable memory is itself a wait that could not be left */
+    if (gpu->guard.look) MDM_TRY(wait_for_computing(gpu));
     MDM_TRY(mdm_gpu_check(gpu, cudaMemcpyAsync(host, memory, bytes, cudaMemcpyDeviceToHost, gpu->stream),
                           "a download"));
-    return mdm_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "what was queued before a download");
+    return mdm_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a download");
 }
 
 void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
@@ -205,7 +231,13 @@ struct mdm_gpu_mark {
 };
 
 static cudaStream_t stream_of(const mdm_gpu *gpu, mdm_gpu_queue queue) {
-    return queue == MDM_GPU_SENDING ? gpu->sending : gpu->stream;
+    return queue == MDM_GPU_SENDING         ? gpu->sending
+           : queue == MDM_GPU_COMMUNICATING ? gpu->communicating
+                                            : gpu->stream;
+}
+
+void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    return stream_of(gpu, queue);
 }
 
 /* Any thread may be here: its own device is set, and what is remembered by mdm_gpu_note is left alone. */
@@ -249,7 +281,7 @@ mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
 }
 
 void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
-    if (!mark) return;
+    if (!mark || gpu->is_given_up) return;
     mdm_gpu_note(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
     mdm_gpu_note(gpu, cudaEventDestroy(mark->event), "an event");
     free(mark);

@@ -9,6 +9,9 @@
 struct mdm_gpu {
     cudaStream_t stream;  /* everything computed runs on it, in order */
     cudaStream_t sending; /* uploads beside it */
+    cudaStream_t communicating;
+    mdm_gpu_guard guard; /* look is NULL: nobody */
+    int is_given_up;
     int number;
     cudaError_t failure; /* the first one that could not be told at once */
     const char *failed_in;

@@ -1,0 +1,15 @@
+/* What a stream of the emulated device is to the fake NCCL: a queue that takes pieces of work, and runs them
+ * in order, while the device's memory is unlocked. */
+#ifndef MDM_TESTS_EMULATED_STREAM_H
+#define MDM_TESTS_EMULATED_STREAM_H
+
+/* Called again and again until it returns 1 (done), or -1: it never will be. */
+typedef struct emulated_work {
+    int (*advance)(struct emulated_work *work);
+} emulated_work;
+
+typedef struct emulated_stream {
+    void (*queue)(struct emulated_stream *stream, emulated_work *work);
+} emulated_stream;
+
+#endif

@@ -162,10 +162,10 @@ static void add_share(mdm_text *t, const char *name, const char *color, int64_t 
     if (count == 0) return;
     mdm_text_add(t, "<div style=\"background:var(--%s);flex:%" PRId64 "\" title=\"%s: %" PRId64 "\">", color,
                  count, name, count);
-    if (count * 100 > of * 9) {
-        mdm_text_add(t, "%s\xc2\xa0", name);
-        html_count(t, count);
-    }
+    /* what has room: a letter takes a hundredth of the bar; on phones, numbers alone are shown */
+    int64_t percent = count * 100 / of;
+    if (percent > (int64_t)strlen(name) + 4) mdm_text_add(t, "<span>%s\xc2\xa0</span>", name);
+    if (percent > 4) html_count(t, count);
     mdm_text_add(t, "</div>");
 }
 
@@ -221,7 +221,9 @@ void report_section_overview(report_page *p) {
     mdm_text_add(t, "<header class=\"top\"><p class=\"eyebrow\">Training report");
     if (started) {
         mdm_text_add(t, " \xc2\xb7 started ");
-        html_text(t, started);
+        char minute[32]; /* of 2026-01-31T12:34:56Z */
+        if (strlen(started) == 20) snprintf(minute, sizeof minute, "%.10s %.5s UTC", started, started + 11);
+        html_text(t, strlen(started) == 20 ? minute : started);
     }
     mdm_text_add(t, "</p>\n<h1>");
     html_text(t, p->run->name);

@@ -174,6 +174,8 @@ static int leave(int code) {
     }
     if (code != 0 && rank == 0) fprintf(stderr, "error: %s\n", mdm_last_message());
     fflush(stderr);
+    /* the launcher ends the others as soon as one has left: not before rank 0 has spoken */
+    if (mdm_comm_barrier(comm) != MDM_OK) _exit(1);
     _exit(code);
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -187,6 +188,13 @@ int mdm_watch_claim(mdm_watch_page *page, const char *line) {
     if (!page || !atomic_load(&page->folder_known)) return 1;
     snprintf(path, sizeof path, "%s/flight/failure", page->folder);
     int file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    if (file < 0 && errno == ENOENT) { /* a run that has ended well took the folder away */
+        char *name = strrchr(path, '/');
+        *name = 0;
+        (void)mkdir(path, 0777); /* perhaps another rank's supervisor was faster */
+        *name = '/';
+        file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+    }
     if (file < 0) return errno != EEXIST; /* a full disk must not silence the message */
     if (write(file, line, strlen(line)) < 0 || write(file, "\n", 1) < 0) { /* the claim itself stands */
     }

@@ -84,7 +84,7 @@ static mdm_status measure(bench *b, work run, void *context, double *times, int 
 typedef struct step_context {
     float *images, *gradient;
     int32_t *label_on_device;
-    double *value; /* [2 + count]: loss, whether the gradient is bad, losses of rows */
+    double *value; /* [2 + count]: loss, the gradient's squared norm, losses of rows */
     mdm_semi_workspace *workspace;
     mdm_contrast *contrast;
     mdm_semi_batch batch;
@@ -101,7 +101,7 @@ static void optimizer_step(bench *b) {
 static mdm_status finish_step(bench *b, step_context *c) {
     double result[2];
     MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
-    mdm_network_check_gradient(b->device, b->network, &c->value[1]);
+    mdm_network_square_gradient(b->device, b->network, &c->value[1]);
     MDM_TRY(mdm_device_download(b->device, result, c->value, sizeof result));
     optimizer_step(b);
     return MDM_OK;

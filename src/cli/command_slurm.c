@@ -192,7 +192,11 @@ static void print_start(const request *r) {
            "# 75: stopped with the state saved; the same job goes on from there. Everything else ends here: "
            "0 is done, and a run\n"
            "# that lost a rank without getting any further in three starts (6) must not start for ever.\n"
-           "if [ $code -eq 75 ]; then\n    scontrol requeue \"$SLURM_JOB_ID\" && exit 0\nfi\nexit $code\n");
+           "if [ $code -eq 75 ]; then\n"
+           "    # scancel without a signal saves as well, but ends the job for good.\n"
+           "    case $(squeue --noheader --states=all --job \"$SLURM_JOB_ID\" --format=%%T 2>/dev/null) in\n"
+           "    COMPLETING* | CANCELLED*) exit $code ;;\n    esac\n"
+           "    scontrol requeue \"$SLURM_JOB_ID\" && exit 0\nfi\nexit $code\n");
 }
 
 mdm_status mdm_command_slurm(int argc, char **argv) {

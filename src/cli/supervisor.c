@@ -7,18 +7,23 @@
 #include "flight.h"
 #include "mdm/base/machine.h"
 #include "mdm/base/watch.h"
+#include "mdm/comm/comm.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { CODE_VICTIM = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
+enum { CODE_VICTIM = 1, CODE_LIBRARY = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
 static const int64_t tick = 100000000, second = 1000000000;
 
 typedef struct supervisor {
@@ -28,17 +33,11 @@ typedef struct supervisor {
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
     int64_t record_at;         /* when the record was written, 0: not yet */
+    int64_t term_at;           /* when the launcher first sent TERM, 0: not yet */
     sigset_t passed_on;        /* signals that were sent on to the worker */
     long long out_of_memory;   /* kills of this process's memory group before the start */
     char host[64];
 } supervisor;
-
-static int has_launcher(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (getenv(names[i])) return 1;
-    return 0;
-}
 
 static int known_rank(const supervisor *s) {
     static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
@@ -119,6 +118,42 @@ static _Noreturn void worker_died(supervisor *s, int number) {
     _exit(memory ? CODE_RESOURCE : CODE_LOST);
 }
 
+/* Before there is a run folder the supervisors of a node agree by a name that only one of them can take, and
+ * that goes with its process: of ranks that fail alike one speaks. */
+static int first_of_node(const supervisor *s) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    if (!s->under_launcher) return 1;
+    int length =
+        snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "mdm-dist-%ld-has-told", (long)s->parent);
+    int place = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return place < 0 || bind(place, (const struct sockaddr *)&name,
+                             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)length)) == 0;
+}
+
+/* One that has spoken stays while others may still want to. */
+static _Noreturn void leave_after_speaking(int code) {
+    const struct timespec others = {.tv_sec = 1};
+    (void)nanosleep(&others, NULL);
+    _exit(code);
+}
+
+/* The program itself never ends with 1: Open MPI does where it cannot start, after a page of its own words.
+ */
+static _Noreturn void library_gave_up(supervisor *s) {
+    char place[256], what[512];
+    int starts = atomic_load(&s->page->ranks) < 0, code = starts ? CODE_RESOURCE : CODE_LOST;
+    if (starts && !first_of_node(s)) _exit(code);
+    describe_place(s, place, sizeof place);
+    if (starts)
+        snprintf(what, sizeof what,
+                 "the MPI library cannot start, as it tells above; mdm-dist doctor looks for the cause");
+    else
+        snprintf(what, sizeof what, "the MPI library ended the worker, as it tells above, in %s", place);
+    record(s, what);
+    speak(s, what);
+    leave_after_speaking(code);
+}
+
 /* Nothing, or the end, when the worker has left. */
 static void reap(supervisor *s) {
     int status;
@@ -126,8 +161,25 @@ static void reap(supervisor *s) {
     if (ended != s->worker) return;
     if (WIFSIGNALED(status)) worker_died(s, WTERMSIG(status));
     int code = WEXITSTATUS(status);
+    if (code == CODE_LIBRARY && !atomic_load(&s->page->told)) library_gave_up(s);
     if (code != 0 && code != 2 && code != 75 && code != 130) record(s, "the worker ended with an error");
     _exit(code);
+}
+
+/* TERM from a launcher may mean that a rank is gone without a word, its supervisor too. The worker waits for
+ * it to agree on the stop, and the launcher for the worker, under Slurm for half a minute. */
+static void judge_after_term(supervisor *s, int64_t pause) {
+    int64_t seen = 2 * s->page->longest, most = seen > 4 * second ? seen : 4 * second;
+    if (!s->term_at || !s->under_launcher || !atomic_load(&s->page->inside) || pause <= most) return;
+    char place[256], what[900], missing[300];
+    describe_place(s, place, sizeof place);
+    snprintf(what, sizeof what, "told to end (SIGTERM), but it waits for other ranks for %.0f s in %s",
+             (double)pause / 1e9, place);
+    record(s, what);
+    mdm_flight_missing(s->page, known_rank(s), missing, sizeof missing);
+    snprintf(what + strlen(what), sizeof what - strlen(what), "%s", missing);
+    speak(s, what);
+    end_worker(s, CODE_LOST);
 }
 
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
@@ -140,7 +192,10 @@ static void judge(supervisor *s) {
     if (late > second) s->excuse += late; /* a suspended job, a frozen machine: nobody could make progress */
     s->last_tick = now;
     int64_t pause = now - note - s->excuse;
-    if (pause <= limit) return;
+    if (pause <= limit) {
+        judge_after_term(s, pause);
+        return;
+    }
     char place[256], what[900], missing[300] = "";
     char state = state_of(s->worker);
     int waiting = atomic_load(&p->inside) && state != 'T' && state != 't' && state != 'D';
@@ -175,6 +230,7 @@ static void handle(supervisor *s, int number) {
         kill(s->worker, SIGCONT);
         break;
     default:
+        if (number == SIGTERM && !s->term_at) s->term_at = mdm_watch_now();
         if (number == SIGTERM) { /* perhaps the launcher ends all ranks, because one failed */
             char path[MDM_WATCH_PATH + 32];
             snprintf(path, sizeof path, "%s/flight/failure", s->page->folder);
@@ -203,10 +259,24 @@ static _Noreturn void watch(supervisor *s, const sigset_t *signals) {
     }
 }
 
+/* Open MPI needs about 30 open files a rank on one node, and tells of it by pages. */
+static void check_descriptors(const supervisor *s) {
+    enum { LEAST = 48 };
+    struct rlimit files;
+    char what[256];
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= LEAST) return;
+    int length = snprintf(
+        what, sizeof what,
+        "error: rank %d on %s may have %lld open files, and a run needs %d or more: ulimit -n 1024\n",
+        known_rank(s), s->host, (long long)files.rlim_cur, LEAST);
+    if (!first_of_node(s) || write(STDERR_FILENO, what, (size_t)length) < 0) _exit(CODE_RESOURCE);
+    leave_after_speaking(CODE_RESOURCE);
+}
+
 void mdm_supervise(void) {
     static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGUSR1, SIGUSR2,
                                   SIGHUP,  SIGTSTP, SIGCONT, SIGQUIT};
-    supervisor s = {.under_launcher = has_launcher(), .parent = getppid()};
+    supervisor s = {.under_launcher = mdm_comm_has_launcher(), .parent = getppid()};
     const char *off = getenv("MDM_UNSUPERVISED");
     sigset_t signals, before;
     if (off && strcmp(off, "1") == 0) return;
@@ -214,6 +284,7 @@ void mdm_supervise(void) {
     if (gethostname(s.host, sizeof s.host - 1) != 0) snprintf(s.host, sizeof s.host, "this host");
     s.page = mdm_watch_create();
     if (!s.page) return;
+    check_descriptors(&s);
     sigemptyset(&signals);
     sigemptyset(&s.passed_on);
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&signals, numbers[i]);

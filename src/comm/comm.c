@@ -107,6 +107,8 @@ mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
     int already = 0, provided = MPI_THREAD_SINGLE;
     mdm_status status = mdm_comm_check(comm, MPI_Initialized(&already), "MPI_Initialized");
     if (status == MDM_OK && !already) {
+        /* Without a launcher there is nobody to talk to: no daemon is started, and no network is needed. */
+        if (!mdm_comm_has_launcher()) (void)setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
         mdm_watch_enter("MPI_Init", 0);
         int code = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
         mdm_watch_leave();
@@ -136,7 +138,11 @@ void mdm_comm_finish(mdm_comm *comm) {
     mdm_comm_free_operations(comm);
     if (comm->node != MPI_COMM_NULL) MPI_Comm_free(&comm->node);
     if (comm->world != MPI_COMM_NULL) MPI_Comm_free(&comm->world);
-    if (comm->ends_mpi) MPI_Finalize();
+    if (comm->ends_mpi) {
+        mdm_watch_enter("MPI_Finalize", 0); /* which waits for all ranks: who is late is at fault */
+        MPI_Finalize();
+        mdm_watch_leave();
+    }
     free(comm->counts);
     free(comm->offsets);
     free(comm->asked_counts);

@@ -14,6 +14,13 @@ static long long number_of(const char *variable) {
     return *end || errno ? -1 : value;
 }
 
+int mdm_comm_has_launcher(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (getenv(names[i])) return 1;
+    return 0;
+}
+
 /* srun sets the step's number; the steps in which a batch script or a login shell runs have numbers at the
  * top of 32 bits, and there SLURM_NTASKS speaks of the allocation, not of processes already started. */
 static long long tasks_of_srun(void) {

@@ -225,7 +225,8 @@ mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *p
     struct stat info;
     int ends[2], how = 0;
     finding f = {0};
-    if (stat(path, &info) != 0) return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
+    if (stat(path, &info) != 0 || access(path, R_OK) != 0)
+        return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
     if (pipe2(ends, O_CLOEXEC) != 0)
         return mdm_fail(MDM_RESOURCE, "no pipe for looking through %s: %s", path, strerror(errno));
     pid_t child = fork();

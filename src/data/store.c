@@ -46,6 +46,7 @@ typedef struct header {
     int64_t offset[2];
     int test_group, has_truth;
     int64_t id_bytes, class_bytes; /* 0: none */
+    uint64_t pictures;             /* XXH3 of the pictures that the fingerprint samples */
 } header;
 
 static int64_t picture_bytes(const mdm_store *store) {
@@ -170,6 +171,35 @@ static mdm_status take_fingerprint(const mdm_dataset *d, const char *path, const
     return status;
 }
 
+/* The same pictures of both splits, alone. */
+static mdm_status hash_samples(const mdm_store_info *info, const char *path, const char *test_path,
+                               int test_group, uint64_t *hash) {
+    int64_t bytes = (int64_t)info->height * info->width * info->channels;
+    XXH3_state_t *state = XXH3_createState();
+    if (!state) return mdm_fail(MDM_RESOURCE, "out of memory for the data set's fingerprint");
+    XXH3_64bits_reset(state);
+    mdm_status status = hash_pictures(state, path, 0, info->train_count, bytes);
+    if (status == MDM_OK && info->test_count > 0)
+        status = hash_pictures(state, test_path, test_group, info->test_count, bytes);
+    *hash = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    return status;
+}
+
+/* What a rank reads under the path must be what rank 0 sees there: hosts with disks of their own may hold
+ * copies. */
+static mdm_status check_same_pictures(const mdm_store *store, const header *head) {
+    uint64_t mine;
+    if (mdm_comm_rank(store->comm) == 0) return MDM_OK;
+    MDM_TRY(hash_samples(&head->info, store->splits[0].path, store->splits[1].path, head->test_group, &mine));
+    if (mine == head->pictures) return MDM_OK;
+    return mdm_fail(
+        MDM_INPUT,
+        "%s holds other pictures here than on rank 0's host (hash %016llx, not %016llx); copy the file of "
+        "one host to the others",
+        store->path, (unsigned long long)mine, (unsigned long long)head->pictures);
+}
+
 static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char *test_path, header *head,
                                  mdm_dataset **dataset) {
     mdm_dataset *d;
@@ -186,6 +216,9 @@ static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char 
     memcpy(head->info.mean, d->mean, sizeof d->mean);
     memcpy(head->info.std, d->std, sizeof d->std);
     MDM_TRY(take_fingerprint(d, path, test_path, head));
+    if (mdm_comm_size(store->comm) > 1)
+        MDM_TRY(
+            hash_samples(&head->info, path, test_path ? test_path : path, head->test_group, &head->pictures));
     head->has_truth = d->true_labels != NULL;
     MDM_TRY(pack_strings(d->ids, d->train_count, &store->id_text, &head->id_bytes));
     return pack_strings(d->class_names, d->classes, &store->class_text, &head->class_bytes);
@@ -358,6 +391,7 @@ static mdm_status open_store(mdm_store *store, const char *path, const char *tes
     mdm_dataset_destroy(dataset);
     MDM_TRY(status);
     MDM_TRY(mdm_comm_agree(store->comm, share_arrays(store, &head)));
+    MDM_TRY(mdm_comm_agree(store->comm, check_same_pictures(store, &head)));
     return place_pictures(store, resident);
 }
 

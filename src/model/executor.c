@@ -113,14 +113,14 @@ void mdm_executor_destroy(mdm_executor *executor) {
     free(executor);
 }
 
+/* Plans of steps do not serve evaluations of as many rows: their convolutions round differently, and whether
+ * there is one depends on what this process did before, which a resumed run does not share. */
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only) {
-    plan *found = NULL;
     for (int i = 0; i < executor->plan_count; i++) {
         plan *p = executor->plans[i];
-        if (p->heads_only || p->rows != rows || (p->forward_only && !forward_only)) continue;
-        if (!found || p->forward_only == forward_only) found = p;
+        if (!p->heads_only && p->rows == rows && p->forward_only == forward_only) return p;
     }
-    return found;
+    return NULL;
 }
 
 static size_t tensor_bytes(const mdm_executor *executor, int buffer, int rows) {

@@ -228,7 +228,7 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
                                      const float *images, mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
     norm_mode mode = mode_of(executor, pass);
-    executor->current = mdm_executor_find_plan(executor, rows, !mode.keep);
+    executor->current = mdm_executor_find_plan(executor, rows, pass == MDM_PASS_EVALUATE);
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
     MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(prepare_weights(executor, network));

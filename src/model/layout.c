@@ -142,6 +142,7 @@ static int add_convolution(builder *b, const char *name, int out_channels, int k
 }
 
 static void move_to(builder *b, int buffer) {
+    if (b->status != MDM_OK) return;
     mdm_buffer_info info = b->layout->buffers[buffer];
     b->buffer = buffer;
     b->channels = info.channels;

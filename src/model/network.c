@@ -217,9 +217,8 @@ mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_net
     return MDM_OK;
 }
 
-void mdm_network_check_gradient(mdm_device *device, const mdm_network *network, double *flag) {
-    mdm_device_zero(device, flag, sizeof *flag);
-    mdm_note_not_finite(device, network->home.gradient, network->layout->weight_count, flag);
+void mdm_network_square_gradient(mdm_device *device, const mdm_network *network, double *square) {
+    mdm_sum_squares(device, network->home.gradient, network->layout->weight_count, square);
 }
 
 void mdm_network_save_statistics(mdm_device *device, const mdm_network *network, float *saved) {

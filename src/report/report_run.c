@@ -248,7 +248,9 @@ mdm_status report_run_read(const char *folder, mdm_store *store, report_run *run
     struct stat state;
     if (stat(folder, &state) != 0 || !S_ISDIR(state.st_mode))
         return mdm_fail(MDM_INPUT, "there is no run folder %s", folder);
-    if (read_metrics(run) != MDM_OK)
+    mdm_status status = read_metrics(run);
+    if (status == MDM_RESOURCE) return status;
+    if (status != MDM_OK)
         return mdm_fail(MDM_INPUT, "%s holds no run: there is no metrics.jsonl in it", folder);
     MDM_TRY(read_config(run));
     run->summary = read_json(folder, MDM_RUN_SUMMARY);

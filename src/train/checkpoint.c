@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FORMAT = 2 };
+enum { FORMAT = 3 };
 
 /* One array of the state, by name: the same table saves and loads. */
 typedef struct entry {
@@ -137,6 +137,8 @@ static int list_state(mdm_trainer *t, entry *entries, scalars *s) {
     add(entries, &count, "numbers", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof s->numbers / sizeof *s->numbers),
         s->numbers);
     add(entries, &count, "seconds", MDM_CHECKPOINT_DOUBLE, 6, t->seconds);
+    add(entries, &count, "spikes", MDM_CHECKPOINT_DOUBLE, (int64_t)(sizeof t->spikes / sizeof(double)),
+        &t->spikes);
     return count;
 }
 
@@ -273,6 +275,23 @@ static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, ent
     return MDM_OK;
 }
 
+/* A right digest proves that nobody damaged the file, not that what is in it makes sense. */
+static mdm_status check_scalars(mdm_trainer *t, const mdm_checkpoint *file, const scalars *s) {
+    const struct {
+        const char *name;
+        int64_t value, most;
+    } limits[] = {{"position", s->integers[0], mdm_position_count(t)},
+                  {"network", s->integers[1], t->network_count - 1},
+                  {"step", s->integers[2], INT32_MAX},
+                  {"number of samples removed", s->integers[3], t->data->train_count}};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++)
+        if (limits[i].value < 0 || limits[i].value > limits[i].most)
+            return mdm_fail(MDM_INPUT, "%s: its %s is %lld, of 0 to %lld; it is damaged or made up",
+                            mdm_checkpoint_path(file), limits[i].name, (long long)limits[i].value,
+                            (long long)limits[i].most);
+    return MDM_OK;
+}
+
 static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint **file) {
     *file = NULL;
     if (!from_here && strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
@@ -284,13 +303,14 @@ static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint *
     return status;
 }
 
-static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, int from_here,
+static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, const scalars *s, int from_here,
                                  int64_t *metrics_length) {
     mdm_checkpoint *file;
     *metrics_length = -1;
     MDM_TRY(open_on_rank_0(t, from_here, &file));
     if (!file) return MDM_OK;
     mdm_status status = read_on_rank_0(t, file, entries, count);
+    if (status == MDM_OK) status = check_scalars(t, file, s);
     if (status == MDM_OK)
         status = mdm_checkpoint_get_integer(file, "metrics_length", 0, INT64_MAX, metrics_length);
     if (status == MDM_OK) mdm_info("going on from %s", mdm_checkpoint_path(file));
@@ -315,7 +335,8 @@ static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     memset(&s, 0, sizeof s);
     int count = list_state(t, entries, &s);
     if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) {
-        if (!t->options.force || from_here) status = load_on_rank_0(t, entries, count, from_here, &length);
+        if (!t->options.force || from_here)
+            status = load_on_rank_0(t, entries, count, &s, from_here, &length);
         if (status == MDM_OK) status = open_metrics(t, length);
     }
     MDM_TRY(mdm_comm_agree(t->comm, status));

@@ -1,4 +1,5 @@
 /* Evaluation without augmentation and with running statistics: every rank takes its slice of the samples. */
+#include "mdm/base/log.h"
 #include "mdm/base/watch.h"
 #include "mdm/device/losses.h"
 #include "mdm/device/losses_host.h"
@@ -64,6 +65,13 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
     return MDM_OK;
 }
 
+static int first_of_largest(const float *probability, int classes) {
+    int best = 0;
+    for (int c = 1; c < classes; c++)
+        if (probability[c] > probability[best]) best = c;
+    return best;
+}
+
 /* Counts right answers among the first one and five of a row; ties count for the lower class, so constant
  * outputs earn nothing. */
 static void count_hits(const float *probability, int classes, int label, int64_t *hits) {
@@ -72,6 +80,18 @@ static void count_hits(const float *probability, int classes, int label, int64_t
         better += probability[c] > probability[label] || (c < label && probability[c] == probability[label]);
     hits[0] += better < 1;
     hits[1] += better < 5;
+}
+
+/* Told where it begins: a network that gives every picture the same class has usually diverged. Labels of one
+ * class alone ask for nothing else. */
+static void tell_collapse(mdm_trainer *t, const int64_t *extremes, int64_t total) {
+    enum { LEAST_PICTURES = 20 };
+    int collapsed = total >= LEAST_PICTURES && -extremes[0] == extremes[1] && -extremes[2] < extremes[3];
+    if (collapsed && !t->collapsed)
+        mdm_warn(
+            "all %lld pictures measured are taken for class %lld; if that stays so, lower the learning rates",
+            (long long)total, (long long)extremes[1]);
+    t->collapsed = collapsed;
 }
 
 /* Adds a network's softmax of pictures [first, first + count) to sum [count, C]. */
@@ -95,6 +115,8 @@ static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, 
 mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, mdm_network **networks,
                                  int count, mdm_score *score) {
     int64_t total = pictures->count, first, mine, hits[2] = {0, 0};
+    int64_t extremes[4] = {-INT64_MAX, -1, -INT64_MAX,
+                           -1}; /* of predictions and labels; the lowest ones negated */
     int classes = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(pictures->store, pictures->split);
     score->top1 = score->top5 = -1;
@@ -109,11 +131,19 @@ mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, m
     for (int n = 0; status == MDM_OK && n < count;
          n++) /* networks outside: their weights are laid out once */
         status = add_predictions(t, pictures, networks[n], first, mine, sum, one);
-    for (int64_t i = 0; status == MDM_OK && i < mine; i++)
-        count_hits(sum + i * classes, classes, labels[sample_at(pictures, first + i)], hits);
+    for (int64_t i = 0; status == MDM_OK && i < mine; i++) {
+        int64_t label = labels[sample_at(pictures, first + i)],
+                best = first_of_largest(sum + i * classes, classes);
+        count_hits(sum + i * classes, classes, (int)label, hits);
+        const int64_t here[4] = {-best, best, -label, label};
+        for (int e = 0; e < 4; e++)
+            if (here[e] > extremes[e]) extremes[e] = here[e];
+    }
     free(sum);
     MDM_TRY(status);
     MDM_TRY(mdm_comm_all_reduce(t->comm, hits, 2, MDM_INT64, MDM_SUM));
+    MDM_TRY(mdm_comm_all_reduce(t->comm, extremes, 4, MDM_INT64, MDM_MAX));
+    tell_collapse(t, extremes, total);
     score->top1 = (double)hits[0] / (double)total;
     score->top5 = (double)hits[1] / (double)total;
     return MDM_OK;

@@ -1,6 +1,6 @@
-/* Guards against numbers that went bad: a step whose loss or gradient is not finite is skipped on all ranks,
- * a streak of such steps goes back to the last checkpoint once with half the learning rates, and replicas are
- * compared before anything is saved. */
+/* Guards against numbers that went bad: a step whose loss or gradient is not finite, or a spike, is skipped
+ * on all ranks, a streak of the former goes back to the last checkpoint once with half the learning rates,
+ * and replicas are compared before anything is saved. */
 #include "mdm/base/log.h"
 #include "trainer.h"
 #include <inttypes.h>
@@ -25,31 +25,39 @@ mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network) {
 }
 
 mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
-                            int *gradient_is_finite) {
+                            double *gradient_square) {
     double result[2];
-    mdm_network_check_gradient(t->device, network, &t->result[1]);
+    mdm_network_square_gradient(t->device, network, &t->result[1]);
     MDM_TRY(mdm_device_download(t->device, result, t->result, sizeof result));
-    *gradient_is_finite = result[1] == 0;
     *loss = result[0];
+    *gradient_square = result[1];
     return mdm_comm_all_reduce(t->comm, loss, 1, MDM_DOUBLE, MDM_SUM);
 }
 
-static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, int gradient_is_finite) {
+/* As if the step had not begun. */
+static void undo_step(mdm_trainer *t, mdm_network *network) {
+    mdm_network_restore_statistics(t->device, network, t->guard.statistics);
+}
+
+static void name_step(mdm_trainer *t, const char *what, const char *of) {
     int64_t epoch;
-    const char *tensor = NULL;
     mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch);
-    if (!gradient_is_finite) {
+    snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
+             mdm_stage_name(stage), (long long)epoch + 1, (long long)t->place.step + 1,
+             'a' + (int)t->place.network, what, of);
+}
+
+static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square) {
+    const char *tensor = NULL;
+    if (!isfinite(gradient_square)) {
         MDM_TRY(mdm_network_fetch(network));
         tensor = mdm_network_bad_gradient(network);
     }
     t->guard.skipped++;
     t->guard.streak++;
-    snprintf(t->guard.cause, sizeof t->guard.cause, "%s epoch %lld, step %lld of network %c: %s%s",
-             mdm_stage_name(stage), (long long)epoch + 1, (long long)t->place.step + 1,
-             'a' + (int)t->place.network,
-             tensor ? "the gradient is not finite, first in " : "the loss is not finite",
-             tensor ? tensor : "");
-    mdm_network_restore_statistics(t->device, network, t->guard.statistics);
+    name_step(t, tensor ? "the gradient is not finite, first in " : "the loss is not finite",
+              tensor ? tensor : "");
+    undo_step(t, network);
     mdm_warn("%s; the step is skipped (%lld so far; loss %g)", t->guard.cause, (long long)t->guard.skipped,
              loss);
     if (t->guard.streak < LONGEST_STREAK) return MDM_OK;
@@ -59,12 +67,21 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, i
                     LONGEST_STREAK, t->guard.cause);
 }
 
-mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int gradient_is_finite,
+mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square,
                             int roles, double rate_encoder, double rate_heads, double momentum,
                             double weight_decay, int *skipped) {
-    *skipped = !gradient_is_finite || !isfinite(loss);
-    if (*skipped) return skip_step(t, network, loss, gradient_is_finite);
+    char spike[128];
+    *skipped = !isfinite(gradient_square) || !isfinite(loss);
+    if (*skipped) return skip_step(t, network, loss, gradient_square);
     t->guard.streak = 0;
+    *skipped = mdm_spike_found(t, gradient_square, loss, spike, sizeof spike);
+    if (*skipped) {
+        undo_step(t, network);
+        name_step(t, spike, "");
+        mdm_warn("%s; the step is skipped (spike %.0f so far; loss %g)", t->guard.cause, t->spikes.total,
+                 loss);
+        return MDM_OK;
+    }
     mdm_network_step(t->device, network, roles, (float)(rate_encoder * t->guard.rate_scale),
                      (float)(rate_heads * t->guard.rate_scale), (float)momentum, (float)weight_decay);
     return MDM_OK;

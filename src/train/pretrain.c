@@ -41,8 +41,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     int64_t start, n, first, count;
     mdm_network *net = t->networks[network];
     mdm_outputs out;
-    double loss;
-    int is_finite;
+    double loss, square;
     mdm_step_range(t->training_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
     for (int64_t i = 0; i < 2 * count; i++)
@@ -58,8 +57,8 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
                                   NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    MDM_TRY(mdm_collect_loss(t, net, &loss, &is_finite));
-    MDM_TRY(mdm_guarded_step(t, net, loss, is_finite, MDM_STEP_ENCODER | MDM_STEP_PROJECTION,
+    MDM_TRY(mdm_collect_loss(t, net, &loss, &square));
+    MDM_TRY(mdm_guarded_step(t, net, loss, square, MDM_STEP_ENCODER | MDM_STEP_PROJECTION,
                              t->config.pretrain.lr, t->config.pretrain.lr, t->config.pretrain.momentum,
                              t->config.pretrain.weight_decay, &report->skipped));
     report->loss = loss;

@@ -177,7 +177,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     MDM_TRY(mdm_guard_begin_step(t, net));
     MDM_TRY(mdm_semi_step(t->comm, t->executor, net, guesser, &options, &b, t->workspace, &result));
     double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, result.loss, result.gradient_is_finite, MDM_STEP_ALL,
+    MDM_TRY(mdm_guarded_step(t, net, result.loss, result.gradient_square, MDM_STEP_ALL,
                              mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
                              mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
                              t->config.train.momentum, t->config.train.weight_decay, &report->skipped));

@@ -36,8 +36,8 @@ struct mdm_semi_workspace {
     double *result;     /* [RESULTS] */
 };
 
-/* What a step leaves: this rank's parts, how many guesses count, whether the gradient is bad. */
-enum { CONFIDENT = MDM_PART_COUNT, BAD_GRADIENT, RESULTS };
+/* What a step leaves: this rank's parts, how many guesses count, the gradient's squared norm. */
+enum { CONFIDENT = MDM_PART_COUNT, GRADIENT_SQUARE, RESULTS };
 
 /* Where what a step is told stands in the device's memory. */
 typedef struct told {
@@ -353,7 +353,7 @@ static mdm_status collect(const mdm_semi_batch *b, const mdm_network *network, m
     sums[MDM_PART_UE + 1] =
         (mdm_row_sum){w->value + half * (MDM_PART_UE + 1), guessed, 1.0, &w->result[CONFIDENT]};
     mdm_sum_rows(w->device, sums, MDM_PART_UE + 2);
-    mdm_network_check_gradient(w->device, network, &w->result[BAD_GRADIENT]);
+    mdm_network_square_gradient(w->device, network, &w->result[GRADIENT_SQUARE]);
     return mdm_device_download(w->device, result, w->result, sizeof *result * RESULTS);
 }
 
@@ -373,7 +373,7 @@ mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *ne
     MDM_TRY(mixed_pass(executor, network, o, b, &t, w));
     MDM_TRY(collect(b, network, w, sums));
     double balance_part = sums[MDM_PART_BALANCE]; /* the same on all ranks */
-    result->gradient_is_finite = sums[BAD_GRADIENT] == 0;
+    result->gradient_square = sums[GRADIENT_SQUARE];
     MDM_TRY(mdm_comm_all_reduce(comm, sums, CONFIDENT + 1, MDM_DOUBLE, MDM_SUM));
     memcpy(result->parts, sums, sizeof result->parts);
     result->parts[MDM_PART_BALANCE] = balance_part;

@@ -45,6 +45,18 @@ typedef struct mdm_opinion {
     double auc_noise, auc_ood;
 } mdm_opinion;
 
+/* The squared gradient norms and losses of a network's latest steps in a stage, and how many steps of them
+ * were left out as spikes: in all, and in one pass (a network's epoch). Numbers only, as a checkpoint holds
+ * them. */
+enum { MDM_SPIKE_WINDOW = 128 };
+typedef struct mdm_spike_window {
+    double stage, count, square[MDM_SPIKE_WINDOW], loss[MDM_SPIKE_WINDOW];
+} mdm_spike_window;
+typedef struct mdm_spikes {
+    double total, pass, in_pass;
+    mdm_spike_window window[MDM_MOST_NETWORKS];
+} mdm_spikes;
+
 typedef struct mdm_score {
     double top1, top5;
 } mdm_score;
@@ -76,6 +88,7 @@ typedef struct mdm_trainer {
         float *statistics;                  /* the network's, before the step at work; on the device */
         char cause[256];                    /* of the latest skip */
     } guard;
+    mdm_spikes spikes;
     int64_t removed; /* samples to remove at the next division */
     int divided;     /* the opinions below are filled */
     mdm_opinion opinions[MDM_MOST_NETWORKS];
@@ -102,7 +115,8 @@ typedef struct mdm_trainer {
     int groups;                             /* of a MixEMatch step */
     int32_t *told; /* what a step is told of its samples: labels, then weights, as floats */
     int64_t *permutation;
-    /* the same in the device's memory, and the rows' gradient and losses; {loss, bad gradient} */
+    /* the same in the device's memory, and the rows' gradient and losses; {loss, the gradient's squared norm}
+     */
     int32_t *told_on_device;
     float *gradient;
     double *row_value, *result;
@@ -113,6 +127,7 @@ typedef struct mdm_trainer {
     double started, last_save;
     struct mdm_checkpoint_saver *saver;  /* rank 0; NULL in a dry run */
     int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
+    int collapsed;                       /* at the last measurement all pictures got the same class */
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
     double pass_seconds[MDM_STAGE_DONE]; /* and what they took */
@@ -148,7 +163,7 @@ void mdm_step_range(int64_t n, int64_t steps, int64_t step, int64_t *first, int6
  * samples whose pictures this rank needs in a step and returns how many, `step` does the step. */
 typedef struct mdm_step_report {
     double loss, parts[MDM_PART_COUNT], confident;
-    int skipped;          /* its numbers were not finite: it changed nothing */
+    int skipped;          /* its numbers were not finite, or a spike: it changed nothing */
     int64_t rows, images; /* global rows that the loss is a mean of; images trained on */
 } mdm_step_report;
 typedef struct mdm_stage_methods {
@@ -172,17 +187,22 @@ void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double im
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
 
 /* guards.c. Around each step: what it may have to put back; then, collective, this rank's part of the loss
- * (result[0]) brought from the device and summed, together with whether the reduced gradient is finite; then
- * the optimizer's step, or, where that or the loss (the same on all ranks) is not finite, a warning and
- * everything as it was. MDM_NUMERIC after eight such steps in a row. */
+ * (result[0]) brought from the device and summed, together with the squared norm of the reduced gradient;
+ * then the optimizer's step, or, where that or the loss (the same on all ranks) is not finite or a spike, a
+ * warning and everything as it was. MDM_NUMERIC after eight steps in a row that were not finite. */
 MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network);
 MDM_MUST_CHECK mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
-                                           int *gradient_is_finite);
+                                           double *gradient_square);
 MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss,
-                                           int gradient_is_finite, int roles, double rate_encoder,
+                                           double gradient_square, int roles, double rate_encoder,
                                            double rate_heads, double momentum, double weight_decay,
                                            int *skipped);
+/* spikes.c: 1, with the reason, for a step that is to be left out: its gradient's norm (whose square this is)
+ * or its loss is more than ten times the largest of this network's last 128 steps in this stage, of which at
+ * least 64 were seen, and at most one in a hundred of the pass's steps (but one) was left out so far. Else
+ * the step is remembered. */
+int mdm_spike_found(mdm_trainer *t, double square, double loss, char *text, size_t size);
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
 /* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. Host memory then has what a

@@ -40,8 +40,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
                                   int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
                                   mdm_step_report *report) {
     int64_t start, n, first, count = list(t, network, epoch, number, t->sample_list);
-    int is_finite;
-    double loss;
+    double loss, square;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
     mdm_outputs out;
     mdm_step_range(t->training_count, t->steps, number, &start, &n);
@@ -70,9 +69,9 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
                                   0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    MDM_TRY(mdm_collect_loss(t, net, &loss, &is_finite));
+    MDM_TRY(mdm_collect_loss(t, net, &loss, &square));
     double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, loss, is_finite, MDM_STEP_ALL,
+    MDM_TRY(mdm_guarded_step(t, net, loss, square, MDM_STEP_ALL,
                              mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
                              mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
                              t->config.train.momentum, t->config.train.weight_decay, &report->skipped));

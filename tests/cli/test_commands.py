@@ -171,14 +171,15 @@ def fake(folder, name, text):
 def the_job_script_requeues_after_75_and_after_nothing_else(work):
     bin = work.file("bin")
     os.mkdir(bin)
-    fake(bin, "srun", 'echo "$@" >$FAKE/srun; trap "exit 75" USR1; [ "$CODE" = wait ] || exit $CODE\n'
+    fake(bin, "srun", 'echo "$@" >$FAKE/srun; trap "exit 75" USR1; [ "$CODE" = wait ] || exit ${CODE%-*}\n'
                       'touch $FAKE/ready; while :; do sleep 0.1; done\n')
     fake(bin, "mpirun", 'exec "$(dirname "$0")/srun" "$@"\n')
     fake(bin, "scontrol", 'echo "$@" >$FAKE/scontrol\n')
-    fake(bin, "squeue", 'echo 2030-01-01T00:00:00\n')
+    fake(bin, "squeue", 'case "$*" in *%T*) [ "$CODE" = 75-cancelled ] && echo COMPLETING || echo RUNNING ;; '
+                        '*) echo 2030-01-01T00:00:00 ;; esac\n')
     for launcher in ("pmix", "mpirun"):
         script = run("slurm", "--launcher", launcher).stdout
-        for code, expected in (("0", 0), ("6", 6), ("75", 0), ("wait", 0)):
+        for code, expected in (("0", 0), ("6", 6), ("75", 0), ("75-cancelled", 75), ("wait", 0)):
             folder = work.file(f"fake-{launcher}-{code}")
             os.mkdir(folder)
             environment = dict(os.environ, PATH=bin + ":" + os.environ["PATH"], FAKE=folder, CODE=code, SLURM_JOB_ID="7")

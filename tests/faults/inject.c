@@ -1,24 +1,31 @@
 /* A library to be preloaded: makes one call of one kind fail, come short, take long, or end its process.
  *
- *   MDM_INJECT_CALL   write, pwrite, fsync, rename, unlink, open, MPI_Allreduce, MPI_Iallreduce or
- *                     MPI_Init_thread
+ *   MDM_INJECT_CALL   write, pwrite, pread, fsync, rename, unlink, open (for writing), malloc
+ *                     (and its relatives, called by the program itself, not by its libraries),
+ *                     MPI_Allreduce, MPI_Iallreduce, MPI_Init_thread or MPI_Finalize
  *   MDM_INJECT_AT     which call of that kind, from 1 (counted in each process that MDM_INJECT_RANK selects)
  *   MDM_INJECT_TIMES  how many calls from there on [1]
- *   MDM_INJECT_ACTION errno (EIO), full (ENOSPC), short, kill, stop, loop, segv, abort; of MPI_Iallreduce
- * also nan (among what is sent) and flip (a bit of what this rank received) MDM_INJECT_RANK   only in this
- * rank of Open MPI's launcher [every one] MDM_INJECT_PATH   only calls on files whose path contains this text
- * (not for MPI) MDM_INJECT_HITS   a file that gets a byte when the call is reached
+ *   MDM_INJECT_ACTION errno (EIO, or the name in MDM_INJECT_ERRNO), full (ENOSPC), short, kill, stop, loop,
+ *                     segv, abort, delay (MDM_INJECT_DELAY milliseconds, then as always); of MPI_Iallreduce
+ *                     also nan (among what is sent), large (what is sent, a million times as much) and flip
+ *                     (a bit of what this rank received)
+ *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
+ *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
+ *   MDM_INJECT_HITS   a file that gets a byte when the call is reached
  */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <math.h>
 #include <mpi.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -36,12 +43,33 @@ static void mark_hit(void) {
     close(file);
 }
 
+static int error_named(const char *name) {
+    static const struct {
+        const char *name;
+        int number;
+    } known[] = {{"EIO", EIO},       {"ESTALE", ESTALE}, {"EINTR", EINTR},   {"EROFS", EROFS},
+                 {"EDQUOT", EDQUOT}, {"EXDEV", EXDEV},   {"EACCES", EACCES}, {"ENOMEM", ENOMEM}};
+    for (size_t i = 0; name && i < sizeof known / sizeof *known; i++)
+        if (strcmp(name, known[i].name) == 0) return known[i].number;
+    return EIO;
+}
+
+/* Also in a thread that blocks signals, as a fault of its own would. */
+static void crash(int number) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, number);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    raise(number);
+}
+
 /* 1: the call fails with errno set; 2: it does a part only; 0: as always. */
 static int reach(const char *call, const char *path) {
     const char *wanted = getenv("MDM_INJECT_CALL"), *at = getenv("MDM_INJECT_AT"),
                *rank = getenv("MDM_INJECT_RANK"), *part = getenv("MDM_INJECT_PATH"),
                *mine = getenv("OMPI_COMM_WORLD_RANK"), *action = getenv("MDM_INJECT_ACTION");
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
+    if (strcmp(program_invocation_short_name, "mdm-dist") != 0) return 0; /* mpirun is not our affair */
     if (rank && strcmp(rank, mine ? mine : "0") != 0) return 0;
     if (part && (!path || !strstr(path, part))) return 0;
     const char *times = getenv("MDM_INJECT_TIMES");
@@ -50,7 +78,7 @@ static int reach(const char *call, const char *path) {
     mark_hit();
     if (strcmp(action, "kill") == 0) raise(SIGKILL);
     if (strcmp(action, "stop") == 0) raise(SIGSTOP);
-    if (strcmp(action, "segv") == 0) raise(SIGSEGV);
+    if (strcmp(action, "segv") == 0) crash(SIGSEGV);
     if (strcmp(action, "abort") == 0) abort();
     if (strcmp(action, "loop") == 0)
         for (volatile int i = 0;; i++) {
@@ -58,7 +86,13 @@ static int reach(const char *call, const char *path) {
     if (strcmp(action, "short") == 0) return 2;
     if (strcmp(action, "nan") == 0) return 3;
     if (strcmp(action, "flip") == 0) return 4;
-    errno = strcmp(action, "full") == 0 ? ENOSPC : EIO;
+    if (strcmp(action, "large") == 0) return 5;
+    if (strcmp(action, "delay") == 0) {
+        const char *delay = getenv("MDM_INJECT_DELAY");
+        usleep((useconds_t)(delay ? 1000 * atol(delay) : 1000000));
+        return 0;
+    }
+    errno = strcmp(action, "full") == 0 ? ENOSPC : error_named(getenv("MDM_INJECT_ERRNO"));
     return 1;
 }
 
@@ -86,6 +120,13 @@ ssize_t pwrite(int file, const void *data, size_t count, off_t at) {
     char path[4096];
     NEXT("pwrite", ssize_t(*)(int, const void *, size_t, off_t));
     int what = getenv("MDM_INJECT_CALL") ? reach("pwrite", path_of(file, path, sizeof path)) : 0;
+    return what == 1 ? -1 : next(file, data, what == 2 && count > 1 ? count / 2 : count, at);
+}
+
+ssize_t pread(int file, void *data, size_t count, off_t at) {
+    char path[4096];
+    NEXT("pread", ssize_t(*)(int, void *, size_t, off_t));
+    int what = getenv("MDM_INJECT_CALL") ? reach("pread", path_of(file, path, sizeof path)) : 0;
     return what == 1 ? -1 : next(file, data, what == 2 && count > 1 ? count / 2 : count, at);
 }
 
@@ -128,6 +169,8 @@ int MPI_Iallreduce(const void *send, void *receive, int count, MPI_Datatype type
     int what = reach("MPI_Iallreduce", NULL);
     if (what == 3) ((float *)receive)[count / 2] = NAN; /* in place */
     if (what == 4) to_flip = receive;
+    if (what == 5)
+        for (int i = 0; i < count; i++) ((float *)receive)[i] *= 1e6f;
     return PMPI_Iallreduce(send, receive, count, type, operation, group, request);
 }
 
@@ -141,4 +184,68 @@ int MPI_Waitall(int count, MPI_Request requests[], MPI_Status statuses[]) {
 int MPI_Init_thread(int *argc, char ***argv, int wanted, int *provided) {
     (void)reach("MPI_Init_thread", NULL);
     return PMPI_Init_thread(argc, argv, wanted, provided);
+}
+
+int MPI_Finalize(void) {
+    (void)reach("MPI_Finalize", NULL);
+    return PMPI_Finalize();
+}
+
+/* glibc's own allocator: dlsym would allocate. */
+void *__libc_malloc(size_t size);
+void *__libc_calloc(size_t count, size_t size);
+void *__libc_realloc(void *old, size_t size);
+void *__libc_memalign(size_t alignment, size_t size);
+
+static int note_program(struct dl_phdr_info *info, size_t size, void *range) {
+    (void)size;
+    uintptr_t *ends = range;
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        if (info->dlpi_phdr[i].p_type != PT_LOAD || !(info->dlpi_phdr[i].p_flags & PF_X)) continue;
+        ends[0] = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
+        ends[1] = ends[0] + info->dlpi_phdr[i].p_memsz;
+    }
+    return 1; /* the first is the program */
+}
+
+/* Whether this allocation, asked for at `caller`, is to fail. Wanted or not is found out once, because getenv
+ * is slow for every allocation. */
+static int no_memory(const void *caller) {
+    static int wanted = -1;
+    static uintptr_t program[2];
+    if (wanted < 0) {
+        const char *call = getenv("MDM_INJECT_CALL");
+        wanted = call && strcmp(call, "malloc") == 0;
+        if (wanted) dl_iterate_phdr(note_program, program);
+    }
+    struct rlimit most;
+    if (!wanted || (uintptr_t)caller < program[0] || (uintptr_t)caller >= program[1]) return 0;
+    if (getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur == 0)
+        return 0; /* the child that looks through files */
+    if (!reach("malloc", NULL)) return 0;
+    errno = ENOMEM;
+    return 1;
+}
+
+void *malloc(size_t size) {
+    return no_memory(__builtin_return_address(0)) ? NULL : __libc_malloc(size);
+}
+
+void *calloc(size_t count, size_t size) {
+    return no_memory(__builtin_return_address(0)) ? NULL : __libc_calloc(count, size);
+}
+
+void *realloc(void *old, size_t size) {
+    return no_memory(__builtin_return_address(0)) ? NULL : __libc_realloc(old, size);
+}
+
+void *aligned_alloc(size_t alignment, size_t size) {
+    return no_memory(__builtin_return_address(0)) ? NULL : __libc_memalign(alignment, size);
+}
+
+int posix_memalign(void **place, size_t alignment, size_t size) {
+    if (no_memory(__builtin_return_address(0))) return ENOMEM;
+    void *memory = __libc_memalign(alignment, size);
+    if (memory) *place = memory;
+    return memory ? 0 : ENOMEM;
 }

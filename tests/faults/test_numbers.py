@@ -22,6 +22,31 @@ def one_step_without_finite_numbers_is_skipped_on_all_ranks(work):
         assert len(losses) == len(calm) and losses[-1] < 2 * calm[-1], (losses, calm)
 
 
+def a_spike_is_skipped_on_all_ranks_at_most_once_a_pass_of_few_steps(work):
+    """The gradient is a million times too large in one step of the last pass of 40, then in four."""
+    settings = ["train.batch=10", "train.epochs=2", "pretrain.epochs=0", "train.warmup=2"]
+    done, _ = train(work, "smooth", *settings, ranks=2)
+    assert done.returncode == 0 and "skipped" not in done.stderr, done.stderr
+    done, _ = train(work, "counted", *settings, ranks=2, environment=injected(
+        work, "MPI_Iallreduce", 1, "delay", rank=1, MDM_INJECT_TIMES="1000000", MDM_INJECT_DELAY="0"))
+    calls = os.path.getsize(work.file("hits"))
+    done, _ = train(work, "spiked", *settings, ranks=2,
+                    environment=injected(work, "MPI_Iallreduce", calls - 8, "large", rank=1))
+    assert was_hit(work) and done.returncode == 0, done.stderr
+    assert done.stderr.count("the step is skipped (spike 1 so far") == 1 and "10 times the largest" in done.stderr, done.stderr
+    assert read(work, "spiked", "metrics.jsonl").count(b"the step is skipped") == 1
+    losses, smooth = ([e["loss"] for e in events(work, name) if e["event"] == "epoch" and "loss" in e] for name in ("spiked", "smooth"))
+    assert losses[:-1] == smooth[:-1] and losses[-1] < 1.5 * smooth[-1], (losses, smooth)
+    done, _ = train(work, "spikes", *settings, ranks=2, environment=injected(
+        work, "MPI_Iallreduce", calls - 8, "large", rank=1, MDM_INJECT_TIMES="4"))
+    assert done.stderr.count("the step is skipped (spike") == 1, done.stderr  # the next ones count as what is usual now
+
+
+def predictions_of_one_class_alone_are_told(work):
+    done, _ = train(work, "collapsed", "train.lr_backbone=0.01", "train.lr_head=20", "pretrain.epochs=0", "train.warmup=1", "train.epochs=1", "train.rce_weight=0")
+    assert done.returncode == 0 and done.stderr.count("are taken for class") == 1, done.stderr
+
+
 def a_streak_of_bad_steps_goes_back_once_with_half_the_rates(work):
     done, _ = train(work, "streak", ranks=2, environment=injected(work, "MPI_Iallreduce", 14, "nan", rank=1, MDM_INJECT_TIMES="8"))
     assert done.returncode == 0, done.stderr
@@ -73,6 +98,7 @@ def three_starts_without_progress_are_enough(work):
 
 if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, one_step_without_finite_numbers_is_skipped_on_all_ranks,
+          a_spike_is_skipped_on_all_ranks_at_most_once_a_pass_of_few_steps, predictions_of_one_class_alone_are_told,
           a_streak_of_bad_steps_goes_back_once_with_half_the_rates,
           a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands, rates_that_are_far_too_large_end_with_5,
           a_replica_with_a_wrong_bit_is_found_before_anything_is_saved, three_starts_without_progress_are_enough], halved=True)

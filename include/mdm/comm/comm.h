@@ -15,6 +15,9 @@ typedef struct mdm_comm mdm_comm;
 typedef enum mdm_type { MDM_FLOAT, MDM_DOUBLE, MDM_INT32, MDM_INT64, MDM_BYTE } mdm_type;
 typedef enum mdm_reduction { MDM_SUM, MDM_MIN, MDM_MAX } mdm_reduction;
 
+/* Whether the environment tells of a launcher (mpirun, srun): its processes have ranks. */
+int mdm_comm_has_launcher(void);
+
 /* Collective. Starts MPI and makes the group. The group is owned by the caller. */
 MDM_MUST_CHECK mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **comm);
 /* A group of the calling rank alone, for what every rank computes by itself; ended by mdm_comm_finish. */

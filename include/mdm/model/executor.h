@@ -58,8 +58,9 @@ void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n);
  * limit. To be called before the first plan; the same on all ranks; not for reproducible results. */
 void mdm_executor_set_chunks(mdm_executor *executor, int64_t samples);
 
-/* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less.
- * To be called before a stage's first step. Not collective. */
+/* Makes the plan for `rows` rows of this rank (0 is allowed) if there is none; forward_only plans need less,
+ * and serve MDM_PASS_EVALUATE alone, as it is served by them alone. To be called before a stage's first step.
+ * Not collective. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only);
 /* Bytes of activations such a plan uses. */
 size_t mdm_executor_bytes(const mdm_executor *executor, int rows);

@@ -51,8 +51,8 @@ void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float
 /* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */
 MDM_MUST_CHECK mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_network *network,
                                               float decay);
-/* *flag, in the device's memory, becomes 1 where a value of the gradient is not finite, else 0. */
-void mdm_network_check_gradient(mdm_device *device, const mdm_network *network, double *flag);
+/* The squared norm of the gradient, into the device's memory; not finite where a value of it is not. */
+void mdm_network_square_gradient(mdm_device *device, const mdm_network *network, double *square);
 /* Copies the running statistics to or from `saved` [layout->statistic_count] in the device's memory. */
 void mdm_network_save_statistics(mdm_device *device, const mdm_network *network, float *saved);
 void mdm_network_restore_statistics(mdm_device *device, mdm_network *network, const float *saved);

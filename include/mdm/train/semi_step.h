@@ -42,7 +42,7 @@ enum {
 typedef struct mdm_semi_result {
     double loss, parts[MDM_PART_COUNT]; /* of the global batch; parts without their lambdas */
     double confident;                   /* share of unlabelled samples whose guess counted */
-    int gradient_is_finite;             /* the reduced one */
+    double gradient_square;             /* squared norm of the reduced one */
 } mdm_semi_result;
 
 /* Memory for steps of at most `n` global labelled rows of networks that the executor runs. */

@@ -18,7 +18,7 @@ static void destroy(mdm_device *device) {
     mdm_cuda_device *d = mdm_cuda(device);
     mdm_nccl_destroy(d->nccl);
     if (d->gpu) {
-        void *buffers[] = {d->partial, d->image, d->filter_gradient, d->sum};
+        void *buffers[] = {d->partial, d->squares, d->image, d->filter_gradient, d->sum};
         for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mdm_gpu_free(d->gpu, buffers[i]);
         mdm_gpu_close(d->gpu);
     }
@@ -36,6 +36,9 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     device->common.operations = &operations;
     device->number = number;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);
+    if (status == MDM_OK)
+        status = mdm_gpu_allocate(device->gpu, sizeof(double) * MDM_GPU_SQUARES, "partial sums",
+                                  (void **)&device->squares);
     if (status != MDM_OK) {
         destroy(&device->common);
         return status;
@@ -440,13 +443,11 @@ static void sgd_step_at(mdm_device *device, float *weights, const float *gradien
     queue_sgd(device, a, count);
 }
 
-static void note_not_finite(mdm_device *device, const float *values, int64_t count, double *flag) {
-    const int64_t most = 1 << 30;
-    for (int64_t i = 0; i < count; i += most) {
-        int64_t here = count - i < most ? count - i : most;
-        mdm_finite_arguments a = {values + i, flag, (uint32_t)here};
-        mdm_gpu_note_not_finite(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
-    }
+static void sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
+    mdm_cuda_device *d = mdm_cuda(device);
+    mdm_square_arguments a = {values, d->squares, count, MDM_GPU_SQUARES};
+    mdm_gpu_squares(d->gpu, mdm_blocks_for(a.threads), 1, &a);
+    mdm_sum_rows(device, &(mdm_row_sum){d->squares, MDM_GPU_SQUARES, 1.0, sum}, 1);
 }
 
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
@@ -495,7 +496,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
-    .note_not_finite = note_not_finite,
+    .sum_squares = sum_squares,
     .average_step = average_step,
     .heads = &mdm_cuda_head_operations,
 };

@@ -72,7 +72,14 @@ def the_configuration_written_repeats_the_run(work):
 CALM = ["pretrain.lr=0.0003", "train.lr_backbone=0.0003", "train.lr_head=0.0003", "divide.interval=10"]
 
 
-def splits_and_losses_do_not_depend_on_the_number_of_ranks(work):
+def lies_at_a_limit(division, sample, threshold):
+    """Whether rounding may decide about a sample: its OOD score is that of the last one removed, or its clean probability the threshold."""
+    last_kept = division["ood_score"][division["split"] != 0].max()
+    return (abs(division["ood_score"][sample] - last_kept) <= 2e-3 * last_kept
+            or abs(division["clean_probability"][sample] - threshold) <= 0.01)
+
+
+def losses_and_all_but_marginal_splits_do_not_depend_on_the_number_of_ranks(work):
     reference = None
     for ranks in (1, 2, 3, 4):
         name = f"calm{ranks}"
@@ -82,12 +89,15 @@ def splits_and_losses_do_not_depend_on_the_number_of_ranks(work):
                   if e["event"] == "epoch" and "loss" in e]
         assert len(losses) == 12  # two epochs of each stage, two networks
         with h5py.File(work.file(name) + "/divisions/epoch-0002.h5") as f:
-            splits = [f[n]["split"][:] for n in "ab"]
+            divisions = [{k: f[n][k][:] for k in ("split", "ood_score", "clean_probability")} for n in "ab"]
         if reference is None:
-            reference = losses, splits
+            reference = losses, divisions
             continue
-        for mine, other in zip(splits, reference[1]):
-            assert np.array_equal(mine, other), f"{ranks} ranks: {(mine != other).sum()} samples differ"
+        for mine, other in zip(divisions, reference[1]):
+            differing = np.nonzero(mine["split"] != other["split"])[0]
+            assert len(differing) <= 4, f"{ranks} ranks: {len(differing)} of 400 samples differ"
+            for sample in differing:
+                assert lies_at_a_limit(mine, sample, 0.5) and lies_at_a_limit(other, sample, 0.5), (ranks, sample)
         for mine, other in zip(losses, reference[0]):
             assert mine[:3] == other[:3]
             assert abs(mine[3] - other[3]) <= 1e-3 * abs(other[3]), (ranks, mine, other)
@@ -290,7 +300,7 @@ def weights_load_under_their_pytorch_names(work):
 main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
       divisions_hold_scores_and_splits_that_agree_with_the_metrics, the_configuration_written_repeats_the_run,
-      splits_and_losses_do_not_depend_on_the_number_of_ranks,
+      losses_and_all_but_marginal_splits_do_not_depend_on_the_number_of_ranks,
       deterministic_runs_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well, a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,

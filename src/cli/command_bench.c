@@ -51,18 +51,24 @@ static int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* `images` and `flop` are those of one measurement, over all ranks. */
-static void report(const bench *b, const char *name, double *times, int count, double images, double flop) {
+/* `images` and `flop` are those of one measurement, over all ranks; `more`: further fields, each with a comma
+ * before it. */
+static void report_more(const bench *b, const char *name, double *times, int count, double images,
+                        double flop, const char *more) {
     qsort(times, (size_t)count, sizeof *times, by_value);
     double median = times[count / 2];
     if (mdm_comm_rank(b->comm) != 0) return;
     printf("{\"bench\":\"%s\",\"median_ms\":%.4g,\"min_ms\":%.4g,\"images_per_s\":%.6g,\"gflop_per_s\":%.5g,"
            "\"device\":\"%s\","
-           "\"ranks\":%d,\"threads\":%d,\"precision\":\"%s\"}\n",
+           "\"ranks\":%d,\"threads\":%d,\"precision\":\"%s\"%s}\n",
            name, 1e3 * median, 1e3 * times[0], images / median, flop / median / 1e9,
            mdm_device_get_info(b->device)->name, mdm_comm_size(b->comm), b->threads,
-           mdm_precision_name(b->precision));
+           mdm_precision_name(b->precision), more);
     fflush(stdout);
+}
+
+static void report(const bench *b, const char *name, double *times, int count, double images, double flop) {
+    report_more(b, name, times, count, images, flop, "");
 }
 
 typedef mdm_status (*work)(bench *b, void *context);
@@ -249,35 +255,75 @@ static mdm_status bench_semi(bench *b) {
     return status;
 }
 
+/* Memory of the device with a copy of `host`, which on the CPU is the same. */
+static mdm_status to_device(bench *b, float *host, int64_t count, float **memory) {
+    void *room = host;
+    if (mdm_device_get_info(b->device)->is_cuda) {
+        size_t bytes = sizeof *host * (size_t)count;
+        MDM_TRY(mdm_device_allocate(b->device, bytes, "bench data", &room));
+        *memory = room;
+        return mdm_device_upload(b->device, room, host, bytes);
+    }
+    *memory = room;
+    return MDM_OK;
+}
+
+static void free_on_device(bench *b, const float *host, float *memory) {
+    if (memory != host) mdm_device_free(b->device, memory);
+}
+
 typedef struct knn_context {
-    float *embedding, *score;
-    int64_t total, count;
+    float *embedding, *on_device, *score;
+    int64_t total, first, count;
     int dimension, k;
+    mdm_knn_report report;
 } knn_context;
 
 static mdm_status run_knn(bench *b, void *context) {
     knn_context *c = context;
-    return mdm_knn_scores(b->comm, c->embedding, c->total, c->dimension, c->k, c->score, NULL, NULL);
+    return mdm_knn_scores_on(b->comm, b->device, c->on_device, c->total, c->dimension, c->k, c->score, NULL,
+                             NULL, &c->report);
 }
 
-static mdm_status bench_knn(bench *b) {
-    knn_context c = {.total = 20000, .dimension = 512, .k = b->config->divide.k};
+static mdm_status make_embeddings(bench *b, knn_context *c) {
+    mdm_comm_my_slice(b->comm, c->total, &c->first, &c->count);
+    MDM_TRY(MDM_ALLOCATE(c->embedding, c->count * c->dimension, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->score, c->count, "bench data"));
+#pragma omp parallel for num_threads(b->threads)
+    for (int64_t i = 0; i < c->count; i++) {
+        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 4, (uint64_t)(c->first + i), 0);
+        for (int d = 0; d < c->dimension; d++)
+            c->embedding[i * c->dimension + d] = (float)mdm_random_normal(&random);
+    }
+    return to_device(b, c->embedding, c->count * c->dimension, &c->on_device);
+}
+
+static mdm_status time_knn(bench *b, int64_t total) {
+    knn_context c = {.total = total, .dimension = 512, .k = b->config->divide.k};
     double times[MOST_TIMES];
-    int64_t first;
-    mdm_comm_my_slice(b->comm, c.total, &first, &c.count);
-    c.embedding = random_floats(c.count * c.dimension, 10 + (uint32_t)mdm_comm_rank(b->comm));
-    c.score = random_floats(c.count, 1);
-    mdm_status status =
-        c.embedding && c.score ? measure(b, run_knn, &c, times, 3) : mdm_fail(MDM_RESOURCE, "out of memory");
+    char more[128];
+    mdm_status status = mdm_comm_agree(b->comm, make_embeddings(b, &c));
+    if (status == MDM_OK) status = measure(b, run_knn, &c, times, 3);
+    snprintf(more, sizeof more, ",\"samples\":%lld,\"searched_again\":%lld", (long long)total,
+             (long long)c.report.repeated);
     if (status == MDM_OK)
-        report(b, "knn", times, 3, (double)c.total, 2.0 * (double)c.total * (double)c.total * c.dimension);
+        report_more(b, "knn", times, 3, (double)total, 2.0 * (double)total * (double)total * c.dimension,
+                    more);
+    free_on_device(b, c.embedding, c.on_device);
     free(c.embedding);
     free(c.score);
     return status;
 }
 
+/* A CUDA device is through with 20 000 before it is warm. */
+static mdm_status bench_knn(bench *b) {
+    if (!mdm_device_get_info(b->device)->is_cuda) return time_knn(b, 20000);
+    MDM_TRY(time_knn(b, 50000));
+    return time_knn(b, 1000000);
+}
+
 typedef struct gmm_context {
-    float *loss, *probability;
+    float *loss, *probability, *loss_on_device, *probability_on_device;
     int64_t count;
 } gmm_context;
 
@@ -286,23 +332,36 @@ static mdm_status run_gmm(bench *b, void *context) {
     mdm_gmm fit;
     mdm_gmm_options o = {b->config->divide.gmm_iterations, b->config->divide.gmm_tolerance,
                          b->config->divide.gmm_floor};
-    return mdm_gmm_fit(b->comm, c->loss, c->count, &o, &fit, c->probability);
+    MDM_TRY(
+        mdm_gmm_fit_on(b->comm, b->device, c->loss_on_device, c->count, &o, &fit, c->probability_on_device));
+    if (c->probability_on_device == c->probability) return MDM_OK;
+    return mdm_device_download(b->device, c->probability, c->probability_on_device,
+                               sizeof *c->probability * (size_t)c->count);
+}
+
+static mdm_status make_losses(bench *b, int64_t total, gmm_context *c) {
+    int64_t first;
+    mdm_comm_my_slice(b->comm, total, &first, &c->count);
+    MDM_TRY(MDM_ALLOCATE(c->loss, c->count, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->probability, c->count, "bench data"));
+    for (int64_t i = 0; i < c->count; i++) { /* half gamma(1, 0.2), half normal(4, 1): the peer's losses */
+        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 1, (uint64_t)(first + i), 0);
+        c->loss[i] = (float)(i % 2 ? 0.2 * mdm_random_gamma(&random, 1) : 4 + mdm_random_normal(&random));
+    }
+    MDM_TRY(to_device(b, c->loss, c->count, &c->loss_on_device));
+    return to_device(b, c->probability, c->count, &c->probability_on_device);
 }
 
 static mdm_status bench_gmm(bench *b) {
     gmm_context c;
     double times[MOST_TIMES];
-    int64_t first, total = 1000000;
-    mdm_comm_my_slice(b->comm, total, &first, &c.count);
-    c.loss = random_floats(c.count, 20);
-    c.probability = random_floats(c.count, 21);
-    if (!c.loss || !c.probability) return mdm_fail(MDM_RESOURCE, "out of memory");
-    for (int64_t i = 0; i < c.count; i++) { /* half gamma(1, 0.2), half normal(4, 1): the peer's losses */
-        mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 1, (uint64_t)(first + i), 0);
-        c.loss[i] = (float)(i % 2 ? 0.2 * mdm_random_gamma(&random, 1) : 4 + mdm_random_normal(&random));
-    }
-    mdm_status status = measure(b, run_gmm, &c, times, REPEATS);
+    memset(&c, 0, sizeof c);
+    const int64_t total = 1000000;
+    mdm_status status = mdm_comm_agree(b->comm, make_losses(b, total, &c));
+    if (status == MDM_OK) status = measure(b, run_gmm, &c, times, REPEATS);
     if (status == MDM_OK) report(b, "gmm", times, REPEATS, (double)total, 0);
+    free_on_device(b, c.loss, c.loss_on_device);
+    free_on_device(b, c.probability, c.probability_on_device);
     free(c.loss);
     free(c.probability);
     return status;

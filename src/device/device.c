@@ -2,7 +2,9 @@
 #include "operations.h"
 
 const char *mdm_precision_name(mdm_precision precision) {
-    return precision == MDM_BF16 ? "bf16" : precision == MDM_TF32 ? "tf32" : "fp32";
+    static const char *const names[] = {
+        [MDM_FP32] = "fp32", [MDM_BF16] = "bf16", [MDM_TF32] = "tf32", [MDM_FP16] = "fp16"};
+    return names[precision];
 }
 
 void mdm_device_destroy(mdm_device *device) {

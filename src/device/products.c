@@ -14,6 +14,8 @@ mdm_status mdm_product_create(mdm_device *device, const mdm_product_shape *shape
         return mdm_fail(MDM_LOST, "a product of %d x %d x %d", shape->m, shape->n, shape->k);
     if (shape->precision == MDM_TF32 && !device->info.has_tf32)
         return mdm_fail(MDM_LOST, "a product in tf32 on %s", device->info.name);
+    if (shape->precision == MDM_FP16 && !device->info.is_cuda)
+        return mdm_fail(MDM_LOST, "a product in fp16 on %s", device->info.name);
     return heads_of(device)->product_create(device, shape, product);
 }
 

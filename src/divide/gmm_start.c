@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BINS = 2048, SAMPLES = 65536, LEAST_ITERATIONS = 200 };
+enum { BINS = MDM_MIXTURE_BINS, SAMPLES = 65536, LEAST_ITERATIONS = 200 };
 /* What another start must gain in mean log likelihood over the ones before it, of which 2-means, the usual
  * start of such a mixture, is the first. With a floor, EM need not raise the likelihood at every step, so
  * small differences say little; and neither ranks nor orders of summation can tip the choice. */
@@ -47,8 +47,15 @@ static void count_samples(const float *loss, int64_t n, mdm_gmm_scaling scaling,
     }
 }
 
-static mdm_status build(mdm_comm *comm, const float *loss, int64_t n, mdm_gmm_scaling scaling, histogram *h) {
-    count_samples(loss, n, scaling, h->count);
+static mdm_status build(mdm_comm *comm, const mdm_gmm_samples *samples, mdm_gmm_scaling scaling,
+                        histogram *h) {
+    mdm_status status = MDM_OK;
+    if (samples->mixture)
+        status = mdm_mixture_histogram(samples->mixture, samples->loss, samples->n, scaling.minimum,
+                                       scaling.inverse_range, h->count);
+    else
+        count_samples(samples->loss, samples->n, scaling, h->count);
+    MDM_TRY(mdm_comm_agree(comm, status));
     MDM_TRY(mdm_comm_all_reduce(comm, h->count, BINS, MDM_INT64, MDM_SUM));
     for (int bin = 0; bin < BINS; bin++) {
         if (h->count[bin] == 0) continue;
@@ -120,12 +127,12 @@ static double fit(const histogram *h, const mdm_gmm_options *options, mdm_gmm_pa
     return before;
 }
 
-mdm_status mdm_gmm_choose_start(mdm_comm *comm, const float *loss, int64_t n, mdm_gmm_scaling scaling,
+mdm_status mdm_gmm_choose_start(mdm_comm *comm, const mdm_gmm_samples *samples, mdm_gmm_scaling scaling,
                                 const mdm_gmm_options *options, mdm_gmm_parameters *best, int *found) {
     histogram *h = NULL;
     mdm_status status = MDM_ALLOCATE(h, 1, "histogram of the losses");
     MDM_TRY_OR(status, mdm_comm_agree(comm, status), release);
-    MDM_TRY_OR(status, build(comm, loss, n, scaling, h), release);
+    MDM_TRY_OR(status, build(comm, samples, scaling, h), release);
     double likeliest = -INFINITY;
     *found = 0;
     for (int start = 0; start <= QUANTILES && h->bins > 1; start++) {

@@ -4,6 +4,7 @@
 #ifndef MDM_DIVIDE_KERNELS_H
 #define MDM_DIVIDE_KERNELS_H
 
+#include "mdm/device/mixture.h"
 #include <stdint.h>
 
 /* One similarity that may belong to a list: `query` is the row of the list in its block, `other` the row
@@ -13,19 +14,9 @@ typedef struct mdm_knn_hit {
     float similarity;
 } mdm_knn_hit;
 
-/* Parameters of two components, as the posterior's logit needs them: with u the scaled loss,
- * log p(u, component c) = constant[c] - u_minus_mean[c]^2 * scale[c]. */
-typedef struct mdm_gmm_density {
-    double minimum, inverse_range; /* u = (loss - minimum) * inverse_range */
-    double mean[2], scale[2], constant[2];
-} mdm_gmm_density;
-
-/* Sufficient statistics of one E step over unscaled weights: component 0's responsibility r and its moments,
- * all moments about `density.mean[0]`'s and `[1]`'s own component so that variances do not cancel. */
-typedef struct mdm_gmm_sums {
-    double weight[2], first[2], second[2]; /* sums of r, r (u - mean), r (u - mean)^2 */
-    double log_likelihood;
-} mdm_gmm_sums;
+/* One form for all that computes with them: the CPU's kernels and a device's. */
+typedef mdm_mixture_density mdm_gmm_density;
+typedef mdm_mixture_sums mdm_gmm_sums;
 
 typedef struct mdm_kernels {
     /* Dot product in double of two float rows: the products are exact, the order of the sum is fixed. */

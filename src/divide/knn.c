@@ -7,13 +7,17 @@
  * 3. The candidates are scored again in double from the caller's rows, in a fixed order of summation. A
  * query's answer is proven when no row outside its list can reach its k-th similarity, given the error bound
  * of the float product; the others are searched again against that known limit (knn_exact.c). So the answer
- * is that of an exhaustive search in double, whatever the tiles, threads and ranks. */
+ * is that of an exhaustive search in double, whatever the tiles, threads and ranks.
+ *
+ * A CUDA device goes the same way with products in half precision (knn_device.c). */
 #include "mdm/divide/knn.h"
 #include "knn_internal.h"
+#include "mdm/device/neighbours.h"
 #include <cblas.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 void mdm_knn_normalise(const float *row, double norm, int dimension, float *unit) {
     double inverse = norm > 0 ? 1.0 / norm : 0.0;
@@ -35,23 +39,35 @@ static mdm_status check_arguments(const mdm_knn *knn) {
     return MDM_OK;
 }
 
-/* Lengths of this rank's rows; finite rows of floats have finite lengths in double. */
+/* Finite rows of floats have finite lengths in double. */
+mdm_status mdm_knn_check_lengths(const mdm_knn *knn) {
+    for (int64_t i = 0; i < knn->n; i++)
+        if (!isfinite(knn->norm[i]))
+            return mdm_fail(
+                MDM_NUMERIC,
+                "the embedding of sample %lld (rank %d) is not finite; the network has diverged, try a lower "
+                "learning rate",
+                (long long)(knn->first + i), knn->rank);
+    return MDM_OK;
+}
+
 static mdm_status measure_rows(mdm_knn *knn) {
     MDM_TRY(MDM_ALLOCATE(knn->norm, knn->n, "lengths of the embeddings"));
-    int64_t bad = INT64_MAX;
-#pragma omp parallel for reduction(min : bad)
+    MDM_TRY(MDM_ALLOCATE(knn->hash, 2 * knn->n, "hashes of the embeddings"));
+#pragma omp parallel for
     for (int64_t i = 0; i < knn->n; i++) {
         const float *row = knn->embedding + i * knn->dimension;
         knn->norm[i] = sqrt(knn->kernels->dot(row, row, knn->dimension));
-        if (!isfinite(knn->norm[i]) && i < bad) bad = i;
+        XXH128_hash_t hash = XXH3_128bits(row, (size_t)knn->dimension * sizeof(float));
+        knn->hash[2 * i] = hash.low64;
+        knn->hash[2 * i + 1] = hash.high64;
     }
-    if (bad != INT64_MAX)
-        return mdm_fail(
-            MDM_NUMERIC,
-            "the embedding of sample %lld (rank %d) is not finite; the network has diverged, try a lower "
-            "learning rate",
-            (long long)(knn->first + bad), knn->rank);
-    return MDM_OK;
+    return mdm_knn_check_lengths(knn);
+}
+
+mdm_status mdm_knn_allocate_result(mdm_knn *knn) {
+    MDM_TRY(MDM_ALLOCATE(knn->result, knn->n * knn->k, "nearest neighbours"));
+    return MDM_ALLOCATE(knn->result_similarity, knn->n * knn->k, "nearest neighbours");
 }
 
 /* What the phases after duplicates need, at this rank's number of searched rows. */
@@ -60,8 +76,7 @@ static mdm_status allocate_search(mdm_knn *knn) {
     MDM_TRY(MDM_ALLOCATE(knn->normal, rows * knn->dimension, "unit embeddings"));
     MDM_TRY(MDM_ALLOCATE(knn->list, rows * knn->width, "neighbour candidates"));
     MDM_TRY(MDM_ALLOCATE(knn->exact, rows * knn->width, "neighbour candidates"));
-    MDM_TRY(MDM_ALLOCATE(knn->result, knn->n * knn->k, "nearest neighbours"));
-    MDM_TRY(MDM_ALLOCATE(knn->result_similarity, knn->n * knn->k, "nearest neighbours"));
+    MDM_TRY(mdm_knn_allocate_result(knn));
     const int32_t *kept = mdm_knn_kept(knn);
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++) {
@@ -73,15 +88,34 @@ static mdm_status allocate_search(mdm_knn *knn) {
     return MDM_OK;
 }
 
-static mdm_status run(mdm_knn *knn) {
-    mdm_status local = check_arguments(knn);
-    if (local == MDM_OK) local = measure_rows(knn);
-    MDM_TRY(mdm_comm_agree(knn->comm, local));
+static mdm_status run_on_cpu(mdm_knn *knn) {
+    MDM_TRY(mdm_comm_agree(knn->comm, measure_rows(knn)));
     MDM_TRY(mdm_knn_find_duplicates(knn));
     MDM_TRY(mdm_comm_agree(knn->comm, allocate_search(knn)));
     MDM_TRY(mdm_knn_search(knn));
     MDM_TRY(mdm_knn_finish(knn));
     return mdm_knn_answer_duplicates(knn);
+}
+
+/* The CPU's, for rows on a device, where k is more than the device can do. */
+static mdm_status copy_from_device(mdm_knn *knn) {
+    MDM_TRY(mdm_knn_copy_rows(knn));
+    knn->device = NULL;
+    return MDM_OK;
+}
+
+static mdm_status run(mdm_knn *knn, int wants_neighbours, float *score) {
+    mdm_status local = check_arguments(knn);
+    if (local == MDM_OK && knn->device && knn->k > MDM_NEIGHBOURS_MOST) local = copy_from_device(knn);
+    MDM_TRY(mdm_comm_agree(knn->comm, local));
+    if (knn->device) return mdm_knn_run_on_device(knn, wants_neighbours, score);
+    /* The workers are OpenMP threads that each multiply their own tiles. OpenBLAS with its own threads would
+     * start more of them per worker; built on OpenMP it does not, and its number is better left alone. */
+    int own_threads = openblas_get_parallel() == OPENBLAS_THREAD, threads = openblas_get_num_threads();
+    if (own_threads) openblas_set_num_threads(1);
+    mdm_status status = run_on_cpu(knn);
+    if (own_threads) openblas_set_num_threads(threads);
+    return status;
 }
 
 static void write_answer(const mdm_knn *knn, float *score, int64_t *neighbour, float *similarity) {
@@ -96,29 +130,33 @@ static void write_answer(const mdm_knn *knn, float *score, int64_t *neighbour, f
     }
 }
 
-mdm_status mdm_knn_scores_reported(mdm_comm *comm, const float *embedding, int64_t total, int dimension,
-                                   int k, float *score, int64_t *neighbour, float *similarity,
-                                   mdm_knn_report *report) {
-    mdm_knn knn = {.comm = comm, .kernels = mdm_divide_kernels(), .embedding = embedding, .total = total};
+mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float *embedding, int64_t total,
+                                int dimension, int k, int tile_rows, int tile_columns, float *score,
+                                int64_t *neighbour, float *similarity, mdm_knn_report *report) {
+    int is_cuda = device && mdm_device_get_info(device)->is_cuda;
+    mdm_knn knn = {.comm = comm,
+                   .kernels = mdm_divide_kernels(),
+                   .device = is_cuda ? device : NULL,
+                   .on_device = is_cuda ? embedding : NULL,
+                   .embedding = is_cuda ? NULL : embedding,
+                   .tile_rows = tile_rows,
+                   .tile_columns = tile_columns,
+                   .total = total};
     knn.rank = mdm_comm_rank(comm);
     knn.ranks = mdm_comm_size(comm);
     knn.dimension = dimension;
     knn.k = k;
     knn.width = k + MDM_KNN_SPARE;
     mdm_comm_my_slice(comm, total, &knn.first, &knn.n);
-    int64_t eighth = (total + 8 * knn.ranks - 1) / (8 * knn.ranks);
-    knn.chunk = (eighth + MDM_KNN_TILE - 1) / MDM_KNN_TILE * MDM_KNN_TILE;
-
-    /* The workers are OpenMP threads that each multiply their own tiles. OpenBLAS with its own threads would
-     * start more of them per worker; built on OpenMP it does not, and its number is better left alone. */
-    int own_threads = openblas_get_parallel() == OPENBLAS_THREAD, threads = openblas_get_num_threads();
-    if (own_threads) openblas_set_num_threads(1);
-    mdm_status status = run(&knn);
-    if (own_threads) openblas_set_num_threads(threads);
-
-    if (status == MDM_OK) write_answer(&knn, score, neighbour, similarity);
+    int64_t parts = knn.ranks * (is_cuda && k <= MDM_NEIGHBOURS_MOST ? 1 : 8),
+            part = (total + parts - 1) / parts;
+    knn.chunk = (part + MDM_KNN_TILE - 1) / MDM_KNN_TILE * MDM_KNN_TILE;
+    mdm_status status = run(&knn, neighbour || similarity, score);
+    if (status == MDM_OK && knn.result) write_answer(&knn, score, neighbour, similarity);
     if (report) *report = knn.report;
+    free(knn.copy);
     free(knn.norm);
+    free(knn.hash);
     free(knn.kept);
     free(knn.kept_start);
     free(knn.heads);
@@ -132,7 +170,14 @@ mdm_status mdm_knn_scores_reported(mdm_comm *comm, const float *embedding, int64
     return status;
 }
 
+mdm_status mdm_knn_scores_on(mdm_comm *comm, mdm_device *device, const float *embedding, int64_t total,
+                             int dimension, int k, float *score, int64_t *neighbour, float *similarity,
+                             mdm_knn_report *report) {
+    return mdm_knn_scores_tiled(comm, device, embedding, total, dimension, k, 0, 0, score, neighbour,
+                                similarity, report);
+}
+
 mdm_status mdm_knn_scores(mdm_comm *comm, const float *embedding, int64_t total, int dimension, int k,
                           float *score, int64_t *neighbour, float *similarity) {
-    return mdm_knn_scores_reported(comm, embedding, total, dimension, k, score, neighbour, similarity, NULL);
+    return mdm_knn_scores_on(comm, NULL, embedding, total, dimension, k, score, neighbour, similarity, NULL);
 }

@@ -8,12 +8,16 @@
 #include "knn_internal.h"
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 typedef struct hashed_row {
     uint64_t high, low;
     int64_t index;
 } hashed_row;
+
+typedef struct counted_hash {
+    uint64_t hash;
+    int64_t count;
+} counted_hash;
 
 static int compare_rows(const void *a, const void *b) {
     const hashed_row *x = a, *y = b;
@@ -27,30 +31,36 @@ static int compare_indices(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* All rows' hashes, sorted so that identical rows lie together in order of index. */
-static mdm_status gather_hashes(mdm_knn *knn, int64_t *mine, int64_t *all, int64_t *counts,
-                                hashed_row *rows) {
-    for (int64_t i = 0; i < knn->n; i++) {
-        XXH128_hash_t hash =
-            XXH3_128bits(knn->embedding + i * knn->dimension, (size_t)knn->dimension * sizeof(float));
-        memcpy(mine + 2 * i, &hash.low64, 8);
-        memcpy(mine + 2 * i + 1, &hash.high64, 8);
-    }
+static mdm_status gather_hashes(mdm_knn *knn, uint64_t *all, int64_t *counts) {
     for (int r = 0; r < knn->ranks; r++) {
         int64_t first;
         mdm_comm_slice(knn->total, r, knn->ranks, &first, &counts[r]);
         counts[r] *= 2;
     }
-    MDM_TRY(mdm_comm_all_gather(knn->comm, mine, 2 * knn->n, all, counts, MDM_INT64));
-    for (int64_t i = 0; i < knn->total; i++)
-        rows[i] = (hashed_row){(uint64_t)all[2 * i + 1], (uint64_t)all[2 * i], i};
+    return mdm_comm_all_gather(knn->comm, knn->hash, 2 * knn->n, all, counts, MDM_INT64);
+}
+
+/* Whether more than k + 1 rows may be identical, by half of their hashes, counted in an open-addressed table
+ * of a power of two places, more than there are rows. Sorting, some ten times dearer, waits for that. */
+static int has_large_class(const mdm_knn *knn, const uint64_t *all, counted_hash *table, uint64_t places) {
+    for (int64_t i = 0; i < knn->total; i++) {
+        uint64_t hash = all[2 * i], place = hash & (places - 1);
+        while (table[place].count > 0 && table[place].hash != hash) place = (place + 1) & (places - 1);
+        table[place].hash = hash;
+        if (++table[place].count > knn->k + 1) return 1;
+    }
+    return 0;
+}
+
+/* All rows, sorted so that identical ones lie together in order of index. */
+static void sort_rows(const mdm_knn *knn, const uint64_t *all, hashed_row *rows) {
+    for (int64_t i = 0; i < knn->total; i++) rows[i] = (hashed_row){all[2 * i + 1], all[2 * i], i};
     qsort(rows, (size_t)knn->total, sizeof *rows, compare_rows);
-    return MDM_OK;
 }
 
 /* Walks the classes of identical rows: marks each row as searched (-1) or with its class's head, and collects
  * heads. */
-static void sort_out(mdm_knn *knn, const hashed_row *rows, int32_t *head_of) {
+static void find_heads(mdm_knn *knn, const hashed_row *rows, int32_t *head_of) {
     for (int64_t start = 0, end; start < knn->total; start = end) {
         for (end = start;
              end < knn->total && rows[end].high == rows[start].high && rows[end].low == rows[start].low;)
@@ -60,6 +70,10 @@ static void sort_out(mdm_knn *knn, const hashed_row *rows, int32_t *head_of) {
         if (end - start > knn->k + 1) knn->heads[knn->head_count++] = (int32_t)rows[start + knn->k].index;
     }
     qsort(knn->heads, (size_t)knn->head_count, sizeof *knn->heads, compare_indices);
+}
+
+/* Fills kept, copies and copy_of. */
+static void sort_out(mdm_knn *knn, const int32_t *head_of) {
     int64_t next = 0;
     for (int r = 0; r < knn->ranks; r++) {
         int64_t first, count;
@@ -78,14 +92,24 @@ static void sort_out(mdm_knn *knn, const hashed_row *rows, int32_t *head_of) {
     }
 }
 
+static mdm_status sort_and_find_heads(mdm_knn *knn, const uint64_t *all, int32_t *head_of) {
+    hashed_row *rows;
+    MDM_TRY(MDM_ALLOCATE(rows, knn->total, "hashes of the embeddings"));
+    sort_rows(knn, all, rows);
+    find_heads(knn, rows, head_of);
+    free(rows);
+    return MDM_OK;
+}
+
 mdm_status mdm_knn_find_duplicates(mdm_knn *knn) {
-    int64_t *mine = NULL, *all = NULL, *counts = NULL;
-    hashed_row *rows = NULL;
+    uint64_t *all = NULL, places = 2;
+    int64_t *counts = NULL;
+    counted_hash *table = NULL;
     int32_t *head_of = NULL;
-    mdm_status status = MDM_ALLOCATE(mine, 2 * knn->n, "hashes of the embeddings");
-    if (status == MDM_OK) status = MDM_ALLOCATE(all, 2 * knn->total, "hashes of the embeddings");
+    while (places < (uint64_t)knn->total * 2) places *= 2;
+    mdm_status status = MDM_ALLOCATE(all, 2 * knn->total, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(counts, knn->ranks, "hashes of the embeddings");
-    if (status == MDM_OK) status = MDM_ALLOCATE(rows, knn->total, "hashes of the embeddings");
+    if (status == MDM_OK) status = MDM_ALLOCATE(table, (int64_t)places, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(head_of, knn->total, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->kept, knn->total, "searched rows");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->kept_start, knn->ranks + 1, "searched rows");
@@ -93,13 +117,17 @@ mdm_status mdm_knn_find_duplicates(mdm_knn *knn) {
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->copies, knn->n, "searched rows");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->copy_of, knn->n, "searched rows");
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
-    MDM_TRY_OR(status, gather_hashes(knn, mine, all, counts, rows), release);
-    sort_out(knn, rows, head_of);
+    MDM_TRY_OR(status, gather_hashes(knn, all, counts), release);
+    if (has_large_class(knn, all, table, places))
+        status = sort_and_find_heads(knn, all, head_of);
+    else
+        for (int64_t i = 0; i < knn->total; i++) head_of[i] = -1;
+    MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
+    sort_out(knn, head_of);
 release:
-    free(mine);
     free(all);
     free(counts);
-    free(rows);
+    free(table);
     free(head_of);
     return status;
 }

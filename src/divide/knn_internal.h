@@ -5,6 +5,8 @@
 #include "kernels.h"
 #include "mdm/base/status.h"
 #include "mdm/comm/comm.h"
+#include "mdm/device/device.h"
+#include "mdm/divide/knn.h"
 #include <stdint.h>
 
 enum {
@@ -19,20 +21,20 @@ typedef struct mdm_candidate {
     int32_t index; /* global */
 } mdm_candidate;
 
-/* What the search did besides answering; for tests and measurements. */
-typedef struct mdm_knn_report {
-    int64_t searched; /* rows of all ranks that took part; the rest are copies of theirs */
-    int64_t repeated; /* queries of all ranks whose certificate failed and that were searched a second time */
-} mdm_knn_report;
-
 typedef struct mdm_knn {
     mdm_comm *comm;
     const mdm_kernels *kernels;
     int rank, ranks, dimension, k, width; /* width = k + MDM_KNN_SPARE */
     int64_t total, first, n;              /* this rank's rows are [first, first + n) of total */
     int64_t chunk;                        /* rows that travel at a time; a multiple of MDM_KNN_TILE */
-    const float *embedding;               /* [n, dimension], the caller's */
+    const float *embedding;               /* [n, dimension] in host memory, the caller's or a copy */
     double *norm;                         /* [n] */
+    uint64_t *hash;                       /* [n, 2] of the rows' bytes */
+
+    mdm_device *device;          /* a CUDA device that searches, or NULL */
+    const float *on_device;      /* [n, dimension] in its memory, the caller's */
+    float *copy;                 /* of these in host memory, where they are needed there */
+    int tile_rows, tile_columns; /* of the device's search; 0: as it likes them */
 
     /* Searched rows: all but those with more than k identical rows before them (knn_duplicates.c). */
     int32_t *kept;       /* [kept_start[ranks]] global indices, ascending */
@@ -73,6 +75,13 @@ static inline double mdm_knn_cosine(const mdm_knn *knn, const float *a, double n
 /* Writes row / norm (or zeros) to `unit`. */
 void mdm_knn_normalise(const float *row, double norm, int dimension, float *unit);
 
+/* MDM_NUMERIC, naming the first sample whose norm[] is not finite. */
+MDM_MUST_CHECK mdm_status mdm_knn_check_lengths(const mdm_knn *knn);
+/* Room for result and result_similarity. */
+MDM_MUST_CHECK mdm_status mdm_knn_allocate_result(mdm_knn *knn);
+/* Makes `copy` of the rows on the device, and `embedding` it. */
+MDM_MUST_CHECK mdm_status mdm_knn_copy_rows(mdm_knn *knn);
+
 /* Collective. Fills kept, kept_start, heads, copies, copy_of. */
 MDM_MUST_CHECK mdm_status mdm_knn_find_duplicates(mdm_knn *knn);
 /* Collective. Fills result of the copies from that of the heads. */
@@ -85,9 +94,23 @@ MDM_MUST_CHECK mdm_status mdm_knn_search(mdm_knn *knn);
 /* Collective. Scores the candidates exactly, proves or repeats, fills result of the searched rows. */
 MDM_MUST_CHECK mdm_status mdm_knn_finish(mdm_knn *knn);
 
-/* mdm_knn_scores with a report. */
-MDM_MUST_CHECK mdm_status mdm_knn_scores_reported(mdm_comm *comm, const float *embedding, int64_t total,
-                                                  int dimension, int k, float *score, int64_t *neighbour,
-                                                  float *similarity, mdm_knn_report *report);
+/* Collective. Calls visit for all rows of all ranks: this rank's and those that come round the ring, a chunk
+ * at a time; `buffer` is room for two chunks that travel. */
+typedef mdm_status (*mdm_knn_visit)(mdm_knn *knn, const float *rows, int64_t first, int64_t count,
+                                    void *context);
+MDM_MUST_CHECK mdm_status mdm_knn_pass_round(mdm_knn *knn, float *const buffer[2], mdm_knn_visit visit,
+                                             void *context);
+/* Place in kept[] of the first row from global index `first` on. */
+int64_t mdm_knn_kept_from(const mdm_knn *knn, int64_t first);
+
+/* Collective. The whole search on knn->device. Writes `score` [n]; result and result_similarity are filled,
+ * and have the last word, where the caller wants them or identical rows need them. */
+MDM_MUST_CHECK mdm_status mdm_knn_run_on_device(mdm_knn *knn, int wants_neighbours, float *score);
+
+/* mdm_knn_scores_on (device NULL: on the CPU, from host memory) with tiles of a given size. */
+MDM_MUST_CHECK mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float *embedding,
+                                               int64_t total, int dimension, int k, int tile_rows,
+                                               int tile_columns, float *score, int64_t *neighbour,
+                                               float *similarity, mdm_knn_report *report);
 
 #endif

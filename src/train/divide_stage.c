@@ -92,6 +92,34 @@ static mdm_status true_auc(mdm_trainer *t, const float *score, int against_given
     return status;
 }
 
+static int is_on_cuda(const mdm_trainer *t) {
+    return mdm_device_get_info(t->device)->is_cuda;
+}
+
+/* Memory of the device with the first `count` floats from `host`, for `all` of them; the same outcome on all
+ * ranks. */
+static mdm_status copy_to_device(mdm_trainer *t, const float *host, int64_t count, int64_t all,
+                                 const char *what, float **memory) {
+    void *room = NULL;
+    mdm_status status = mdm_device_allocate(t->device, sizeof(float) * (size_t)all, what, &room);
+    if (status == MDM_OK) status = mdm_device_upload(t->device, room, host, sizeof(float) * (size_t)count);
+    *memory = room;
+    return mdm_comm_agree(t->comm, status);
+}
+
+/* score, and neighbour and similarity where they are wanted, from the embeddings. */
+static mdm_status search_neighbours(mdm_trainer *t, slice *s, int64_t *neighbour, float *similarity) {
+    int64_t samples = t->data->train_count, values = s->count * t->layout->embedding;
+    float *rows = s->embedding;
+    mdm_status status = MDM_OK;
+    if (is_on_cuda(t)) status = copy_to_device(t, s->embedding, values, values, "embeddings", &rows);
+    if (status == MDM_OK)
+        status = mdm_knn_scores_on(t->comm, t->device, rows, samples, t->layout->embedding,
+                                   t->config.divide.k, s->score, neighbour, similarity, NULL);
+    if (rows != s->embedding) mdm_device_free(t->device, rows);
+    return status;
+}
+
 mdm_status mdm_remove_first(mdm_trainer *t) {
     int64_t samples = t->data->train_count;
     mdm_opinion *o = &t->opinions[0];
@@ -102,9 +130,7 @@ mdm_status mdm_remove_first(mdm_trainer *t) {
     mdm_status status = allocate_slice(t, &s);
     if (status == MDM_OK)
         status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
-    if (status == MDM_OK)
-        status = mdm_knn_scores(t->comm, s.embedding, samples, t->layout->embedding, t->config.divide.k,
-                                s.score, NULL, NULL);
+    if (status == MDM_OK) status = search_neighbours(t, &s, NULL, NULL);
     if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
     free_slice(&s);
     MDM_TRY(status);
@@ -182,16 +208,35 @@ static void cut_losses(const mdm_trainer *t, slice *s) {
         s->cut[i] = limit > 0 && (double)s->loss[i] > limit ? (float)limit : s->loss[i];
 }
 
-/* Fits the mixture to the losses [n] of the samples trained on; those held out are judged by it. `packed` [n]
- * and `loss` are written over. */
-static mdm_status fit_mixture(const mdm_trainer *t, mdm_comm *comm, int64_t n, const uint8_t *held,
-                              float *loss, float *packed, mdm_gmm *gmm, float *clean) {
+/* Fits the mixture to the first `front` of loss [n] and judges all n by it. */
+static mdm_status fit_and_judge(mdm_trainer *t, mdm_comm *comm, const float *loss, int64_t front, int64_t n,
+                                mdm_gmm *gmm, float *clean) {
     mdm_gmm_options options = {t->config.divide.gmm_iterations, t->config.divide.gmm_tolerance,
                                t->config.divide.gmm_floor};
+    if (!is_on_cuda(t)) {
+        MDM_TRY(mdm_gmm_fit(comm, loss, front, &options, gmm, clean));
+        mdm_gmm_clean_probability(gmm, loss + front, n - front, clean + front);
+        return MDM_OK;
+    }
+    float *losses;
+    mdm_status status = copy_to_device(t, loss, n, 2 * n, "losses", &losses);
+    if (status == MDM_OK) status = mdm_gmm_fit_on(comm, t->device, losses, front, &options, gmm, losses + n);
+    if (status == MDM_OK) {
+        float *answer = losses + n;
+        mdm_gmm_clean_probability_on(t->device, gmm, losses + front, n - front, answer + front);
+        status = mdm_device_download(t->device, clean, answer, sizeof(float) * (size_t)n);
+    }
+    mdm_device_free(t->device, losses);
+    return status;
+}
+
+/* Fits the mixture to the losses [n] of the samples trained on; those held out are judged by it. `packed` [n]
+ * and `loss` are written over. */
+static mdm_status fit_mixture(mdm_trainer *t, mdm_comm *comm, int64_t n, const uint8_t *held, float *loss,
+                              float *packed, mdm_gmm *gmm, float *clean) {
     int64_t front = 0, back = n;
     for (int64_t i = 0; i < n; i++) packed[held[i] ? --back : front++] = loss[i];
-    MDM_TRY(mdm_gmm_fit(comm, packed, front, &options, gmm, loss));
-    mdm_gmm_clean_probability(gmm, packed + front, n - front, loss + front);
+    MDM_TRY(fit_and_judge(t, comm, packed, front, n, gmm, loss));
     front = 0, back = n;
     for (int64_t i = 0; i < n; i++) clean[i] = loss[held[i] ? --back : front++];
     return MDM_OK;
@@ -222,8 +267,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     int64_t samples = t->data->train_count;
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
     double start = mdm_seconds();
-    MDM_TRY(mdm_knn_scores(t->comm, s->embedding, samples, t->layout->embedding, t->config.divide.k, s->score,
-                           s->neighbour, s->similarity));
+    MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     double middle = mdm_seconds();
     cut_losses(t, s);

@@ -2,7 +2,7 @@
  * another, over memory that is locked at all other times, so that host code which touches device memory, and
  * kernels that touch host memory's neighbours, end the test. Convolutions and products are plain loops. What
  * this cannot show is the real device, cuDNN and the driver. It stands in for
- * src/device/cuda/{runtime,convolutions,products}.c and kernels.cu by being linked first. MDM_EMULATED_MIB
+ * src/device/cuda/{runtime,convolutions,products}.c and *kernels.cu by being linked first. MDM_EMULATED_MIB
  * sets how much memory the device says it has.
  */
 #include "cuda/gpu.h"
@@ -270,8 +270,29 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
             }                                                                                                \
         set_lock(gpu, 1);                                                                                    \
     }
+/* Every thread must see the same number of stages, or the device would wait for ever. */
+#define RUN_STAGED(name, arguments, shared_memory)                                                           \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+        static shared_memory shared;                                                                         \
+        const arguments a = *given;                                                                          \
+        check_grid(blocks, block_rows);                                                                      \
+        set_lock(gpu, 0);                                                                                    \
+        for (uint32_t row = 0; row < block_rows; row++)                                                      \
+            for (uint32_t block = 0; block < blocks; block++) {                                              \
+                const uint32_t stages = mdm_##name##_stages(&a, (mdm_gpu_thread){block, 0, row});            \
+                memset(&shared, 0x7f, sizeof shared);                                                        \
+                for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                                \
+                    if (mdm_##name##_stages(&a, (mdm_gpu_thread){block, thread, row}) != stages) abort();    \
+                for (uint32_t stage = 0; stage < stages; stage++)                                            \
+                    for (uint32_t thread = 0; thread < MDM_GPU_THREADS; thread++)                            \
+                        mdm_##name##_stage(&a, (mdm_gpu_thread){block, thread, row}, &shared, stage);        \
+            }                                                                                                \
+        set_lock(gpu, 1);                                                                                    \
+    }
 MDM_GPU_KERNELS(RUN_SIMPLE, RUN_SUMMING)
 MDM_GPU_HEAD_KERNELS(RUN_SIMPLE, RUN_ROWS)
+MDM_GPU_NEIGHBOUR_KERNELS(RUN_SIMPLE, RUN_STAGED)
+MDM_GPU_MIXTURE_KERNELS(RUN_SIMPLE, RUN_STAGED)
 
 /* All threads of a block go through one phase before any begins the next. */
 #define RUN_PHASED(name, arguments)                                                                          \
@@ -466,10 +487,23 @@ mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, md
 }
 
 /* Element (row, column) of a factor. */
-static float element(const void *matrix, mdm_column_matrix m, int row, int column, int bf16) {
+static float element(const void *matrix, mdm_column_matrix m, int row, int column, mdm_precision precision) {
     int i = m.is_transposed ? column : row, j = m.is_transposed ? row : column;
     if (i >= m.rows || j >= m.columns) abort();
-    return get(matrix, (size_t)j * (size_t)m.rows + (size_t)i, bf16);
+    size_t at = (size_t)j * (size_t)m.rows + (size_t)i;
+    return precision == MDM_FP16 ? mdm_float_of_half(((const uint16_t *)matrix)[at])
+                                 : get(matrix, at, precision == MDM_BF16);
+}
+
+/* A factor as floats [lines, length]: the first's rows, or the second's columns. */
+static float *lines_of(const void *matrix, mdm_column_matrix m, mdm_precision precision, int lines,
+                       int length, int is_second) {
+    float *values = calloc((size_t)lines * (size_t)length, sizeof *values), *next = values;
+    if (!values) abort();
+    for (int i = 0; i < lines; i++)
+        for (int k = 0; k < length; k++)
+            *next++ = element(matrix, m, is_second ? k : i, is_second ? i : k, precision);
+    return values;
 }
 
 /* By columns, as the library does. */
@@ -477,17 +511,21 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
                             float beta, const float *bias, float *c) {
     const mdm_product_shape *s = &product->shape;
     const mdm_product_layout layout = mdm_layout_of_product(s);
-    int bf16 = s->precision == MDM_BF16, rows = layout.result.rows;
+    int rows = layout.result.rows, columns = layout.result.columns;
     set_lock(gpu, 0);
-    for (int j = 0; j < layout.result.columns; j++)
+    float *first = lines_of(b, layout.first, s->precision, rows, s->k, 0),
+          *second = lines_of(a, layout.second, s->precision, columns, s->k, 1);
+    for (int j = 0; j < columns; j++)
         for (int i = 0; i < rows; i++) {
             float sum = 0, *out = c + (size_t)j * (size_t)rows + (size_t)i;
-            for (int k = 0; k < s->k; k++)
-                sum += element(b, layout.first, i, k, bf16) * element(a, layout.second, k, j, bf16);
+            const float *x = first + (size_t)i * (size_t)s->k, *y = second + (size_t)j * (size_t)s->k;
+            for (int k = 0; k < s->k; k++) sum += x[k] * y[k];
             sum *= alpha;
             if (beta != 0.0f) sum += beta * *out;
             *out = sum + (s->has_bias ? bias[i] : 0.0f);
         }
     set_lock(gpu, 1);
+    free(first);
+    free(second);
     return MDM_OK;
 }

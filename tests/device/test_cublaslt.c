@@ -27,8 +27,8 @@ static void descriptions_of_products_are_taken(void **state) {
                          0);
         assert_int_equal(cublaslt->cublasLtMatmulDescDestroy(operation), 0);
     }
-    static const cudaDataType types[] = {CUDA_R_32F, CUDA_R_16BF};
-    for (int i = 0; i < 2; i++) {
+    static const cudaDataType types[] = {CUDA_R_32F, CUDA_R_16BF, CUDA_R_16F};
+    for (int i = 0; i < 3; i++) {
         cublasLtMatrixLayout_t layout;
         assert_int_equal(cublaslt->cublasLtMatrixLayoutCreate(&layout, types[i], 33, 10, 33), 0);
         assert_int_equal(cublaslt->cublasLtMatrixLayoutDestroy(layout), 0);

@@ -482,6 +482,62 @@ static void bfloat16_rounds_to_nearest_even_and_keeps_nan(void **state) {
     assert_true(isinf(mdm_float_of_bf16(mdm_bf16_of(3.4e38f))));
 }
 
+/* Every half, what lies half way between two of them, and a little to either side. */
+static void half_precision_rounds_to_nearest_even_down_to_the_smallest(void **state) {
+    (void)state;
+    for (uint32_t half = 0; half < 0x7bff; half++) {
+        float below = mdm_float_of_half(half), above = mdm_float_of_half(half + 1),
+              middle = below + (above - below) / 2;
+        assert_true(below < above);
+        assert_int_equal(mdm_half_of(below), half);
+        assert_int_equal(mdm_half_of(-below), half | 0x8000);
+        assert_int_equal(mdm_half_of(middle), half + (half & 1));
+        assert_int_equal(mdm_half_of(nextafterf(middle, 0)), half);
+        assert_int_equal(mdm_half_of(nextafterf(middle, 1e9f)), half + 1);
+        assert_true(mdm_float_of_half(half | 0x8000) == -below);
+    }
+    assert_true(mdm_float_of_half(1) == 0x1p-24f && mdm_float_of_half(0x3c00) == 1 &&
+                mdm_float_of_half(0x7bff) == 65504);
+}
+
+/* Sums are cut off at every addition here, as tensor cores do at most; the bound is above what comes of it,
+ * and not a hundred times that. */
+static void the_bound_of_half_precision_similarities_holds(void **state) {
+    (void)state;
+    enum { ROWS = 40, D = 512 };
+    static uint16_t halves[ROWS][D];
+    static double unit[ROWS][D];
+    double error = 0, worst = 0;
+    float *values = draw(ROWS * D, 90);
+    for (int i = 0; i < ROWS; i++) {
+        double square = 0, norm = 0;
+        for (int d = 0; d < D; d++) norm += (double)values[i * D + d] * values[i * D + d];
+        for (int d = 0; d < D; d++) {
+            unit[i][d] = values[i * D + d] / sqrt(norm);
+            halves[i][d] = (uint16_t)mdm_half_of((float)unit[i][d]);
+            double off = mdm_float_of_half(halves[i][d]) - unit[i][d];
+            square += off * off;
+        }
+        if (sqrt(square) > error) error = sqrt(square);
+    }
+    free(values);
+    for (int i = 0; i < ROWS; i++)
+        for (int j = 0; j < ROWS; j++) {
+            float sum = 0;
+            double exact = 0;
+            for (int d = 0; d < D; d++) {
+                double next = (double)sum + (double)mdm_float_of_half(halves[i][d]) *
+                                                (double)mdm_float_of_half(halves[j][d]);
+                sum = (float)next;
+                if (fabs((double)sum) > fabs(next)) sum = nextafterf(sum, 0);
+                exact += unit[i][d] * unit[j][d];
+            }
+            if (fabs(sum - exact) > worst) worst = fabs(sum - exact);
+        }
+    double bound = mdm_similarity_bound(error, D);
+    assert_true(worst < bound && worst > bound / 100 && bound < 1e-3);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(batch_norm_equals_the_cpu_in_every_piece),
@@ -493,6 +549,8 @@ int main(void) {
         cmocka_unit_test(sums_of_squares_equal_the_cpus_and_show_what_is_not_finite),
         cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
+        cmocka_unit_test(half_precision_rounds_to_nearest_even_down_to_the_smallest),
+        cmocka_unit_test(the_bound_of_half_precision_similarities_holds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

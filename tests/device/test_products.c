@@ -94,6 +94,36 @@ static void products_of_bfloat16_round_the_factors_alone(void **state) {
     }
 }
 
+/* Whole numbers, which half precision holds and whose products and sums are exact. */
+static void products_of_half_precision_are_for_cuda_alone(void **state) {
+    (void)state;
+    enum { M = 5, N = 19, K = 40 };
+    mdm_product_shape s = {MDM_PRODUCT_NT, MDM_FP16, M, N, K, 0};
+    mdm_product *product;
+    _Float16 halves[2][N * K];
+    float factors[2][N * K], expected[M * N];
+    if (!mdm_device_get_info(device)->is_cuda) {
+        assert_int_equal(mdm_product_create(device, &s, &product), MDM_LOST);
+        return;
+    }
+    for (int i = 0; i < N * K; i++) {
+        factors[0][i] = (float)(i * 7 % 23 - 11);
+        factors[1][i] = (float)(i * 5 % 31 - 15);
+        for (int f = 0; f < 2; f++) halves[f][i] = (_Float16)factors[f][i];
+    }
+    void *a = test_device_copy(device, halves[0], sizeof(_Float16) * M * K),
+         *b = test_device_copy(device, halves[1], sizeof(_Float16) * N * K);
+    matrix c = make(M * N, 3);
+    assert_int_equal(mdm_product_create(device, &s, &product), MDM_OK);
+    assert_int_equal(mdm_product_run(product, 1.0f, a, b, 0.0f, NULL, c.there), MDM_OK);
+    multiply_plainly(&s, 1.0f, factors[0], factors[1], 0.0f, NULL, expected);
+    assert_there(&c, expected, 0, "product of half precision");
+    mdm_product_destroy(product);
+    mdm_device_free(device, a);
+    mdm_device_free(device, b);
+    let_go(&c);
+}
+
 static void a_product_shows_nan_and_forgets_what_it_overwrites(void **state) {
     (void)state;
     float a[4] = {1, 2, NAN, 4}, b[4] = {1, 0, 0, 1}, before[4] = {NAN, NAN, NAN, NAN}, c[4];
@@ -276,6 +306,7 @@ int main(void) {
         cmocka_unit_test(products_of_every_form_and_size_are_those_of_plain_loops),
         cmocka_unit_test(products_in_tf32_are_near_and_only_where_the_device_has_it),
         cmocka_unit_test(products_of_bfloat16_round_the_factors_alone),
+        cmocka_unit_test(products_of_half_precision_are_for_cuda_alone),
         cmocka_unit_test(a_product_shows_nan_and_forgets_what_it_overwrites),
         cmocka_unit_test(linear_layers_and_their_gradients_are_those_of_plain_loops),
         cmocka_unit_test(batch_norm_over_rows_and_its_gradient_are_those_of_plain_loops),

@@ -9,23 +9,61 @@
 #include "mdm/base/random.h"
 #include "mdm/comm/comm.h"
 #include "mdm/divide/gmm.h"
+#include "test_device.h"
 
 static mdm_comm *comm;
+static mdm_device *device;
 static const mdm_gmm_options converged = {500, 1e-7, 5e-4}, usual = {20, 1e-2, 5e-4};
+
+static mdm_status fit_on_device(const float *loss, int64_t n, const mdm_gmm_options *options, mdm_gmm *gmm,
+                                float *probability) {
+    size_t bytes = (size_t)n * sizeof *loss;
+    float *losses = test_device_copy(device, loss, bytes), *answer = test_device_copy(device, NULL, bytes);
+    mdm_status status = mdm_gmm_fit_on(comm, device, losses, n, options, gmm, answer);
+    assert_int_equal(mdm_device_download(device, probability, answer, bytes), MDM_OK);
+    mdm_device_free(device, losses);
+    mdm_device_free(device, answer);
+    return status;
+}
+
+static void assert_relative(const double *a, const double *b, int count) {
+    for (int i = 0; i < count; i++) assert_true(fabs(a[i] - b[i]) <= 1e-12 * fabs(b[i]) + 1e-15);
+}
+
+/* A device's fit and the CPU's: the same but for the rounding of sums, and the same samples on either side of
+ * any threshold that is not itself a probability. */
+static void assert_same_fit(const mdm_gmm *a, const mdm_gmm *b, const float *p, const float *q, int64_t n) {
+    assert_relative(a->mean, b->mean, 2);
+    assert_relative(a->variance, b->variance, 2);
+    assert_relative(a->weight, b->weight, 2);
+    assert_true(fabs(a->log_likelihood - b->log_likelihood) <= 1e-12);
+    assert_true(a->minimum == b->minimum && a->maximum == b->maximum);
+    assert_int_equal(a->iterations, b->iterations);
+    assert_int_equal(a->converged, b->converged);
+    assert_int_equal(a->degenerate, b->degenerate);
+    for (int64_t i = 0; i < n; i++) {
+        assert_true(fabsf(p[i] - q[i]) <= 1e-6f * q[i]);
+        for (int t = 1; t < 10; t++) assert_int_equal(p[i] > t * 0.1, q[i] > t * 0.1);
+    }
+}
 
 /* Fits this rank's slice of `loss` [total]; the slice's probabilities go to their places in `probability`. */
 static mdm_gmm fit(const float *loss, int64_t total, const mdm_gmm_options *options, float *probability) {
-    mdm_gmm gmm;
+    mdm_gmm gmm, reference;
     int64_t first, n;
     mdm_comm_my_slice(comm, total, &first, &n);
-    float *mine = calloc((size_t)n + 1, sizeof *mine), *answer = calloc((size_t)n + 1, sizeof *answer);
+    float *mine = calloc((size_t)n + 1, sizeof *mine), *answer = calloc((size_t)n + 1, sizeof *answer),
+          *expected = calloc((size_t)n + 1, sizeof *expected);
     memcpy(mine, loss + first, (size_t)n * sizeof *mine);
-    mdm_status status = mdm_gmm_fit(comm, mine, n, options, &gmm, answer);
+    mdm_status status = mdm_gmm_fit(comm, mine, n, options, &reference, expected);
+    if (status == MDM_OK) status = fit_on_device(mine, n, options, &gmm, answer);
     if (status != MDM_OK) print_error("%s\n", mdm_last_message());
     assert_int_equal(status, MDM_OK);
+    assert_same_fit(&gmm, &reference, answer, expected, n);
     memcpy(probability + first, answer, (size_t)n * sizeof *answer);
     free(mine);
     free(answer);
+    free(expected);
     return gmm;
 }
 
@@ -176,12 +214,12 @@ static void a_loss_that_is_not_finite_is_refused_by_rank_and_sample(void **state
     float loss[8] = {1, 2, 3, 4, 5, 6, 7, 8}, probability[8];
     if (mdm_comm_rank(comm) == last) loss[5] = -INFINITY;
     mdm_gmm gmm;
-    assert_int_equal(mdm_gmm_fit(comm, loss, 8, &usual, &gmm, probability), MDM_NUMERIC);
+    assert_int_equal(fit_on_device(loss, 8, &usual, &gmm, probability), MDM_NUMERIC);
     char expected[64];
-    snprintf(expected, sizeof expected, "sample 5 of rank %d", last);
+    snprintf(expected, sizeof expected, "sample 5 of rank %d is -inf", last);
     assert_non_null(strstr(mdm_last_message(), expected));
     if (mdm_comm_rank(comm) == last) loss[5] = NAN;
-    assert_int_equal(mdm_gmm_fit(comm, loss, 8, &usual, &gmm, probability), MDM_NUMERIC);
+    assert_int_equal(fit_on_device(loss, 8, &usual, &gmm, probability), MDM_NUMERIC);
 }
 
 static void options_out_of_range_are_refused(void **state) {
@@ -190,11 +228,13 @@ static void options_out_of_range_are_refused(void **state) {
     float loss[4] = {1, 2, 3, 4}, probability[4];
     mdm_gmm gmm;
     for (int i = 0; i < 4; i++)
-        assert_int_equal(mdm_gmm_fit(comm, loss, 4, &bad[i], &gmm, probability), MDM_USAGE);
+        assert_int_equal(fit_on_device(loss, 4, &bad[i], &gmm, probability), MDM_USAGE);
 }
 
 int main(int argc, char **argv) {
+    test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
+    device = test_device_open(1, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_mixtures_are_met),
         cmocka_unit_test(one_mode_is_fitted_and_not_called_degenerate),
@@ -208,6 +248,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(options_out_of_range_are_refused),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mdm_device_destroy(device);
     mdm_comm_finish(comm);
     return failed;
 }

@@ -11,8 +11,10 @@
 #include "mdm/base/random.h"
 #include "mdm/comm/comm.h"
 #include "mdm/divide/knn.h"
+#include "test_device.h"
 
 static mdm_comm *comm;
+static mdm_device *device;
 
 typedef struct answer {
     int64_t first, n;
@@ -21,29 +23,52 @@ typedef struct answer {
     mdm_knn_report report;
 } answer;
 
-/* Searches this rank's part of `embedding` [total, dimension]. */
-static answer search(const float *embedding, int64_t total, int dimension, int k) {
+static void release(answer *a) {
+    free(a->score);
+    free(a->similarity);
+    free(a->neighbour);
+}
+
+/* Searches this rank's part of `embedding` [total, dimension] on the CPU (`on` NULL) or a device, there in
+ * tiles of a given size (0: its own choice). */
+static answer search_on(mdm_device *on, int tile_rows, int tile_columns, const float *embedding,
+                        int64_t total, int dimension, int k) {
     answer a;
     mdm_comm_my_slice(comm, total, &a.first, &a.n);
     a.score = calloc((size_t)a.n + 1, sizeof *a.score);
     a.similarity = calloc((size_t)(a.n * k) + 1, sizeof *a.similarity);
     a.neighbour = calloc((size_t)(a.n * k) + 1, sizeof *a.neighbour);
-    float *mine = calloc((size_t)(a.n * dimension) + 1,
-                         sizeof *mine); /* a copy of its own, so that ASan sees overruns */
-    memcpy(mine, embedding + a.first * dimension, (size_t)(a.n * dimension) * sizeof *mine);
-    mdm_status status = mdm_knn_scores_reported(comm, mine, total, dimension, k, a.score, a.neighbour,
-                                                a.similarity, &a.report);
+    size_t bytes = (size_t)(a.n * dimension) * sizeof(float);
+    float *mine = calloc(bytes / sizeof(float) + 1, sizeof *mine); /* so that ASan sees overruns */
+    memcpy(mine, embedding + a.first * dimension, bytes);
+    float *rows = on ? test_device_copy(on, mine, bytes) : mine;
+    mdm_status status = mdm_knn_scores_tiled(comm, on, rows, total, dimension, k, tile_rows, tile_columns,
+                                             a.score, a.neighbour, a.similarity, &a.report);
     if (status != MDM_OK) print_error("%s\n", mdm_last_message());
     assert_int_equal(status, MDM_OK);
-    assert_memory_equal(mine, embedding + a.first * dimension, (size_t)(a.n * dimension) * sizeof *mine);
+    if (on) assert_int_equal(mdm_device_download(on, mine, rows, bytes), MDM_OK);
+    assert_memory_equal(mine, embedding + a.first * dimension, bytes);
+    if (on) mdm_device_free(on, rows);
     free(mine);
     return a;
 }
 
-static void release(answer *a) {
-    free(a->score);
-    free(a->similarity);
-    free(a->neighbour);
+/* Searches on the device under test; a CUDA device must answer as the CPU does, to the bit, in tiles of any
+ * size, whether it is asked for neighbours or for scores alone. */
+static answer search(const float *embedding, int64_t total, int dimension, int k) {
+    answer a = search_on(NULL, 0, 0, embedding, total, dimension, k);
+    if (!test_device_is_cuda()) return a;
+    const int tiles[][2] = {{64, 192}, {0, 0}};
+    for (int t = 0; t < 2; t++) {
+        answer b = search_on(device, tiles[t][0], tiles[t][1], embedding, total, dimension, k);
+        assert_memory_equal(b.neighbour, a.neighbour, (size_t)(a.n * k) * sizeof *a.neighbour);
+        assert_memory_equal(b.similarity, a.similarity, (size_t)(a.n * k) * sizeof *a.similarity);
+        assert_memory_equal(b.score, a.score, (size_t)a.n * sizeof *a.score);
+        assert_int_equal(b.report.searched, a.report.searched);
+        release(&a);
+        a = b;
+    }
+    return a;
 }
 
 /* Exhaustive search in double by definition; the same order of summation as the room's for rows of whole
@@ -154,7 +179,52 @@ static void ties_are_broken_by_lower_index(void **state) {
     /* Scaled copies tie in exact arithmetic; rounding of the lengths may part them, the same way on any
      * number of ranks. */
     assert_exhaustive(&a, embedding, 1500, 6, 10);
-    assert_true(a.report.repeated > 0);
+    release(&a);
+    free(embedding);
+}
+
+/* Rows of a few directions and a hundred lengths: more neighbours tie than any list of candidates holds. */
+static void more_ties_than_candidates_are_searched_again(void **state) {
+    (void)state;
+    float *embedding = random_embeddings(2000, 6, 5, 21);
+    for (int64_t i = 20; i < 2000; i++)
+        for (int d = 0; d < 6; d++) embedding[i * 6 + d] = embedding[i % 20 * 6 + d] * (float)(1 + i / 20);
+    answer a = search(embedding, 2000, 6, 10);
+    assert_exhaustive(&a, embedding, 2000, 6, 10);
+    assert_true(a.report.repeated > 1900);
+    release(&a);
+    free(embedding);
+}
+
+/* Rows sorted by class, as folders of pictures are read, so that the neighbours of many come all at once, in
+ * the part of a tile that nobody expected to matter. */
+static void sorted_classes_with_tight_clusters_are_searched_exhaustively(void **state) {
+    (void)state;
+    enum { TOTAL = 1700, D = 16, CLASS = 170 };
+    float *embedding = random_embeddings(TOTAL, D, 0, 22);
+    for (int64_t i = 0; i < TOTAL; i++)
+        for (int d = 0; d < D; d++)
+            embedding[i * D + d] = 0.1f * embedding[i * D + d] + (d == i / CLASS ? 1.0f : 0.2f);
+    answer a = search(embedding, TOTAL, D, 10);
+    assert_exhaustive(&a, embedding, TOTAL, D, 10);
+    assert_true(a.report.repeated < TOTAL / 10);
+    release(&a);
+    free(embedding);
+}
+
+/* Pairs of clusters of rows that single precision tells apart and half precision does not: those that the
+ * product takes for the nearest are not, and only the bound of its error says so. */
+static void rows_that_half_precision_cannot_tell_apart_are_found(void **state) {
+    (void)state;
+    enum { TOTAL = 1200, D = 32, CLUSTER = 120 };
+    float *embedding = random_embeddings(TOTAL, D, 0, 23);
+    for (int64_t i = 0; i < TOTAL; i++)
+        for (int d = 0; d < D; d++)
+            embedding[i * D + d] =
+                embedding[i / CLUSTER * CLUSTER * D + d] + (i % CLUSTER ? 4e-3f * embedding[i * D + d] : 0);
+    answer a = search(embedding, TOTAL, D, 10);
+    assert_exhaustive(&a, embedding, TOTAL, D, 10);
+    if (test_device_is_cuda()) assert_true(a.report.repeated > TOTAL / 2);
     release(&a);
     free(embedding);
 }
@@ -264,12 +334,17 @@ static void bad_arguments_and_embeddings_are_refused_on_every_rank(void **state)
 }
 
 int main(int argc, char **argv) {
+    test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
+    device = test_device_open(1, 0);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_neighbours_and_scores_are_met),
         cmocka_unit_test(many_rows_are_searched_exhaustively_on_any_number_of_ranks),
         cmocka_unit_test(fewer_rows_than_ranks_and_every_other_row_as_neighbour_work),
         cmocka_unit_test(ties_are_broken_by_lower_index),
+        cmocka_unit_test(more_ties_than_candidates_are_searched_again),
+        cmocka_unit_test(sorted_classes_with_tight_clusters_are_searched_exhaustively),
+        cmocka_unit_test(rows_that_half_precision_cannot_tell_apart_are_found),
         cmocka_unit_test(thousands_of_identical_rows_are_answered_without_searching_them),
         cmocka_unit_test(some_identical_rows_give_the_exhaustive_answer),
         cmocka_unit_test(zero_rows_are_similar_to_nothing),
@@ -277,6 +352,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(bad_arguments_and_embeddings_are_refused_on_every_rank),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mdm_device_destroy(device);
     mdm_comm_finish(comm);
     return failed;
 }

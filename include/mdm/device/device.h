@@ -18,8 +18,9 @@
 #include <stdint.h>
 
 typedef struct mdm_device mdm_device;
-/* TF32 (CUDA only): stored as single precision, products of convolutions rounded to 10 bits of fraction. */
-typedef enum mdm_precision { MDM_FP32, MDM_BF16, MDM_TF32 } mdm_precision;
+/* TF32 (CUDA only): stored as single precision, products of convolutions rounded to 10 bits of fraction.
+ * FP16 is for factors of products (products.h) alone. */
+typedef enum mdm_precision { MDM_FP32, MDM_BF16, MDM_TF32, MDM_FP16 } mdm_precision;
 
 const char *mdm_precision_name(mdm_precision precision); /* "fp32", ... */
 

@@ -23,7 +23,8 @@ typedef enum mdm_product_form {
 typedef struct mdm_product_shape {
     mdm_product_form form;
     /* MDM_FP32; MDM_TF32 (CUDA only): factors rounded to 10 bits of fraction; MDM_BF16: a and b are bfloat16
-     * (mdm_round_to_bf16). Sums and c are single precision in all of them. */
+     * (mdm_round_to_bf16); MDM_FP16 (CUDA only): a and b are IEEE half precision. Sums and c are single
+     * precision in all of them. */
     mdm_precision precision;
     int m, n, k;  /* each >= 1 */
     int has_bias; /* c += bias [n], the same in every row */

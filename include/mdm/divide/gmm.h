@@ -9,6 +9,7 @@
 
 #include "mdm/base/status.h"
 #include "mdm/comm/comm.h"
+#include "mdm/device/device.h"
 #include <stdint.h>
 
 typedef struct mdm_gmm_options {
@@ -35,5 +36,14 @@ MDM_MUST_CHECK mdm_status mdm_gmm_fit(mdm_comm *comm, const float *loss, int64_t
 
 /* Not collective. The same for losses [n] that were not fitted; all 1 where the mixture is degenerate. */
 void mdm_gmm_clean_probability(const mdm_gmm *gmm, const float *loss, int64_t n, float *clean_probability);
+
+/* The same two for losses and probabilities in the memory of `device`. A CUDA device makes the sums of the E
+ * steps, the histogram and the probabilities; what comes to the host are a few numbers an iteration. The
+ * result is the CPU's up to the rounding of double sums. */
+MDM_MUST_CHECK mdm_status mdm_gmm_fit_on(mdm_comm *comm, mdm_device *device, const float *loss, int64_t n,
+                                         const mdm_gmm_options *options, mdm_gmm *gmm,
+                                         float *clean_probability);
+void mdm_gmm_clean_probability_on(mdm_device *device, const mdm_gmm *gmm, const float *loss, int64_t n,
+                                  float *clean_probability);
 
 #endif

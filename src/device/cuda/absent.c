@@ -144,6 +144,8 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
 #define DEFINE_SUMMING(name, arguments, rest) DEFINE(name, arguments)
 MDM_GPU_KERNELS(DEFINE, DEFINE_SUMMING)
 MDM_GPU_HEAD_KERNELS(DEFINE, DEFINE_ROWS)
+MDM_GPU_NEIGHBOUR_KERNELS(DEFINE, DEFINE_ROWS)
+MDM_GPU_MIXTURE_KERNELS(DEFINE, DEFINE_ROWS)
 
 #define DEFINE_PHASED(name, arguments)                                                                       \
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *a) {                  \

@@ -1,15 +1,16 @@
 /* What the CUDA backend asks of the machine: memory, launches of our kernels, convolutions, products.
  *
- * Two programs' worth of code stand behind it: runtime.c, kernels.cu, convolutions.c and products.c for CUDA
- * devices;
- * and, in the tests, one that runs every thread of every launch on the CPU over memory that only kernels may
- * touch, so that all of the backend but these files is checked without a device. absent.c is what a build
- * without the CUDA toolkit has.
+ * Two programs' worth of code stand behind it: runtime.c, convolutions.c, products.c and the *kernels.cu for
+ * CUDA devices; and, in the tests, one that runs every thread of every launch on the CPU over memory that
+ * only kernels may touch, so that all of the backend but these files is checked without a device. absent.c is
+ * what a build without the CUDA toolkit has.
  */
 #ifndef MDM_DEVICE_CUDA_GPU_H
 #define MDM_DEVICE_CUDA_GPU_H
 
 #include "kernels_heads.h"
+#include "kernels_mixture.h"
+#include "kernels_neighbours.h"
 #include "operations.h"
 #include "view_kernels.h"
 
@@ -43,6 +44,8 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes);
 #define MDM_GPU_DECLARE_SUMMING(name, arguments, rest) MDM_GPU_DECLARE(name, arguments)
 MDM_GPU_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_SUMMING)
 MDM_GPU_HEAD_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
+MDM_GPU_NEIGHBOUR_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
+MDM_GPU_MIXTURE_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
 #undef MDM_GPU_DECLARE_ROWS
 #undef MDM_GPU_DECLARE
 #undef MDM_GPU_DECLARE_SUMMING

@@ -31,6 +31,14 @@ static mdm_status check(mdm_gpu *gpu, cublasStatus_t code, const char *what) {
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
 
+static cudaDataType factor_type(const mdm_product_shape *s) {
+    return s->precision == MDM_BF16 ? CUDA_R_16BF : s->precision == MDM_FP16 ? CUDA_R_16F : CUDA_R_32F;
+}
+
+static int element_bytes(const mdm_product_shape *s) {
+    return s->precision == MDM_BF16 || s->precision == MDM_FP16 ? 2 : 4;
+}
+
 static mdm_status set_operation(mdm_gpu *gpu, mdm_gpu_product *p, cublasLtMatmulDescAttributes_t attribute,
                                 const void *value, size_t size) {
     return check(gpu, gpu->cublaslt->cublasLtMatmulDescSetAttribute(p->operation, attribute, value, size),
@@ -55,7 +63,7 @@ static mdm_status describe(mdm_gpu *gpu, mdm_gpu_product *p) {
     const cublasOperation_t first = layout.first.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                             second = layout.second.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
     const cublasLtEpilogue_t epilogue = s->has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-    const cudaDataType factors = s->precision == MDM_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+    const cudaDataType factors = factor_type(s);
     MDM_TRY(
         check(gpu,
               gpu->cublaslt->cublasLtMatmulDescCreate(
@@ -119,13 +127,13 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factor
 /* Whether the rows of all three matrices are whole multiples of 16 bytes. */
 static int rows_can_be_aligned(const mdm_product_shape *s) {
     const mdm_product_layout layout = mdm_layout_of_product(s);
-    int element = s->precision == MDM_BF16 ? 2 : 4;
+    int element = element_bytes(s);
     return layout.first.rows * element % ALIGNED == 0 && layout.second.rows * element % ALIGNED == 0 &&
            layout.result.rows * 4 % ALIGNED == 0;
 }
 
 static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
-    uint32_t element = p->shape.precision == MDM_BF16 ? 2 : 4;
+    uint32_t element = (uint32_t)element_bytes(&p->shape);
     MDM_TRY(describe(gpu, p));
     if (rows_can_be_aligned(&p->shape)) MDM_TRY(choose(gpu, p, ALIGNED, ALIGNED, &p->aligned));
     MDM_TRY(choose(gpu, p, element, sizeof(float), &p->any));

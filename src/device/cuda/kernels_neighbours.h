@@ -1,0 +1,686 @@
+/* What every thread of the neighbour search's kernels does (see kernels.h for the scheme, neighbours.c for
+ * how they follow each other).
+ *
+ * Some of these kernels go through stages with a barrier between two: for them there is a function that tells
+ * how many stages a block has, and one that does a thread's part of a stage.
+ */
+#ifndef MDM_DEVICE_CUDA_KERNELS_NEIGHBOURS_H
+#define MDM_DEVICE_CUDA_KERNELS_NEIGHBOURS_H
+
+#include "kernels.h"
+
+enum {
+    MDM_DOT_LANES = 16, /* partial sums of an exact dot product, one to a thread */
+    MDM_DOT_ROWS = MDM_GPU_THREADS / MDM_DOT_LANES,
+    MDM_NEIGHBOUR_WIDTH = 128, /* candidates of a query, at most */
+    MDM_NEIGHBOUR_HITS = 64,   /* of a query in one tile, before the tile is looked through once more */
+    MDM_TILE_ROWS = 2048,      /* at most; tiles are rows x columns similarities */
+    MDM_TILE_COLUMNS = 4096,
+    MDM_TILE_ALIGNMENT = 64,
+    MDM_FILTER_ROWS = 16, /* of a block; its columns are four to a thread */
+    MDM_FILTER_AHEAD = 4, /* rows read at a time; a part of MDM_FILTER_ROWS and of the alignment */
+    MDM_MERGE_BLOCKS = 1056,
+    /* What a thread looks at when a tile's row or column is looked through, and what can come of it: those
+     * above the width-th greatest of the threads' maxima are in fewer than `width` threads' parts. */
+    MDM_TILE_PART = MDM_TILE_COLUMNS / MDM_GPU_THREADS,
+    MDM_MERGE_CANDIDATES = MDM_NEIGHBOUR_WIDTH + (MDM_NEIGHBOUR_WIDTH - 1) * MDM_TILE_PART + MDM_GPU_THREADS
+};
+
+/* A candidate; index -1 is an empty place. */
+typedef struct mdm_neighbour {
+    double exact; /* cosine, once it is known */
+    float similarity;
+    int32_t index; /* global */
+} mdm_neighbour;
+
+typedef struct mdm_similar {
+    float similarity;
+    int32_t index;
+} mdm_similar;
+
+/* Rows that are searched or searched in: all of a slice, and of these the ones that take part ("kept"). */
+typedef struct mdm_row_block {
+    const float *row; /* [count, dimension] */
+    double *norm;     /* [count] */
+    uint16_t *unit;   /* [kept, padded dimension] kept rows / norm in half precision */
+    int32_t *kept;    /* [kept_count] global indices, ascending */
+    int64_t first;    /* global index of row 0 */
+    uint32_t count, kept_count;
+} mdm_row_block;
+
+MDM_BOTH uint32_t mdm_atomic_add(uint32_t *place, uint32_t value) {
+#ifdef __CUDA_ARCH__
+    return atomicAdd(place, value);
+#else
+    uint32_t before = *place;
+    *place += value;
+    return before;
+#endif
+}
+
+MDM_BOTH void mdm_atomic_max(uint32_t *place, uint32_t value) {
+#ifdef __CUDA_ARCH__
+    atomicMax(place, value);
+#else
+    if (*place < value) *place = value;
+#endif
+}
+
+/* Half precision, of values up to 65504: rounding to nearest even. */
+MDM_BOTH uint32_t mdm_half_of(float value) {
+    mdm_float_bits u;
+    u.value = value;
+    uint32_t sign = (u.bits >> 16) & 0x8000u, magnitude = u.bits & 0x7fffffffu;
+    if (magnitude < 0x38800000u) { /* below 2^-14: whole multiples of 2^-24, to which adding 1/2 rounds */
+        u.bits = magnitude;
+        u.value += 0.5f;
+        return sign | (u.bits - 0x3f000000u);
+    }
+    return sign | ((magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13);
+}
+
+MDM_BOTH float mdm_float_of_half(uint32_t half) {
+    mdm_float_bits u;
+    if (half & 0x7c00u)
+        u.bits = ((half & 0x7fffu) << 13) + 0x38000000u;
+    else
+        u.value = (float)(half & 0x3ffu) / 16777216.0f;
+    u.bits |= (half & 0x8000u) << 16;
+    return u.value;
+}
+
+/* ---- exact dot products, in the order of the CPU's (src/divide/knn_kernel.c): 16 lanes take every 16th
+ * product of the whole sixteens, are folded, and the rest is added. Products of floats are exact in double.
+ * ---- */
+
+MDM_BOTH double mdm_dot_lane(const float *a, const float *b, uint32_t n, uint32_t lane) {
+    double sum = 0;
+    for (uint32_t i = lane; i < n / MDM_DOT_LANES * MDM_DOT_LANES; i += MDM_DOT_LANES)
+        sum += (double)a[i] * (double)b[i];
+    return sum;
+}
+
+MDM_BOTH double mdm_dot_of_lanes(const double *lane, const float *a, const float *b, uint32_t n) {
+    double s[8], rest = 0;
+    for (int i = 0; i < 8; i++) s[i] = lane[i] + lane[i + 8];
+    for (uint32_t i = n / MDM_DOT_LANES * MDM_DOT_LANES; i < n; i++) rest += (double)a[i] * (double)b[i];
+    return (((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]))) + rest;
+}
+
+MDM_BOTH double mdm_cosine_of(double dot, double norm_a, double norm_b) {
+    if (norm_a == 0 || norm_b == 0) return 0;
+    double cosine = dot / (norm_a * norm_b);
+    return cosine > 1 ? 1 : cosine < -1 ? -1 : cosine;
+}
+
+/* ---- lengths and hashes of rows: MDM_DOT_ROWS rows a block ---- */
+
+typedef struct mdm_measure_arguments {
+    const float *row;
+    double *norm;
+    uint64_t *hash; /* [count, 2]; NULL: not wanted */
+    uint32_t count, dimension;
+} mdm_measure_arguments;
+
+typedef struct mdm_measure_shared {
+    double sum[MDM_GPU_THREADS];
+    uint64_t hash[2][MDM_GPU_THREADS];
+} mdm_measure_shared;
+
+MDM_BOTH uint64_t mdm_hash_step(uint64_t hash, uint64_t word, uint64_t factor) {
+    hash = (hash ^ word) * factor;
+    return hash ^ (hash >> 29);
+}
+
+MDM_BOTH void mdm_hash_lane(const float *row, uint32_t n, uint32_t lane, uint64_t hash[2]) {
+    hash[0] = 0x243f6a8885a308d3u + lane;
+    hash[1] = 0x13198a2e03707344u + lane;
+    for (uint32_t i = lane; i < n; i += MDM_DOT_LANES) {
+        mdm_float_bits u;
+        u.value = row[i];
+        hash[0] = mdm_hash_step(hash[0], u.bits, 0x9e3779b97f4a7c15u);
+        hash[1] = mdm_hash_step(hash[1], u.bits, 0xc2b2ae3d27d4eb4fu);
+    }
+}
+
+MDM_BOTH uint32_t mdm_measure_stages(const mdm_measure_arguments *a, mdm_gpu_thread t) {
+    (void)a, (void)t;
+    return 2;
+}
+
+MDM_BOTH void mdm_measure_stage(const mdm_measure_arguments *a, mdm_gpu_thread t, mdm_measure_shared *s,
+                                uint32_t stage) {
+    uint32_t i = t.block * MDM_DOT_ROWS + t.thread / MDM_DOT_LANES, lane = t.thread % MDM_DOT_LANES;
+    if (i >= a->count) return;
+    const float *row = a->row + (size_t)i * a->dimension;
+    if (stage == 0) {
+        uint64_t hash[2];
+        s->sum[t.thread] = mdm_dot_lane(row, row, a->dimension, lane);
+        if (!a->hash) return;
+        mdm_hash_lane(row, a->dimension, lane, hash);
+        s->hash[0][t.thread] = hash[0];
+        s->hash[1][t.thread] = hash[1];
+    } else if (lane == 0) {
+        a->norm[i] = sqrt(mdm_dot_of_lanes(s->sum + t.thread, row, row, a->dimension));
+        for (uint32_t h = 0; a->hash && h < 2; h++) {
+            uint64_t hash = a->dimension;
+            for (uint32_t l = 0; l < MDM_DOT_LANES; l++)
+                hash = mdm_hash_step(hash, s->hash[h][t.thread + l], 0xd6e8feb86659fd93u);
+            a->hash[2 * (size_t)i + h] = hash ^ (hash >> 32);
+        }
+    }
+}
+
+/* ---- unit rows in half precision, and the largest distance of one from what it stands for ---- */
+
+typedef struct mdm_pack_arguments {
+    mdm_row_block block;
+    uint32_t *error; /* the largest so far, the bits of a float */
+    uint32_t dimension, padded;
+} mdm_pack_arguments;
+
+typedef struct mdm_pack_shared {
+    double square[MDM_GPU_THREADS];
+} mdm_pack_shared;
+
+MDM_BOTH uint32_t mdm_pack_stages(const mdm_pack_arguments *a, mdm_gpu_thread t) {
+    (void)a, (void)t;
+    return 2;
+}
+
+MDM_BOTH void mdm_pack_stage(const mdm_pack_arguments *a, mdm_gpu_thread t, mdm_pack_shared *s,
+                             uint32_t stage) {
+    uint32_t i = t.block * MDM_DOT_ROWS + t.thread / MDM_DOT_LANES, lane = t.thread % MDM_DOT_LANES;
+    if (i >= a->block.kept_count) return;
+    if (stage == 0) {
+        size_t from = (size_t)(a->block.kept[i] - a->block.first);
+        const float *row = a->block.row + from * a->dimension;
+        double norm = a->block.norm[from], inverse = norm > 0 ? 1.0 / norm : 0.0, square = 0;
+        for (uint32_t d = lane; d < a->padded; d += MDM_DOT_LANES) {
+            double value = d < a->dimension ? row[d] * inverse : 0.0;
+            uint32_t half = mdm_half_of((float)value);
+            double off = (double)mdm_float_of_half(half) - value;
+            square += off * off;
+            a->block.unit[(size_t)i * a->padded + d] = (uint16_t)half;
+        }
+        s->square[t.thread] = square;
+    } else if (lane == 0) {
+        double sum = 0;
+        mdm_float_bits u;
+        for (uint32_t l = 0; l < MDM_DOT_LANES; l++) sum += s->square[t.thread + l];
+        u.value = (float)(sqrt(sum) * (1 + 1e-6)); /* rounded up, in effect */
+        mdm_atomic_max(a->error, u.bits);
+    }
+}
+
+/* How far a similarity of two such rows may be from the cosine. With h = u + e the half-precision row of a
+ * unit row u and |e| <= error: |h.h' - u.u'| = |e.h' + u.e'| <= error (1 + error) + error. The products of
+ * two halves are exact in single precision. Their sum: tensor cores cut off (not round) what they add to
+ * the exponent of the greatest in a group of at least four products and the sum so far, which costs at most
+ * one unit in the last place, 2^-23 of the sum of all magnitudes, |h| |h'| <= (1 + error)^2, for each of at
+ * most 5/4 n addends, and as much for each of n/4 results: 3/2 n. It is taken as 2 (n + 16), which covers
+ * rounding sums in any other order and a few partial sums too. The last factor is for the rounding of the
+ * exact cosine (n 2^-53) and of `error` itself. */
+MDM_BOTH double mdm_similarity_bound(double error, uint32_t dimension) {
+    double sum = 2.0 * ((double)dimension + 16.0) / 8388608.0 * (1 + error) * (1 + error);
+    return (error * (2 + error) + sum) * 1.001 + 1e-12;
+}
+
+MDM_BOTH double mdm_bound_of_bits(uint32_t error, uint32_t dimension) {
+    mdm_float_bits u;
+    u.bits = error;
+    return mdm_similarity_bound((double)u.value, dimension);
+}
+
+/* ---- empty lists ---- */
+
+typedef struct mdm_clear_arguments {
+    mdm_neighbour *list; /* [count, width] */
+    float *threshold;    /* [all]: what there is to beat, +inf behind `count`; may be NULL */
+    uint32_t count, all, width;
+} mdm_clear_arguments;
+
+MDM_BOTH void mdm_clear_lists_thread(const mdm_clear_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->all) return;
+    const mdm_neighbour empty = {-2.0, -INFINITY, -1};
+    if (a->threshold) a->threshold[i] = i < a->count ? -INFINITY : INFINITY;
+    for (uint32_t j = 0; i < a->count && j < a->width; j++) a->list[(size_t)i * a->width + j] = empty;
+}
+
+/* ---- a tile of similarities, of which few are above what its row's or column's list holds ---- */
+
+/* The queries on one side of a tile. */
+typedef struct mdm_tile_side {
+    mdm_neighbour *list;  /* [count, width], descending */
+    float *threshold;     /* [count]: nothing outside the list has a greater similarity */
+    const int32_t *index; /* [count] global */
+    mdm_similar *hit;     /* [count, MDM_NEIGHBOUR_HITS] index: place on the other side */
+    uint32_t *hits;       /* [count]: how many there were, also of those that found no place; 0 in between */
+    uint32_t count;
+} mdm_tile_side;
+
+typedef struct mdm_tile_arguments {
+    const float *tile; /* [row.count, stride] */
+    mdm_tile_side row, column;
+    uint32_t *active;                            /* queries with hits: a row, or row.count + a column */
+    uint32_t *active_count, *other_active_count; /* tiles take turns with the two */
+    uint32_t stride, width, blocks;              /* blocks: of the merging launch */
+    int both;                                    /* 0: only rows have lists */
+    int diagonal; /* the columns are the rows: all of every row is looked through, itself excluded */
+} mdm_tile_arguments;
+
+MDM_BOTH void mdm_note_hit(const mdm_tile_arguments *a, const mdm_tile_side *side, uint32_t query,
+                           uint32_t other, float similarity, uint32_t number) {
+    uint32_t slot = mdm_atomic_add(&side->hits[query], 1);
+    if (slot == 0) a->active[mdm_atomic_add(a->active_count, 1)] = number;
+    if (slot >= MDM_NEIGHBOUR_HITS) return;
+    const mdm_similar hit = {similarity, (int32_t)other};
+    side->hit[(size_t)query * MDM_NEIGHBOUR_HITS + slot] = hit;
+}
+
+/* Four similarities of a row with the four columns from `column` on, of which `columns` are there. */
+MDM_BOTH void mdm_filter_four(const mdm_tile_arguments *a, uint32_t row, uint32_t column, uint32_t columns,
+                              const mdm_gpu_word *word, float least, const float *threshold) {
+    for (uint32_t k = 0; k < 4; k++) {
+        mdm_float_bits u;
+        u.bits = word->part[k];
+        if (k >= columns || !(u.value > least || u.value > threshold[k])) continue;
+        if (u.value > least) mdm_note_hit(a, &a->row, row, column + k, u.value, row);
+        if (u.value > threshold[k])
+            mdm_note_hit(a, &a->column, column + k, row, u.value, a->row.count + column + k);
+    }
+}
+
+/* Reads several rows before it looks at the first, as transfers take their time. The tile has whole groups of
+ * rows, though not every row has a query. */
+MDM_BOTH void mdm_filter_tile_thread(const mdm_tile_arguments *a, mdm_gpu_thread t) {
+    uint32_t column = 4 * mdm_thread_number(t), row = t.block_row * MDM_FILTER_ROWS;
+    if (column >= a->column.count) return;
+    if (column == 0 && row == 0) *a->other_active_count = 0; /* its tile has been merged */
+    uint32_t columns = a->column.count - column < 4 ? a->column.count - column : 4;
+    float threshold[4];
+    for (uint32_t k = 0; k < 4; k++)
+        threshold[k] = a->both && k < columns ? a->column.threshold[column + k] : INFINITY;
+    for (uint32_t end = row + MDM_FILTER_ROWS; row < end && row < a->row.count; row += MDM_FILTER_AHEAD) {
+        mdm_gpu_word word[MDM_FILTER_AHEAD];
+        for (uint32_t r = 0; r < MDM_FILTER_AHEAD; r++)
+            word[r] = *(const mdm_gpu_word *)(a->tile + (size_t)(row + r) * a->stride + column);
+        for (uint32_t r = 0; r < MDM_FILTER_AHEAD && row + r < a->row.count; r++)
+            mdm_filter_four(a, row + r, column, columns, &word[r], a->row.threshold[row + r], threshold);
+    }
+}
+
+typedef struct mdm_merge_shared {
+    int looks_through; /* 0: the hits noted are all */
+    uint32_t count;    /* candidates: the list's `width` and the fresh ones */
+    float threshold, maximum[MDM_GPU_THREADS];
+    double exact[MDM_NEIGHBOUR_WIDTH];
+    mdm_similar candidate[MDM_MERGE_CANDIDATES];
+} mdm_merge_shared;
+
+/* One query's part of a tile. */
+typedef struct mdm_tile_line {
+    const mdm_tile_side *side;
+    const int32_t *other; /* global indices of the other side */
+    const float *first;   /* its similarity to the other side's first */
+    size_t step;
+    uint32_t query, others;
+} mdm_tile_line;
+
+MDM_BOTH mdm_tile_line mdm_line_of_tile(const mdm_tile_arguments *a, uint32_t entry) {
+    mdm_tile_line line;
+    uint32_t number = a->diagonal ? entry : a->active[entry];
+    int is_row = number < a->row.count;
+    line.query = is_row ? number : number - a->row.count;
+    line.side = is_row ? &a->row : &a->column;
+    line.other = is_row ? a->column.index : a->row.index;
+    line.others = is_row ? a->column.count : a->row.count;
+    line.first = a->tile + (is_row ? (size_t)line.query * a->stride : line.query);
+    line.step = is_row ? 1 : a->stride;
+    return line;
+}
+
+MDM_BOTH float mdm_similarity_in_line(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t i) {
+    return a->diagonal && i == line->query ? -INFINITY : line->first[i * line->step];
+}
+
+MDM_BOTH void mdm_add_candidate(mdm_merge_shared *s, const mdm_tile_line *line, uint32_t other,
+                                float similarity) {
+    const mdm_similar fresh = {similarity, line->other[other]};
+    s->candidate[mdm_atomic_add(&s->count, 1)] = fresh;
+}
+
+MDM_BOTH int mdm_is_more_similar(mdm_similar a, mdm_similar b) {
+    return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
+}
+
+MDM_BOTH void mdm_load_list(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                            mdm_merge_shared *s) {
+    const mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
+    if (thread < a->width) {
+        const mdm_similar old = {list[thread].similarity, list[thread].index};
+        s->candidate[thread] = old;
+        s->exact[thread] = list[thread].exact;
+    }
+    if (thread > 0) return;
+    s->looks_through = a->diagonal || line->side->hits[line->query] > MDM_NEIGHBOUR_HITS;
+    s->count = a->width;
+    s->threshold = line->side->threshold[line->query];
+}
+
+/* The greatest similarity of a thread's part of a line that is looked through. */
+MDM_BOTH void mdm_find_maximum(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                               mdm_merge_shared *s) {
+    float greatest = -INFINITY;
+    for (uint32_t i = thread; i < line->others; i += MDM_GPU_THREADS) {
+        float similarity = mdm_similarity_in_line(a, line, i);
+        if (similarity > greatest) greatest = similarity;
+    }
+    s->maximum[thread] = greatest;
+}
+
+/* The width-th greatest of the maxima: at least `width` similarities reach it. */
+MDM_BOTH void mdm_raise_threshold(const mdm_tile_arguments *a, uint32_t thread, mdm_merge_shared *s) {
+    float mine = s->maximum[thread];
+    uint32_t rank = 0;
+    for (uint32_t i = 0; i < MDM_GPU_THREADS; i++)
+        rank += s->maximum[i] > mine || (s->maximum[i] == mine && i < thread);
+    if (rank == a->width - 1 && mine > s->threshold) s->threshold = mine;
+}
+
+/* Those above the threshold, and from each thread one at it, so that the list fills. */
+MDM_BOTH void mdm_collect(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                          mdm_merge_shared *s) {
+    if (!s->looks_through) {
+        uint32_t hits = line->side->hits[line->query];
+        if (thread >= hits) return;
+        mdm_similar hit = line->side->hit[(size_t)line->query * MDM_NEIGHBOUR_HITS + thread];
+        mdm_add_candidate(s, line, (uint32_t)hit.index, hit.similarity);
+        return;
+    }
+    float greatest = s->maximum[thread], threshold = s->threshold;
+    if (greatest == -INFINITY || greatest < threshold) return;
+    for (uint32_t i = thread; i < line->others; i += MDM_GPU_THREADS) {
+        float similarity = mdm_similarity_in_line(a, line, i);
+        if (similarity > threshold) mdm_add_candidate(s, line, i, similarity);
+        if (similarity == threshold && greatest == threshold) {
+            mdm_add_candidate(s, line, i, similarity);
+            return;
+        }
+    }
+}
+
+/* Every candidate that has fewer than `width` before it takes its place in the list. */
+MDM_BOTH void mdm_place_candidates(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                                   const mdm_merge_shared *s) {
+    for (uint32_t c = thread; c < s->count; c += MDM_GPU_THREADS) {
+        mdm_similar mine = s->candidate[c];
+        uint32_t rank = 0;
+        if (mine.index < 0) continue;
+        for (uint32_t i = 0; i < s->count && rank < a->width; i++)
+            rank += mdm_is_more_similar(s->candidate[i], mine);
+        if (rank >= a->width) continue;
+        const mdm_neighbour placed = {c < a->width ? s->exact[c] : -2.0, mine.similarity, mine.index};
+        line->side->list[(size_t)line->query * a->width + rank] = placed;
+        if (rank == a->width - 1) line->side->threshold[line->query] = mine.similarity;
+    }
+    if (thread == 0) line->side->hits[line->query] = 0;
+}
+
+enum { MDM_MERGE_STAGES = 5 };
+
+MDM_BOTH uint32_t mdm_merge_tile_stages(const mdm_tile_arguments *a, mdm_gpu_thread t) {
+    uint32_t entries = a->diagonal ? a->row.count : *a->active_count;
+    return entries > t.block ? (entries - t.block + a->blocks - 1) / a->blocks * MDM_MERGE_STAGES : 0;
+}
+
+MDM_BOTH void mdm_merge_tile_stage(const mdm_tile_arguments *a, mdm_gpu_thread t, mdm_merge_shared *s,
+                                   uint32_t stage) {
+    mdm_tile_line line = mdm_line_of_tile(a, t.block + stage / MDM_MERGE_STAGES * a->blocks);
+    switch (stage % MDM_MERGE_STAGES) {
+    case 0:
+        mdm_load_list(a, &line, t.thread, s);
+        break;
+    case 1:
+        if (s->looks_through) mdm_find_maximum(a, &line, t.thread, s);
+        break;
+    case 2:
+        if (s->looks_through) mdm_raise_threshold(a, t.thread, s);
+        break;
+    case 3:
+        mdm_collect(a, &line, t.thread, s);
+        break;
+    default:
+        mdm_place_candidates(a, &line, t.thread, s);
+    }
+}
+
+/* ---- exact similarities of the candidates that lie in a block of rows: MDM_DOT_ROWS candidates a block ----
+ */
+
+typedef struct mdm_rescore_arguments {
+    mdm_row_block own, other;
+    mdm_neighbour *list; /* [own.kept_count, width] */
+    uint32_t dimension, width;
+} mdm_rescore_arguments;
+
+typedef struct mdm_rescore_shared {
+    double sum[MDM_GPU_THREADS];
+} mdm_rescore_shared;
+
+MDM_BOTH uint32_t mdm_rescore_stages(const mdm_rescore_arguments *a, mdm_gpu_thread t) {
+    (void)a, (void)t;
+    return 2;
+}
+
+MDM_BOTH void mdm_rescore_stage(const mdm_rescore_arguments *a, mdm_gpu_thread t, mdm_rescore_shared *s,
+                                uint32_t stage) {
+    size_t entry = (size_t)t.block * MDM_DOT_ROWS + t.thread / MDM_DOT_LANES;
+    uint32_t lane = t.thread % MDM_DOT_LANES;
+    if (entry >= (size_t)a->own.kept_count * a->width) return;
+    int64_t at = a->list[entry].index - a->other.first, own = a->own.kept[entry / a->width] - a->own.first;
+    if (a->list[entry].index < 0 || at < 0 || at >= (int64_t)a->other.count) return;
+    const float *query = a->own.row + (size_t)own * a->dimension,
+                *row = a->other.row + (size_t)at * a->dimension;
+    if (stage == 0)
+        s->sum[t.thread] = mdm_dot_lane(query, row, a->dimension, lane);
+    else if (lane == 0)
+        a->list[entry].exact = mdm_cosine_of(mdm_dot_of_lanes(s->sum + t.thread, query, row, a->dimension),
+                                             a->own.norm[own], a->other.norm[at]);
+}
+
+/* ---- answers: one thread per candidate ---- */
+
+typedef struct mdm_answer_arguments {
+    mdm_row_block own;
+    const mdm_neighbour *list; /* [own.kept_count, width] */
+    const float *threshold;
+    const uint32_t *error;
+    int32_t *result;           /* [own.count, k] global indices, by (similarity descending, index) */
+    double *result_similarity; /* [own.count, k] */
+    double *limit;             /* [own.kept_count] a lower limit of the k-th similarity */
+    uint32_t *unproven;        /* queries without proof, in no order */
+    uint32_t *unproven_count;
+    uint32_t dimension, width, k;
+} mdm_answer_arguments;
+
+MDM_BOTH int mdm_is_nearer(mdm_neighbour a, mdm_neighbour b) {
+    return a.exact > b.exact || (a.exact == b.exact && a.index < b.index);
+}
+
+/* A zero row has similarity 0 to everything: its neighbours are the first others. */
+MDM_BOTH void mdm_answer_zero_row(const mdm_answer_arguments *a, int64_t own, uint32_t j) {
+    if (j >= a->k) return;
+    a->result[(size_t)own * a->k + j] = (int32_t)(j < a->own.first + own ? j : j + 1);
+    a->result_similarity[(size_t)own * a->k + j] = 0;
+}
+
+MDM_BOTH void mdm_answer_thread(const mdm_answer_arguments *a, mdm_gpu_thread t) {
+    size_t entry = (size_t)t.block * MDM_GPU_THREADS + t.thread;
+    if (entry >= (size_t)a->own.kept_count * a->width) return;
+    uint32_t query = (uint32_t)(entry / a->width), j = (uint32_t)(entry % a->width), rank = 0;
+    int64_t own = a->own.kept[query] - a->own.first;
+    if (a->own.norm[own] == 0) {
+        mdm_answer_zero_row(a, own, j);
+        return;
+    }
+    const mdm_neighbour *list = a->list + (size_t)query * a->width, mine = list[j];
+    if (mine.index < 0) return;
+    for (uint32_t i = 0; i < a->width && rank < a->k; i++)
+        rank += list[i].index >= 0 && mdm_is_nearer(list[i], mine);
+    if (rank >= a->k) return;
+    a->result[(size_t)own * a->k + rank] = mine.index;
+    a->result_similarity[(size_t)own * a->k + rank] = mine.exact;
+    if (rank < a->k - 1) return;
+    /* The k-th of the candidates. No row outside the list can reach it if even the greatest similarity that
+     * was left out, and the most that it may be wrong by, stays below. */
+    a->limit[query] = mine.exact;
+    if ((double)a->threshold[query] + mdm_bound_of_bits(*a->error, a->dimension) < mine.exact) return;
+    a->unproven[mdm_atomic_add(a->unproven_count, 1)] = query;
+}
+
+/* ---- the second search: everything that the bound does not exclude is scored exactly ---- */
+
+/* Copies the unit rows of queries [first, first + count) of `unproven`; one thread per 8 values. */
+typedef struct mdm_gather_units_arguments {
+    const uint16_t *unit;
+    const uint32_t *unproven;
+    uint16_t *to; /* [count, padded] */
+    uint32_t count, padded;
+} mdm_gather_units_arguments;
+
+MDM_BOTH void mdm_gather_units_thread(const mdm_gather_units_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t), words = a->padded / 8;
+    if (i >= a->count * words) return;
+    const mdm_gpu_word *from = (const mdm_gpu_word *)a->unit;
+    ((mdm_gpu_word *)a->to)[i] = from[(size_t)a->unproven[i / words] * words + i % words];
+}
+
+typedef struct mdm_search_again_arguments {
+    const float *tile; /* [count, stride] similarities of unproven queries to `columns` rows of `other` */
+    mdm_row_block own, other;
+    const uint32_t *unproven; /* [count] */
+    const double *limit;      /* of every query */
+    const uint32_t *error;
+    mdm_neighbour *list; /* [count, k] the nearest so far */
+    uint32_t stride, columns, first_column, dimension, k;
+} mdm_search_again_arguments;
+
+typedef struct mdm_search_again_shared {
+    uint32_t count;
+    uint32_t place[MDM_GPU_THREADS]; /* of the hits among the kept rows of `other` */
+    double sum[MDM_GPU_THREADS * MDM_DOT_LANES];
+    mdm_neighbour candidate[MDM_NEIGHBOUR_WIDTH + MDM_GPU_THREADS];
+} mdm_search_again_shared;
+
+enum { MDM_SEARCH_AGAIN_STAGES = 5 };
+
+MDM_BOTH uint32_t mdm_search_again_stages(const mdm_search_again_arguments *a, mdm_gpu_thread t) {
+    (void)t;
+    return (a->columns + MDM_GPU_THREADS - 1) / MDM_GPU_THREADS * MDM_SEARCH_AGAIN_STAGES;
+}
+
+/* The row of a hit, and its place in other.row. */
+MDM_BOTH const float *mdm_row_of_hit(const mdm_search_again_arguments *a, uint32_t place, int64_t *at) {
+    *at = a->other.kept[place] - a->other.first;
+    return a->other.row + (size_t)*at * a->dimension;
+}
+
+MDM_BOTH void mdm_search_again_stage(const mdm_search_again_arguments *a, mdm_gpu_thread t,
+                                     mdm_search_again_shared *s, uint32_t stage) {
+    uint32_t query = a->unproven[t.block], column = stage / MDM_SEARCH_AGAIN_STAGES * MDM_GPU_THREADS;
+    int32_t self = a->own.kept[query];
+    int64_t own = self - a->own.first, at;
+    const float *row = a->own.row + (size_t)own * a->dimension, *other;
+    mdm_neighbour *list = a->list + (size_t)t.block * a->k;
+    switch (stage % MDM_SEARCH_AGAIN_STAGES) {
+    case 0: /* the list, as it stands */
+        if (t.thread < a->k) s->candidate[t.thread] = list[t.thread];
+        if (t.thread == 0) s->count = 0;
+        break;
+    case 1: /* what comes near */
+        column += t.thread;
+        if (column >= a->columns || a->other.kept[a->first_column + column] == self) break;
+        if ((double)a->tile[(size_t)t.block * a->stride + column] +
+                mdm_bound_of_bits(*a->error, a->dimension) >=
+            a->limit[query])
+            s->place[mdm_atomic_add(&s->count, 1)] = a->first_column + column;
+        break;
+    case 2:
+        for (uint32_t i = t.thread / MDM_DOT_LANES; i < s->count; i += MDM_DOT_ROWS) {
+            other = mdm_row_of_hit(a, s->place[i], &at);
+            s->sum[i * MDM_DOT_LANES + t.thread % MDM_DOT_LANES] =
+                mdm_dot_lane(row, other, a->dimension, t.thread % MDM_DOT_LANES);
+        }
+        break;
+    case 3:
+        if (t.thread < s->count) {
+            other = mdm_row_of_hit(a, s->place[t.thread], &at);
+            const mdm_neighbour fresh = {
+                mdm_cosine_of(mdm_dot_of_lanes(s->sum + t.thread * MDM_DOT_LANES, row, other, a->dimension),
+                              a->own.norm[own], a->other.norm[at]),
+                0, a->other.kept[s->place[t.thread]]};
+            s->candidate[a->k + t.thread] = fresh;
+        }
+        break;
+    default:
+        for (uint32_t c = t.thread; s->count > 0 && c < a->k + s->count; c += MDM_GPU_THREADS) {
+            uint32_t rank = 0;
+            for (uint32_t i = 0; i < a->k + s->count && rank < a->k; i++)
+                rank += mdm_is_nearer(s->candidate[i], s->candidate[c]);
+            if (s->candidate[c].index >= 0 && rank < a->k) list[rank] = s->candidate[c];
+        }
+    }
+}
+
+/* Writes what the second search found; one thread per query and neighbour. */
+typedef struct mdm_take_again_arguments {
+    mdm_row_block own;
+    const uint32_t *unproven;
+    const mdm_neighbour *list; /* [count, k] */
+    int32_t *result;
+    double *result_similarity;
+    uint32_t count, k;
+} mdm_take_again_arguments;
+
+MDM_BOTH void mdm_take_again_thread(const mdm_take_again_arguments *a, mdm_gpu_thread t) {
+    size_t entry = (size_t)t.block * MDM_GPU_THREADS + t.thread;
+    if (entry >= (size_t)a->count * a->k) return;
+    int64_t own = a->own.kept[a->unproven[entry / a->k]] - a->own.first;
+    a->result[(size_t)own * a->k + entry % a->k] = a->list[entry].index;
+    a->result_similarity[(size_t)own * a->k + entry % a->k] = a->list[entry].exact;
+}
+
+/* score = mean of 1 - similarity, added up from the nearest on; one thread per kept row. */
+typedef struct mdm_mean_distance_arguments {
+    mdm_row_block own;
+    const double *result_similarity;
+    float *score; /* [own.count] */
+    uint32_t k;
+} mdm_mean_distance_arguments;
+
+MDM_BOTH void mdm_mean_distance_thread(const mdm_mean_distance_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->own.kept_count) return;
+    int64_t own = a->own.kept[i] - a->own.first;
+    double distance = 0;
+    for (uint32_t j = 0; j < a->k; j++) distance += 1.0 - a->result_similarity[(size_t)own * a->k + j];
+    a->score[own] = (float)(distance / (int)a->k);
+}
+
+/* ---- the list: X of one function, G of stages, with the block's shared memory ---- */
+#define MDM_GPU_NEIGHBOUR_KERNELS(X, G)                                                                      \
+    X(clear_lists, mdm_clear_arguments)                                                                      \
+    X(filter_tile, mdm_tile_arguments)                                                                       \
+    X(answer, mdm_answer_arguments)                                                                          \
+    X(gather_units, mdm_gather_units_arguments)                                                              \
+    X(take_again, mdm_take_again_arguments)                                                                  \
+    X(mean_distance, mdm_mean_distance_arguments)                                                            \
+    G(measure, mdm_measure_arguments, mdm_measure_shared)                                                    \
+    G(pack, mdm_pack_arguments, mdm_pack_shared)                                                             \
+    G(merge_tile, mdm_tile_arguments, mdm_merge_shared)                                                      \
+    G(rescore, mdm_rescore_arguments, mdm_rescore_shared)                                                    \
+    G(search_again, mdm_search_again_arguments, mdm_search_again_shared)
+
+#endif

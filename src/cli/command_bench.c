@@ -11,7 +11,7 @@
 #include "mdm/comm/comm.h"
 #include "mdm/data/augment.h"
 #include "mdm/data/store.h"
-#include "mdm/device/losses_host.h"
+#include "mdm/device/losses.h"
 #include "mdm/device/views.h"
 #include "mdm/divide/gmm.h"
 #include "mdm/divide/knn.h"
@@ -86,13 +86,16 @@ static mdm_status measure(bench *b, work run, void *context, double *times, int 
     return MDM_OK;
 }
 
+/* In the device's memory but for the batch of a MixEMatch step. */
 typedef struct step_context {
-    float *images; /* in the device's memory */
-    float *gradient;
-    int32_t *label;
+    float *images, *gradient;
+    int32_t *label_on_device;
+    double *value; /* [2 + count]: loss, the gradient's squared norm, losses of rows */
     mdm_semi_workspace *workspace;
     mdm_contrast *contrast;
     mdm_semi_batch batch;
+    float *clean_probability;
+    int32_t *label;
     int64_t *permutation;
 } step_context;
 
@@ -100,32 +103,42 @@ static void optimizer_step(bench *b) {
     mdm_network_step(b->device, b->network, MDM_STEP_ALL, 0.01f, 0.01f, 0.9f, 5e-4f);
 }
 
+/* What a run does with every step: takes its loss, and looks whether its gradient is fit for use. */
+static mdm_status finish_step(bench *b, step_context *c) {
+    double result[2];
+    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
+    mdm_network_square_gradient(b->device, b->network, &c->value[1]);
+    MDM_TRY(mdm_device_download(b->device, result, c->value, sizeof result));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
 static mdm_status warmup_step(bench *b, void *context) {
     step_context *c = context;
     mdm_outputs out;
     int rows = (int)b->count;
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    memset(c->gradient, 0, sizeof(float) * (size_t)(b->count * CLASSES));
-    mdm_sce_hard_backward(out.logits, c->label, NULL, rows, CLASSES, 1, 1,
-                          1.0f / (float)b->config->train.batch, c->gradient);
+    mdm_loss_rows losses = {.logits = out.logits,
+                            .rows = rows,
+                            .classes = CLASSES,
+                            .scale = 1.0f / (float)b->config->train.batch,
+                            .value = c->value + 2,
+                            .gradient = c->gradient};
+    mdm_loss_hard(b->device, &losses, c->label_on_device, 1, 1);
+    mdm_sum_rows(b->device, &(mdm_row_sum){c->value + 2, rows, b->config->train.batch, c->value}, 1);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
-    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
-    optimizer_step(b);
-    return MDM_OK;
+    return finish_step(b, c);
 }
 
 static mdm_status pretrain_step(bench *b, void *context) {
     step_context *c = context;
     mdm_outputs out;
-    double loss;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, b->first, b->count, 0, 0.5f, 1.0f,
-                              out.projection, c->gradient, &loss));
+    MDM_TRY(
+        mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient, c->value));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
-    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
-    optimizer_step(b);
-    return MDM_OK;
+    return finish_step(b, c);
 }
 
 static mdm_status semi_step(bench *b, void *context) {
@@ -133,7 +146,6 @@ static mdm_status semi_step(bench *b, void *context) {
     mdm_semi_result result;
     mdm_semi_options o = {.temperature = 0.5f,
                           .confidence = 0.9f,
-                          .contrast_temperature = 0.05f,
                           .lambda_x = 1,
                           .lambda_u = 100,
                           .lambda_xe = 1,
@@ -157,13 +169,19 @@ static mdm_status send_random_floats(bench *b, int64_t count, float **values) {
 
 static mdm_status make_step_data(bench *b, step_context *c, int views) {
     int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
+    size_t labels = sizeof(int32_t) * (size_t)b->count;
     memset(c, 0, sizeof *c);
     MDM_TRY(send_random_floats(b, views * b->count * image, &c->images));
-    c->gradient = random_floats(2 * b->count * (CLASSES + b->config->model.projection), 2);
-    MDM_TRY(MDM_ALLOCATE(c->label, b->count + 1, "bench data"));
+    MDM_TRY(send_random_floats(b, 2 * b->count * (CLASSES + b->config->model.projection), &c->gradient));
+    MDM_TRY(MDM_ALLOCATE(c->label, b->count, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->clean_probability, b->count, "bench data"));
     MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
-    if (!c->gradient) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
     for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
+    for (int64_t i = 0; i < b->count; i++) c->clean_probability[i] = 0.5f;
+    MDM_TRY(mdm_device_allocate(b->device, labels, "bench data", (void **)&c->label_on_device));
+    MDM_TRY(mdm_device_upload(b->device, c->label_on_device, c->label, labels));
+    MDM_TRY(mdm_device_allocate(b->device, sizeof(double) * (size_t)(2 + b->count), "bench data",
+                                (void **)&c->value));
     mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
     for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
     mdm_random_shuffle(&random, c->permutation, 4 * batch);
@@ -174,7 +192,10 @@ static void free_step_data(bench *b, step_context *c) {
     mdm_semi_workspace_destroy(c->workspace);
     mdm_contrast_destroy(c->contrast);
     mdm_device_free(b->device, c->images);
-    free(c->gradient);
+    mdm_device_free(b->device, c->gradient);
+    mdm_device_free(b->device, c->label_on_device);
+    mdm_device_free(b->device, c->value);
+    free(c->clean_probability);
     free(c->label);
     free(c->permutation);
 }
@@ -200,8 +221,9 @@ static mdm_status bench_pretrain(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 2);
     if (status == MDM_OK)
-        status =
-            mdm_contrast_create(b->comm, b->config->train.batch, b->config->model.projection, &c.contrast);
+        status = mdm_contrast_create(b->comm, b->executor, b->config->train.batch,
+                                     b->config->model.projection, 0.5f, &c.contrast);
+    if (status == MDM_OK) status = mdm_contrast_plan(c.contrast, b->config->train.batch);
     if (status == MDM_OK) status = time_step(b, "pretrain", 2, 0, 1, pretrain_step, &c);
     free_step_data(b, &c);
     return status;
@@ -211,8 +233,9 @@ static mdm_status bench_semi(bench *b) {
     step_context c;
     mdm_status status = make_step_data(b, &c, 4);
     if (status == MDM_OK)
-        status =
-            mdm_semi_workspace_create(b->comm, b->device, b->layout, b->config->train.batch, &c.workspace);
+        status = mdm_semi_workspace_create(b->comm, b->executor, b->layout, b->config->train.batch, 0.05f,
+                                           &c.workspace);
+    if (status == MDM_OK) status = mdm_semi_workspace_plan(c.workspace, b->config->train.batch);
     if (status == MDM_OK) {
         c.batch = (mdm_semi_batch){.n = b->config->train.batch,
                                    .first = b->first,
@@ -222,11 +245,10 @@ static mdm_status bench_semi(bench *b) {
                                    .strong = c.images,
                                    .partner = c.images,
                                    .label = c.label,
-                                   .clean_probability = c.gradient,
+                                   .clean_probability = c.clean_probability,
                                    .permutation = c.permutation,
                                    .lambda = 0.7f,
                                    .ramp = 1.0f};
-        for (int64_t i = 0; i < b->count; i++) c.gradient[i] = 0.5f;
         status = time_step(b, "semi", 4, 1, 2, semi_step, &c);
     }
     free_step_data(b, &c);

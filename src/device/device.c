@@ -222,6 +222,10 @@ void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, 
     device->operations->sgd_step_at(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
 }
 
+void mdm_sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
+    device->operations->sum_squares(device, values, count, sum);
+}
+
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay) {
     device->operations->average_step(device, average, values, count, decay);
 }

@@ -1,58 +1,35 @@
 /* Backward: the heads, then the table of layers from its end; gradients go to the all-reduce as they are
  * completed. */
 #include "executor.h"
-#include <string.h>
 
 /* Buckets of 4 MiB (a dozen for PreActResNet-18 of width 64), larger for networks that would need more
  * than 32. */
 enum { BUCKET_FLOATS = 1 << 20, MOST_BUCKETS = 32 };
 
-/* Of the heads, in host memory. */
 static float *gradient_of(const mdm_executor *executor, mdm_network *network, int tensor) {
-    return network->gradient + executor->layout->tensors[tensor].offset;
+    return network->home.gradient + executor->layout->tensors[tensor].offset;
 }
 
-/* Of the encoder, in the device's memory. */
-static float *encoder_gradient_of(const mdm_executor *executor, mdm_network *network, int tensor) {
-    return network->encoder.gradient + executor->layout->tensors[tensor].offset;
-}
-
-static void sum_columns(const float *matrix, int rows, int columns, float *sums, int accumulate) {
-    for (int c = 0; c < columns; c++) {
-        double sum = 0;
-        for (int r = 0; r < rows; r++) sum += matrix[(size_t)r * columns + c];
-        sums[c] = (float)(accumulate ? sums[c] + sum : sum);
-    }
-}
-
-/* Gradients of y = x W^T + b: weight and bias, and x's (written or, with `add`, added to). */
+/* Gradients of one of the linear layers: weight and bias, and x's (written or, with `add`, added to). */
 typedef struct linear_work {
     mdm_network *network;
-    int weight; /* tensor; the bias is the next one */
+    int head, weight; /* the layer and its tensor; the bias is the next one */
     const float *x, *y_gradient;
-    float *x_gradient, add;
-    int accumulate;
+    float *x_gradient;
+    int add, accumulate;
 } linear_work;
 
 static mdm_status linear_part(mdm_executor *executor, const part *p, void *context) {
     const linear_work *w = context;
     const mdm_tensor_info *t = &executor->layout->tensors[w->weight];
-    int outputs = (int)t->dims[0], inputs = (int)t->dims[1];
-    int accumulate = w->accumulate && !executor->reproducible;
-    const float *y_gradient = w->y_gradient + (size_t)p->first * (size_t)outputs;
-    float *gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight));
-    if (p->rows == 0) {
-        if (!accumulate) memset(gradient, 0, (size_t)t->count * sizeof(float));
-    } else {
-        mdm_product_tn(outputs, inputs, p->rows, y_gradient, w->x + (size_t)p->first * (size_t)inputs,
-                       accumulate ? 1.0f : 0.0f, gradient);
-        mdm_product_nn(p->rows, inputs, outputs, y_gradient, w->network->weights + t->offset, w->add,
-                       w->x_gradient + (size_t)p->first * (size_t)inputs);
-    }
-    mdm_part_add_gradient(executor, p, w->network, w->weight);
-    gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight + 1));
-    sum_columns(y_gradient, p->rows, outputs, gradient, accumulate);
-    mdm_part_add_gradient(executor, p, w->network, w->weight + 1);
+    int64_t x = (int64_t)p->first * t->dims[1], y = (int64_t)p->first * t->dims[0];
+    float *weight = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight), 0);
+    float *bias = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight + 1), t->count);
+    MDM_TRY(mdm_linear_backward(p->heads[w->head], w->x + x, w->network->home.weights + t->offset,
+                                w->y_gradient + y, w->accumulate && !executor->reproducible, weight, bias,
+                                w->add, w->x_gradient + x));
+    mdm_part_add_gradient(executor, w->network, w->weight, weight);
+    mdm_part_add_gradient(executor, w->network, w->weight + 1, bias);
     return MDM_OK;
 }
 
@@ -64,9 +41,13 @@ static mdm_status linear_backward(mdm_executor *executor, linear_work *work) {
 
 mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_network *network, const float *embedding,
                                    const float *logits_gradient, float *embedding_gradient, int accumulate) {
-    linear_work work = {
-        network,   network->layout->classifier_weight, embedding, logits_gradient, embedding_gradient, 0.0f,
-        accumulate};
+    linear_work work = {.network = network,
+                        .head = CLASSIFIER,
+                        .weight = network->layout->classifier_weight,
+                        .x = embedding,
+                        .y_gradient = logits_gradient,
+                        .x_gradient = embedding_gradient,
+                        .accumulate = accumulate};
     return linear_backward(executor, &work);
 }
 
@@ -84,13 +65,21 @@ static void norm_gradients(mdm_executor *executor, mdm_network *network, int ten
 static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *context) {
     const float *gradient = context;
     int columns = executor->layout->spec.projection;
-    for (int r = p->first; r < p->first + p->rows; r++)
-        for (int c = 0; c < columns; c++) {
-            size_t i = (size_t)r * columns + c;
-            p->sums[c] += gradient[i];
-            p->sums[columns + c] += (double)gradient[i] * executor->heads.normalised[i];
-        }
+    int64_t first = (int64_t)p->first * columns;
+    mdm_column_norm_backward_sums(p->device, p->rows, columns, gradient + first,
+                                  executor->heads.normalised + first, p->sums, p->sums + columns);
     return MDM_OK;
+}
+
+/* Of sums that are in executor->sums. */
+static void take_norm_gradients(mdm_executor *executor, mdm_network *network, int tensor, int channels,
+                                int padded, int accumulate) {
+    if (executor->reproducible)
+        norm_gradients(executor, network, tensor, channels, padded, accumulate);
+    else
+        mdm_norm_gradients(executor->device, channels, executor->sums, executor->sums + padded, accumulate,
+                           gradient_of(executor, network, tensor),
+                           gradient_of(executor, network, tensor + 1));
 }
 
 /* Batch norm of the projection head: gradient of its input into heads.linear_gradient. */
@@ -99,36 +88,27 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
     const mdm_layout *layout = executor->layout;
     head_buffers *h = &executor->heads;
     int columns = layout->spec.projection;
-    const float *gamma = network->weights + layout->tensors[layout->projection_gamma].offset;
-    float *gamma_gradient = gradient_of(executor, network, layout->projection_gamma);
-    float *beta_gradient = gradient_of(executor, network, layout->projection_gamma + 1);
-    double *sums = executor->host_sums;
-    int64_t total = rows;
-    MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns, 1));
-    if (executor->reproducible)
-        norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
-    for (int c = 0; c < columns && !executor->reproducible; c++) {
-        beta_gradient[c] = (float)(accumulate ? beta_gradient[c] + sums[c] : sums[c]);
-        gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + sums[columns + c] : sums[columns + c]);
+    double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
+    MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns));
+    take_norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
+    if (executor->current_uses_batch_statistics) {
+        int64_t total;
+        MDM_TRY(mdm_executor_sum(executor, 2 * columns, rows, &total));
+        count = (double)total;
     }
-    if (executor->current_uses_batch_statistics)
-        MDM_TRY(mdm_executor_sum_on_host(executor, 2 * columns, rows, &total));
-    for (int c = 0; c < columns; c++) {
-        double scale = (double)gamma[c] * executor->head_inverse[c], mean = 0, product = 0;
-        if (executor->current_uses_batch_statistics && total > 0)
-            mean = sums[c] / (double)total, product = sums[columns + c] / (double)total;
-        for (int r = 0; r < rows; r++) {
-            size_t i = (size_t)r * columns + c;
-            h->linear_gradient[i] = (float)(scale * (gradient[i] - mean - h->normalised[i] * product));
-        }
-    }
+    mdm_norm_means(executor->device, columns, sums, sums + columns, count, executor->mean_gradient,
+                   executor->mean_product);
+    mdm_column_norm_backward_input(executor->device, rows, columns, gradient, h->normalised,
+                                   &executor->head_norm,
+                                   network->home.weights + layout->tensors[layout->projection_gamma].offset,
+                                   executor->mean_gradient, executor->mean_product, h->linear_gradient);
     return MDM_OK;
 }
 
 static void clear_gradient(mdm_executor *executor, mdm_network *network, int tensor) {
     mdm_executor_begin_gradient(executor, network, tensor, 0);
-    memset(gradient_of(executor, network, tensor), 0,
-           (size_t)executor->layout->tensors[tensor].count * sizeof(float));
+    mdm_device_zero(executor->device, gradient_of(executor, network, tensor),
+                    (size_t)executor->layout->tensors[tensor].count * sizeof(float));
 }
 
 /* heads.embedding_gradient = all that reaches the embedding. */
@@ -141,13 +121,14 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
     linear_work work = {.network = network,
                         .x = h->embedding,
                         .x_gradient = h->embedding_gradient,
-                        .add = 1.0f,
+                        .add = 1,
                         .accumulate = accumulate};
     if (embedding_gradient)
-        memcpy(h->embedding_gradient, embedding_gradient, bytes);
+        mdm_device_copy(executor->device, h->embedding_gradient, embedding_gradient, bytes);
     else
-        memset(h->embedding_gradient, 0, bytes);
+        mdm_device_zero(executor->device, h->embedding_gradient, bytes);
     if (logits_gradient) {
+        work.head = CLASSIFIER;
         work.weight = layout->classifier_weight;
         work.y_gradient = logits_gradient;
         MDM_TRY(linear_backward(executor, &work));
@@ -156,6 +137,7 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
     }
     if (projection_gradient) {
         MDM_TRY(head_norm_backward(executor, network, rows, projection_gradient, accumulate));
+        work.head = PROJECTION;
         work.weight = layout->projection_weight;
         work.y_gradient = h->linear_gradient;
         MDM_TRY(linear_backward(executor, &work));
@@ -212,8 +194,8 @@ static void norm_sums_here(mdm_executor *executor, const layer_work *work, doubl
     const part *p = &executor->whole;
     const mdm_layer *l = work->layer;
     mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
-    mdm_norm_backward_rest rest = {encoder_gradient_of(executor, work->network, l->weight),
-                                   encoder_gradient_of(executor, work->network, l->weight + 1),
+    mdm_norm_backward_rest rest = {gradient_of(executor, work->network, l->weight),
+                                   gradient_of(executor, work->network, l->weight + 1),
                                    work->accumulate,
                                    count,
                                    executor->mean_gradient,
@@ -234,13 +216,8 @@ static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *wo
         norm_sums_here(executor, work, is_batch ? (double)rows * l->height * l->width : 0);
         return mdm_executor_each_part(executor, norm_input_part, work);
     }
-    MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded, 0));
-    if (executor->reproducible)
-        norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
-    else
-        mdm_norm_gradients(device, l->in_channels, sums, sums + padded, work->accumulate,
-                           encoder_gradient_of(executor, work->network, l->weight),
-                           encoder_gradient_of(executor, work->network, l->weight + 1));
+    MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded));
+    take_norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
     if (is_batch) {
         int64_t total;
         MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
@@ -257,8 +234,7 @@ static mdm_status convolution_part(mdm_executor *executor, const part *p, void *
     const mdm_network_spec *s = &executor->layout->spec;
     size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
     int accumulate = w->accumulate && !executor->reproducible;
-    float *weight_gradient =
-        mdm_part_gradient(executor, p, encoder_gradient_of(executor, w->network, l->weight));
+    float *weight_gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, l->weight), 0);
     if (p->rows == 0) {
         size_t bytes = sizeof(float) * (size_t)executor->layout->tensors[l->weight].count;
         if (!accumulate) mdm_device_zero(p->device, weight_gradient, bytes);
@@ -269,7 +245,7 @@ static mdm_status convolution_part(mdm_executor *executor, const part *p, void *
                                      : mdm_executor_rows(executor, l->input, p->first);
     const void *gradient = gradient_rows(executor, l, l->output, p);
     MDM_TRY(mdm_convolution_backward_weights(convolution, input, gradient, weight_gradient, accumulate));
-    mdm_part_add_gradient(executor, p, w->network, l->weight);
+    mdm_part_add_gradient(executor, w->network, l->weight, weight_gradient);
     if (l->input_gradient < 0) return MDM_OK;
     return mdm_convolution_backward_data(
         convolution, gradient, mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first));
@@ -285,10 +261,9 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     const mdm_layer *l = ((const layer_work *)context)->layer;
     mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
     if (l->kind == MDM_LAYER_POOL) {
-        const float *embedding =
-            executor->shares_memory ? executor->heads.embedding_gradient : executor->embedding;
         mdm_pool_backward(p->device, &shape,
-                          embedding + (size_t)p->first * (size_t)executor->layout->embedding,
+                          executor->heads.embedding_gradient +
+                              (size_t)p->first * (size_t)executor->layout->embedding,
                           gradient_rows(executor, l, l->input, p));
         return MDM_OK;
     }
@@ -306,24 +281,12 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
-/* Where the device has memory of its own, the encoder's part of [first, end) goes to host memory first, where
- * the ranks' messages are made. */
+/* Where the device has memory of its own, [first, end) goes to host memory first, where the ranks' messages
+ * are made. */
 static mdm_status bring_to_host(mdm_executor *executor, mdm_network *network, int64_t first, int64_t end) {
-    int64_t encoder = executor->layout->encoder_count;
-    if (!network->device || first >= encoder) return MDM_OK;
-    return mdm_device_download(executor->device, network->gradient + first, network->encoder.gradient + first,
-                               sizeof(float) * (size_t)((end < encoder ? end : encoder) - first));
-}
-
-/* The encoder's part of [first, end) goes from device to device, beside the layers before it; the heads' part
- * is in host memory. */
-static mdm_status reduce_on_devices(mdm_executor *executor, mdm_network *network, int64_t first,
-                                    int64_t end) {
-    int64_t encoder = executor->layout->encoder_count, heads = first > encoder ? first : encoder;
-    if (end > heads) MDM_TRY(mdm_comm_reduce_start(executor->comm, network->gradient + heads, end - heads));
-    if (first >= encoder) return MDM_OK;
-    return mdm_group_reduce_start(executor->group, network->encoder.gradient + first,
-                                  (end < encoder ? end : encoder) - first);
+    if (!network->device) return MDM_OK;
+    return mdm_device_download(executor->device, network->gradient + first, network->home.gradient + first,
+                               sizeof(float) * (size_t)(end - first));
 }
 
 /* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
@@ -335,7 +298,7 @@ static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, in
     int64_t last = *end;
     *end = first;
     if (network->device && mdm_group_is_queued(executor->group))
-        return reduce_on_devices(executor, network, first, last);
+        return mdm_group_reduce_start(executor->group, network->home.gradient + first, last - first);
     MDM_TRY(bring_to_host(executor, network, first, last));
     return mdm_comm_reduce_start(executor->comm, network->gradient + first, last - first);
 }
@@ -351,8 +314,8 @@ mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network
     MDM_TRY(mdm_comm_reduce_wait(executor->comm));
     if (!network->device || mdm_comm_size(executor->comm) == 1) return MDM_OK;
     if (mdm_group_is_queued(executor->group)) return mdm_group_reduce_wait(executor->group);
-    return mdm_device_upload(executor->device, network->encoder.gradient, network->gradient,
-                             sizeof(float) * (size_t)executor->layout->encoder_count);
+    return mdm_device_upload(executor->device, network->home.gradient, network->gradient,
+                             sizeof(float) * (size_t)executor->layout->weight_count);
 }
 
 mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *network, int rows,
@@ -365,11 +328,7 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
         return mdm_fail(MDM_LOST, "backward of %d rows does not follow their forward pass", rows);
     MDM_TRY(heads_backward(executor, network, rows, embedding_gradient, projection_gradient, logits_gradient,
                            accumulate));
-    if (!executor->shares_memory) {
-        MDM_TRY(mdm_device_upload(executor->device, executor->embedding, executor->heads.embedding_gradient,
-                                  sizeof(float) * (size_t)rows * (size_t)layout->embedding));
-        network->device_is_newer = 1;
-    }
+    network->device_is_newer = network->device != NULL;
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
         layer_work work = {network, l, i, accumulate, images};

@@ -5,8 +5,6 @@
  * losses are still those of the whole batch; backward computes each chunk again before taking it back (the
  * last one is still there). */
 #include "executor.h"
-#include <stdlib.h>
-#include <string.h>
 
 void mdm_executor_set_chunks(mdm_executor *executor, int64_t samples) {
     executor->chunks.samples = samples;
@@ -41,7 +39,8 @@ static void move_rows(const mdm_executor *executor, int rows, int chunk, int chu
     chunk_range(count, chunk, chunks, &first, &some);
     for (int64_t g = 0; g < groups; g++) {
         float *from = all + (g * count + first) * width, *to = mine + g * some * width;
-        memcpy(gather ? to : from, gather ? from : to, sizeof(float) * (size_t)(some * width));
+        mdm_device_copy(executor->device, gather ? to : from, gather ? from : to,
+                        sizeof(float) * (size_t)(some * width));
     }
 }
 
@@ -51,20 +50,10 @@ static int chunk_rows(const mdm_executor *executor, int rows, int chunk, int chu
     return (int)(groups * count);
 }
 
-/* The same for images, from all to the chunk's, in the device's memory. */
-static void take_images(const mdm_executor *executor, int rows, int chunk, int chunks, const float *all) {
-    int64_t groups = executor->batch.groups, count = rows / groups, image = image_floats(executor), first,
-            some;
-    chunk_range(count, chunk, chunks, &first, &some);
-    for (int64_t g = 0; g < groups; g++)
-        mdm_device_copy(executor->device, executor->chunks.images + g * some * image,
-                        all + (g * count + first) * image, sizeof(float) * (size_t)(some * image));
-}
-
-static mdm_status grow(float **array, int64_t floats, const char *what) {
-    free(*array);
+static mdm_status grow(mdm_executor *executor, float **array, int64_t floats, const char *what) {
+    mdm_device_free(executor->device, *array);
     *array = NULL;
-    return MDM_ALLOCATE(*array, floats > 0 ? floats : 1, what);
+    return mdm_device_allocate(executor->device, sizeof(float) * (size_t)floats, what, (void **)array);
 }
 
 /* Room for the outputs of `rows` rows and for what one chunk of `most` rows reads. */
@@ -74,17 +63,13 @@ static mdm_status reserve(mdm_executor *executor, int rows, int most) {
                                     executor->layout->spec.classes};
     if (rows > c->rows) {
         for (int i = 0; i < CHUNK_ARRAYS; i++)
-            MDM_TRY(grow(&c->output[i], rows * widths[i], "the outputs of a batch in chunks"));
+            MDM_TRY(grow(executor, &c->output[i], rows * widths[i], "the outputs of a batch in chunks"));
         c->rows = rows;
     }
     if (most > c->most) {
-        size_t bytes = sizeof(float) * (size_t)(most * image_floats(executor));
-        mdm_device_free(executor->device, c->images);
-        c->images = NULL;
-        c->most = 0;
-        MDM_TRY(mdm_device_allocate(executor->device, bytes, "the images of a chunk", (void **)&c->images));
+        MDM_TRY(grow(executor, &c->images, most * image_floats(executor), "the images of a chunk"));
         for (int i = 0; i < CHUNK_ARRAYS; i++)
-            MDM_TRY(grow(&c->gradient[i], most * widths[i], "the gradients of a chunk"));
+            MDM_TRY(grow(executor, &c->gradient[i], most * widths[i], "the gradients of a chunk"));
         c->most = most;
     }
     return MDM_OK;
@@ -104,6 +89,7 @@ mdm_status mdm_executor_plan(mdm_executor *executor, int rows, int forward_only)
         MDM_TRY(mdm_executor_plan_pass(executor, some, 0));
         if (some > most) most = some;
     }
+    MDM_TRY(mdm_executor_plan_heads(executor, rows));
     return reserve(executor, rows, most);
 }
 
@@ -124,8 +110,8 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
                                           MDM_PASS_EVALUATE, &out));
         const float *parts[CHUNK_ARRAYS] = {out.embedding, out.projection, out.logits};
         for (int i = 0; i < CHUNK_ARRAYS; i++)
-            memcpy(executor->chunks.output[i] + done * widths[i], parts[i],
-                   sizeof(float) * (size_t)(some * widths[i]));
+            mdm_device_copy(executor->device, executor->chunks.output[i] + done * widths[i], parts[i],
+                            sizeof(float) * (size_t)(some * widths[i]));
     }
     give_outputs(executor, outputs);
     return MDM_OK;
@@ -134,7 +120,7 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
 static mdm_status forward_chunk(mdm_executor *executor, mdm_network *network, int rows, int chunk, int chunks,
                                 const float *images, mdm_pass pass, mdm_outputs *out) {
     chunking *c = &executor->chunks;
-    take_images(executor, rows, chunk, chunks, images);
+    move_rows(executor, rows, chunk, chunks, image_floats(executor), 1, (float *)images, c->images);
     return mdm_executor_forward_pass(executor, network, chunk_rows(executor, rows, chunk, chunks), c->images,
                                      pass, out);
 }
@@ -147,7 +133,8 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
     if (pass == MDM_PASS_EVALUATE && c->samples > 0 && rows > evaluation_rows(executor))
         return evaluate_in_pieces(executor, network, rows, images, outputs);
     if (chunks == 1) return mdm_executor_forward_pass(executor, network, rows, images, pass, outputs);
-    if (rows > c->rows) return mdm_fail(MDM_LOST, "no plan was made for %d rows in chunks", rows);
+    plan *heads = mdm_executor_find_heads(executor, rows);
+    if (!heads) return mdm_fail(MDM_LOST, "no plan was made for %d rows in chunks", rows);
     for (int i = 0; i < chunks; i++) {
         mdm_outputs out;
         MDM_TRY(forward_chunk(executor, network, rows, i, chunks, images, pass, &out));
@@ -159,6 +146,7 @@ mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, in
                   (float *)out.logits);
     }
     executor->whole.rows = rows; /* what the classifier alone and sums over rows work on */
+    executor->whole.heads = heads->heads;
     give_outputs(executor, outputs);
     return MDM_OK;
 }
@@ -186,6 +174,7 @@ mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, i
         if (!is_first) /* the running statistics have moved already */
             MDM_TRY(forward_chunk(executor, network, rows, i, c->in_chunks, images, MDM_PASS_MIXED, &out));
         executor->whole.rows = some;
+        executor->whole.heads = executor->current->heads;
         const float *e = chunk_gradient(executor, 0, rows, i, layout->embedding, embedding_gradient);
         const float *p = chunk_gradient(executor, 1, rows, i, layout->spec.projection, projection_gradient);
         const float *l = chunk_gradient(executor, 2, rows, i, layout->spec.classes, logits_gradient);
@@ -199,7 +188,7 @@ void mdm_executor_free_chunks(mdm_executor *executor) {
     chunking *c = &executor->chunks;
     mdm_device_free(executor->device, c->images);
     for (int i = 0; i < CHUNK_ARRAYS; i++) {
-        free(c->output[i]);
-        free(c->gradient[i]);
+        mdm_device_free(executor->device, c->output[i]);
+        mdm_device_free(executor->device, c->gradient[i]);
     }
 }

@@ -18,7 +18,8 @@ static mdm_status allocate_on_device(mdm_executor *executor, size_t count, size_
 
 static mdm_status allocate_norms(mdm_executor *executor) {
     const mdm_layout *layout = executor->layout;
-    size_t total = 0, widest = (size_t)mdm_executor_widest_layer(executor);
+    int head = mdm_padded_channels(executor->device, layout->spec.projection);
+    size_t total = 4 * (size_t)head, widest = (size_t)mdm_executor_widest_layer(executor);
     for (int i = 0; i < layout->layer_count; i++)
         if (layout->layers[i].kind == MDM_LAYER_NORM_RELU)
             total += 4 * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
@@ -32,14 +33,15 @@ static mdm_status allocate_norms(mdm_executor *executor) {
             (mdm_norm_values){next, next + channels, next + 2 * channels, next + 3 * channels};
         next += 4 * channels;
     }
+    executor->head_norm = (mdm_norm_values){next, next + head, next + 2 * head, next + 3 * head};
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_gradient));
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_product));
     MDM_TRY(allocate_on_device(executor, 2 * widest + 1, sizeof(double), (void **)&executor->sums));
     executor->host_sums = executor->sums;
     if (!executor->shares_memory)
         MDM_TRY(MDM_ALLOCATE(executor->host_sums, 2 * widest + 1, "batch norm sums"));
-    MDM_TRY(MDM_ALLOCATE(executor->head_mean, layout->spec.projection, "batch norm state"));
-    return MDM_ALLOCATE(executor->head_inverse, layout->spec.projection, "batch norm state");
+    MDM_TRY(mdm_device_reserve_columns(executor->device, layout->spec.classes));
+    return mdm_device_reserve_columns(executor->device, layout->spec.projection);
 }
 
 mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout,
@@ -71,6 +73,7 @@ static void destroy_plan(mdm_executor *executor, plan *p) {
     if (!p) return;
     for (int i = 0; p->convolutions && i < executor->layout->layer_count; i++)
         mdm_convolution_destroy(p->convolutions[i]);
+    for (int i = 0; i < HEADS; i++) mdm_linear_destroy(p->heads[i]);
     free(p->convolutions);
     free(p->buffer_offset);
     free(p);
@@ -84,14 +87,12 @@ void mdm_executor_forget_beyond(mdm_executor *executor, int most) {
     executor->current = NULL;
 }
 
-static void free_heads(head_buffers *h) {
-    free(h->embedding);
-    free(h->embedding_gradient);
-    free(h->linear);
-    free(h->normalised);
-    free(h->projection);
-    free(h->linear_gradient);
-    free(h->logits);
+static void free_heads(mdm_executor *executor) {
+    head_buffers *h = &executor->heads;
+    float *matrices[] = {h->embedding,  h->embedding_gradient, h->linear, h->normalised,
+                         h->projection, h->linear_gradient,    h->logits};
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
+        mdm_device_free(executor->device, matrices[i]);
     memset(h, 0, sizeof *h);
 }
 
@@ -103,13 +104,11 @@ void mdm_executor_destroy(mdm_executor *executor) {
     free(executor->plans);
     free(executor->norms);
     if (executor->host_sums != executor->sums) free(executor->host_sums);
-    void *on_device[] = {executor->arena,        executor->norm_memory, executor->mean_gradient,
-                         executor->mean_product, executor->sums,        executor->embedding};
+    void *on_device[] = {executor->arena, executor->norm_memory, executor->mean_gradient,
+                         executor->mean_product, executor->sums};
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
         mdm_device_free(executor->device, on_device[i]);
-    free(executor->head_mean);
-    free(executor->head_inverse);
-    free_heads(&executor->heads);
+    free_heads(executor);
     mdm_group_destroy(executor->group);
     free(executor);
 }
@@ -119,7 +118,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only) {
     for (int i = 0; i < executor->plan_count; i++) {
         plan *p = executor->plans[i];
-        if (p->rows == rows && p->forward_only == forward_only) return p;
+        if (!p->heads_only && p->rows == rows && p->forward_only == forward_only) return p;
     }
     return NULL;
 }
@@ -155,19 +154,43 @@ size_t mdm_executor_bytes(const mdm_executor *executor, int rows) {
 
 static mdm_status grow_heads(mdm_executor *executor, int rows) {
     head_buffers *h = &executor->heads;
-    const mdm_network_spec *s = &executor->layout->spec;
-    long long n = rows, d = executor->layout->embedding;
+    int width = executor->layout->embedding, projection = executor->layout->spec.projection;
+    struct {
+        float **matrix;
+        int columns;
+    } matrices[] = {{&h->embedding, width},
+                    {&h->embedding_gradient, width},
+                    {&h->linear, projection},
+                    {&h->normalised, projection},
+                    {&h->projection, projection},
+                    {&h->linear_gradient, projection},
+                    {&h->logits, executor->layout->spec.classes}};
     if (rows <= h->rows) return MDM_OK;
-    free_heads(h);
-    MDM_TRY(MDM_ALLOCATE(h->embedding, n * d, "embeddings"));
-    MDM_TRY(MDM_ALLOCATE(h->embedding_gradient, n * d, "embeddings"));
-    MDM_TRY(MDM_ALLOCATE(h->linear, n * s->projection, "projections"));
-    MDM_TRY(MDM_ALLOCATE(h->normalised, n * s->projection, "projections"));
-    MDM_TRY(MDM_ALLOCATE(h->projection, n * s->projection, "projections"));
-    MDM_TRY(MDM_ALLOCATE(h->linear_gradient, n * s->projection, "projections"));
-    MDM_TRY(MDM_ALLOCATE(h->logits, n * s->classes, "logits"));
+    free_heads(executor);
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
+        MDM_TRY(mdm_device_allocate(executor->device,
+                                    sizeof(float) * (size_t)rows * (size_t)matrices[i].columns,
+                                    "embeddings, projections and logits", (void **)matrices[i].matrix));
     h->rows = rows;
     return MDM_OK;
+}
+
+mdm_device *mdm_executor_device(const mdm_executor *executor) {
+    return executor->device;
+}
+
+mdm_precision mdm_executor_head_precision(const mdm_executor *executor) {
+    return executor->precision == MDM_TF32 ? MDM_TF32 : MDM_FP32;
+}
+
+mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
+                                     mdm_linear **heads) {
+    const mdm_layout *layout = executor->layout;
+    mdm_precision precision = mdm_executor_head_precision(executor);
+    MDM_TRY(mdm_linear_create(device, rows, layout->embedding, layout->spec.classes, precision,
+                              &heads[CLASSIFIER]));
+    return mdm_linear_create(device, rows, layout->embedding, layout->spec.projection, precision,
+                             &heads[PROJECTION]);
 }
 
 mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device, int rows,
@@ -202,23 +225,8 @@ static mdm_status grow_arena(mdm_executor *executor, size_t bytes) {
     return MDM_OK;
 }
 
-/* What goes in and out of a device with memory of its own. The CPU writes embeddings where the heads read
- * them. */
-static mdm_status grow_exchange(mdm_executor *executor, int rows) {
-    size_t width = (size_t)executor->layout->embedding;
-    if (executor->shares_memory || rows <= executor->device_rows) return MDM_OK;
-    mdm_device_free(executor->device, executor->embedding);
-    executor->embedding = NULL;
-    executor->device_rows = 0;
-    MDM_TRY(mdm_device_allocate(executor->device, (size_t)rows * width * sizeof(float), "embeddings",
-                                (void **)&executor->embedding));
-    executor->device_rows = rows;
-    return MDM_OK;
-}
-
-mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only) {
-    if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
-    if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
+/* A plan at the end of the list, with nothing in it yet. */
+static mdm_status add_plan(mdm_executor *executor, int rows, plan **out) {
     if (executor->plan_count == executor->plan_capacity) {
         int capacity = executor->plan_capacity ? 2 * executor->plan_capacity : 16;
         plan **larger = realloc(executor->plans, (size_t)capacity * sizeof *larger);
@@ -226,28 +234,52 @@ mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_
         executor->plans = larger;
         executor->plan_capacity = capacity;
     }
-    plan *p;
-    mdm_status status;
-    MDM_TRY(MDM_ALLOCATE(p, 1, "a plan"));
-    p->rows = rows;
-    p->forward_only = forward_only;
-    MDM_TRY_OR(status, MDM_ALLOCATE(p->convolutions, executor->layout->layer_count, "a plan"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(p->buffer_offset, executor->layout->buffer_count, "a plan"), failed);
-    p->bytes = place_buffers(executor, p);
-    MDM_TRY_OR(status, grow_arena(executor, p->bytes), failed);
-    if (rows > 0 && !executor->reproducible)
-        MDM_TRY_OR(
-            status,
-            mdm_executor_create_convolutions(executor, executor->device, rows, forward_only, p->convolutions),
-            failed);
-    MDM_TRY_OR(status, grow_heads(executor, rows > 0 ? rows : 1), failed);
-    MDM_TRY_OR(status, grow_exchange(executor, rows), failed);
-    mdm_device_keep_plans(executor->device);
-    executor->plans[executor->plan_count++] = p;
+    MDM_TRY(MDM_ALLOCATE(*out, 1, "a plan"));
+    (*out)->rows = rows;
+    executor->plans[executor->plan_count++] = *out;
     return MDM_OK;
-failed:
-    destroy_plan(executor, p);
+}
+
+/* The plan that was added last does not stay: it is not whole. */
+static mdm_status take_back_plan(mdm_executor *executor, mdm_status status) {
+    if (status != MDM_OK) destroy_plan(executor, executor->plans[--executor->plan_count]);
     return status;
+}
+
+static mdm_status fill_plan(mdm_executor *executor, plan *p) {
+    MDM_TRY(MDM_ALLOCATE(p->convolutions, executor->layout->layer_count, "a plan"));
+    MDM_TRY(MDM_ALLOCATE(p->buffer_offset, executor->layout->buffer_count, "a plan"));
+    p->bytes = place_buffers(executor, p);
+    MDM_TRY(grow_arena(executor, p->bytes));
+    MDM_TRY(grow_heads(executor, p->rows > 0 ? p->rows : 1));
+    if (executor->reproducible) return MDM_OK; /* which has its own in each part */
+    MDM_TRY(mdm_executor_create_heads(executor, executor->device, p->rows, p->heads));
+    if (p->rows == 0) return MDM_OK;
+    return mdm_executor_create_convolutions(executor, executor->device, p->rows, p->forward_only,
+                                            p->convolutions);
+}
+
+mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only) {
+    plan *p;
+    if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
+    if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
+    MDM_TRY(add_plan(executor, rows, &p));
+    p->forward_only = forward_only;
+    return take_back_plan(executor, fill_plan(executor, p));
+}
+
+plan *mdm_executor_find_heads(mdm_executor *executor, int rows) {
+    for (int i = 0; i < executor->plan_count; i++)
+        if (executor->plans[i]->heads_only && executor->plans[i]->rows == rows) return executor->plans[i];
+    return NULL;
+}
+
+mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows) {
+    plan *p;
+    if (mdm_executor_find_heads(executor, rows)) return MDM_OK;
+    MDM_TRY(add_plan(executor, rows, &p));
+    p->heads_only = 1;
+    return take_back_plan(executor, mdm_executor_create_heads(executor, executor->device, rows, p->heads));
 }
 
 /* The sums of all parts of all ranks, added exactly. */
@@ -260,14 +292,14 @@ static mdm_status sum_exactly(mdm_executor *executor, int count, int64_t *total)
     return MDM_OK;
 }
 
-mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows, int64_t *total) {
-    double *sums = executor->host_sums;
-    if (executor->reproducible) return sum_exactly(executor, count, total);
-    sums[count] = rows;
-    if (executor->batchnorm == MDM_BATCHNORM_SYNC)
-        MDM_TRY(mdm_comm_all_reduce(executor->comm, sums, count + 1, MDM_DOUBLE, MDM_SUM));
-    *total = (int64_t)sums[count];
-    return MDM_OK;
+mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count) {
+    size_t bytes = sizeof(double) * (size_t)count;
+    int64_t total;
+    if (executor->reproducible) return sum_exactly(executor, count, &total);
+    if (mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
+    MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count, MDM_DOUBLE, MDM_SUM));
+    return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
 }
 
 int mdm_executor_sums_alone(const mdm_executor *executor) {
@@ -275,17 +307,20 @@ int mdm_executor_sums_alone(const mdm_executor *executor) {
            (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1);
 }
 
+/* The number of rows is added on the host, which knows it. */
 mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total) {
     size_t bytes = sizeof(double) * (size_t)count;
     *total = rows;
-    if (executor->shares_memory) return mdm_executor_sum_on_host(executor, count, rows, total);
-    if (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1) return MDM_OK;
+    if (executor->reproducible) return sum_exactly(executor, count, total);
+    if (mdm_executor_sums_alone(executor)) return MDM_OK;
     if (mdm_group_is_queued(executor->group)) {
         *total = executor->current_total; /* counted when the pass began: no layer waits for the host */
         return mdm_group_all_reduce(executor->group, executor->sums, count, MDM_DOUBLE, MDM_SUM);
     }
     MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
-    MDM_TRY(mdm_executor_sum_on_host(executor, count, rows, total));
+    executor->host_sums[count] = rows;
+    MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count + 1, MDM_DOUBLE, MDM_SUM));
+    *total = (int64_t)executor->host_sums[count];
     return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
 }
 

@@ -2,19 +2,25 @@
 #ifndef MDM_MODEL_EXECUTOR_INSIDE_H
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
+#include "mdm/device/products.h"
 #include "mdm/model/executor.h"
 
-/* The convolutions and buffers for one number of rows. */
+/* Linear layers on the embedding. */
+enum { CLASSIFIER, PROJECTION, HEADS };
+
+/* The convolutions, heads and buffers for one number of rows. */
 typedef struct plan {
     int rows, forward_only;
+    int heads_only;                 /* a batch's rows, of which passes take chunks: no convolutions */
     mdm_convolution **convolutions; /* [layer_count], NULL for other layers */
-    size_t *buffer_offset;          /* [buffer_count], bytes into the arena */
+    mdm_linear *heads[HEADS];
+    size_t *buffer_offset; /* [buffer_count], bytes into the arena */
     size_t slot_offset[3];
     size_t bytes;
     uint64_t prepared; /* version of the weights that the convolutions hold */
 } plan;
 
-/* Small float matrices of the heads in host memory, [rows, ...]; grown with the largest plan. */
+/* Small float matrices of the heads in the device's memory, [rows, ...]; grown with the largest plan. */
 typedef struct head_buffers {
     float *embedding, *embedding_gradient;                     /* [rows, D] */
     float *linear, *normalised, *projection, *linear_gradient; /* [rows, projection] */
@@ -28,6 +34,7 @@ typedef struct part {
     int first, rows, worker;
     mdm_device *device;
     mdm_convolution *const *convolutions; /* [layer_count] */
+    mdm_linear *const *heads;             /* [HEADS] */
     double *sums;                         /* [2 * widest + 1], of this part alone while it is worked on */
 } part;
 
@@ -35,13 +42,14 @@ typedef struct part {
 typedef struct worker {
     mdm_device *device;
     double *sums;    /* [2 * widest + 1] */
-    float *gradient; /* [largest tensor] */
+    float *gradient; /* [largest tensor and a head's bias] */
 } worker;
 
-/* Every worker's convolutions for one number of rows. */
+/* Every worker's convolutions and heads for one number of rows. */
 typedef struct convolution_set {
     int rows, forward_only;
     mdm_convolution **convolutions; /* [worker_count, layer_count] */
+    mdm_linear **heads;             /* [worker_count, HEADS] */
     uint64_t prepared;              /* version of the weights that they hold */
 } convolution_set;
 
@@ -56,14 +64,14 @@ typedef struct reproducible {
     int part_count, part_capacity;
 } reproducible;
 
-/* What passes in chunks need, in host memory but for the images. */
+/* What passes in chunks need, in the device's memory. */
 enum { CHUNK_ARRAYS = 3 }; /* embedding, projection, logits */
 typedef struct chunking {
     int64_t samples;               /* at most in a chunk; 0: no limit */
     int in_chunks;                 /* of the latest pass */
     int rows, most;                /* room for a batch's outputs, for a chunk's inputs */
     float *output[CHUNK_ARRAYS];   /* [rows, ...] */
-    float *images;                 /* [most, image], in the device's memory */
+    float *images;                 /* [most, image] */
     float *gradient[CHUNK_ARRAYS]; /* [most, ...] */
 } chunking;
 
@@ -83,13 +91,10 @@ struct mdm_executor {
     float *norm_memory;
     float *mean_gradient, *mean_product; /* [widest] */
     double *sums;                        /* [2 * widest + 1] */
-    float *embedding;                    /* [rows, D]: of the pass, then its gradient */
-    int64_t device_rows;                 /* of the embedding */
-    /* in host memory */
-    double *host_sums;               /* [2 * widest + 1]; the device's on the CPU */
-    float *head_mean, *head_inverse; /* [projection] */
+    mdm_norm_values head_norm;           /* [projection] */
     head_buffers heads;
-    plan *current; /* of the latest forward pass */
+    double *host_sums; /* in host memory: [2 * widest + 1]; the device's on the CPU */
+    plan *current;     /* of the latest forward pass */
     int current_uses_batch_statistics;
     int64_t current_total; /* rows over all ranks of the latest pass */
     int shares_memory;     /* the device computes in host memory */
@@ -103,11 +108,14 @@ struct mdm_executor {
 };
 
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only);
-/* Collective under sync. Sums the first `count` doubles of executor->sums (device) or host_sums and the row
- * count over ranks; returns the rows over all ranks. */
+/* The heads for so many rows that chunks make up; while planning, and afterwards. */
+MDM_MUST_CHECK mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows);
+plan *mdm_executor_find_heads(mdm_executor *executor, int rows);
+/* Collective under sync. Sums the first `count` doubles of executor->sums and the row count over ranks;
+ * returns the rows over all ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total);
-MDM_MUST_CHECK mdm_status mdm_executor_sum_on_host(mdm_executor *executor, int count, int rows,
-                                                   int64_t *total);
+/* Collective, whatever the statistics: the first `count` of those sums over ranks. */
+MDM_MUST_CHECK mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count);
 
 /* 1 where mdm_executor_sum would find nothing to add: the sums of this pass are whole already. */
 int mdm_executor_sums_alone(const mdm_executor *executor);
@@ -130,12 +138,13 @@ MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_net
 typedef mdm_status part_work(mdm_executor *executor, const part *p, void *context);
 MDM_MUST_CHECK mdm_status mdm_executor_each_part(mdm_executor *executor, part_work *work, void *context);
 /* The same, for work that leaves `count` sums of its part in p->sums (zero before): the sum over this rank's
- * parts is left in executor->sums, or host_sums with `on_host`. */
+ * parts is left in executor->sums. */
 MDM_MUST_CHECK mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context,
-                                                 int count, int on_host);
-/* Room for what a part adds to a tensor's gradient, and the adding; `gradient` is where it belongs. */
-float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient);
-void mdm_part_add_gradient(mdm_executor *executor, const part *p, mdm_network *network, int tensor);
+                                                 int count);
+/* Room for what a part adds to a tensor's gradient, and the adding; `gradient` is where it belongs, `behind`
+ * how many floats of the room another tensor takes. */
+float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind);
+void mdm_part_add_gradient(mdm_executor *executor, mdm_network *network, int tensor, const float *gradient);
 /* Before parts add to a tensor's gradient: makes it zero unless `accumulate`. */
 void mdm_executor_begin_gradient(mdm_executor *executor, mdm_network *network, int tensor, int accumulate);
 /* The convolutions that passes in parts will need; while planning. */
@@ -145,6 +154,8 @@ void mdm_executor_free_parts(mdm_executor *executor);
 MDM_MUST_CHECK mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device,
                                                            int rows, int forward_only,
                                                            mdm_convolution **convolutions);
+MDM_MUST_CHECK mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
+                                                    mdm_linear **heads);
 MDM_MUST_CHECK mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *network,
                                                    mdm_convolution **convolutions);
 

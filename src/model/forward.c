@@ -1,7 +1,5 @@
 /* Forward: walks the table of layers, then the heads. */
 #include "executor.h"
-#include "mdm/device/formulas.h"
-#include <string.h>
 
 /* Which statistics a pass normalises with, and whether it moves the running ones. */
 typedef struct norm_mode {
@@ -65,10 +63,10 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     mdm_network *network = work->network;
     mdm_device *device = executor->device;
     const mdm_norm_values *values = &executor->norms[work->number];
-    float *running_mean = network->encoder.statistics + layout->tensors[l->running].offset;
-    float *running_variance = network->encoder.statistics + layout->tensors[l->running + 1].offset;
-    const float *gamma = network->encoder.weights + layout->tensors[l->weight].offset;
-    const float *beta = network->encoder.weights + layout->tensors[l->weight + 1].offset;
+    float *running_mean = network->home.statistics + layout->tensors[l->running].offset;
+    float *running_variance = network->home.statistics + layout->tensors[l->running + 1].offset;
+    const float *gamma = network->home.weights + layout->tensors[l->weight].offset;
+    const float *beta = network->home.weights + layout->tensors[l->weight + 1].offset;
     int padded = mdm_padded_channels(device, l->in_channels);
     if (work->mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
         mdm_norm_forward_rest rest = {(double)rows * l->height * l->width,
@@ -81,7 +79,7 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
         return mdm_executor_each_part(executor, norm_relu_part, work);
     }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
-        MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded, 0));
+        MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded));
     if (work->mode.batch) {
         int64_t total;
         MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
@@ -96,92 +94,70 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     return mdm_executor_each_part(executor, norm_relu_part, work);
 }
 
-static void add_bias(float *matrix, int rows, int columns, const float *bias) {
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < columns; c++) matrix[(size_t)r * columns + c] += bias[c];
-}
-
-/* y = x W^T + b, row by row of a part. */
+/* One of the linear layers, row by row of a part. */
 typedef struct linear_work {
-    const float *weight, *bias, *x;
+    const mdm_network *network;
+    int head, weight; /* the layer and its tensor; the bias is the next one */
+    const float *x;
     float *y;
-    int inputs, outputs;
 } linear_work;
 
 static mdm_status linear_part(mdm_executor *executor, const part *p, void *context) {
     const linear_work *w = context;
-    float *y = w->y + (size_t)p->first * (size_t)w->outputs;
-    (void)executor;
-    if (p->rows == 0) return MDM_OK;
-    mdm_product_nt(p->rows, w->outputs, w->inputs, w->x + (size_t)p->first * (size_t)w->inputs, w->weight,
-                   0.0f, y);
-    add_bias(y, p->rows, w->outputs, w->bias);
-    return MDM_OK;
-}
-
-static mdm_status linear_forward(mdm_executor *executor, const mdm_network *network, int weight_tensor,
-                                 const float *x, float *y) {
-    const mdm_tensor_info *t = &network->layout->tensors[weight_tensor];
-    linear_work work = {
-        network->weights + t->offset, network->weights + t[1].offset, x, y, (int)t->dims[1], (int)t->dims[0]};
-    return mdm_executor_each_part(executor, linear_part, &work);
+    const mdm_tensor_info *t = &executor->layout->tensors[w->weight];
+    const float *weights = w->network->home.weights;
+    return mdm_linear_forward(p->heads[w->head], w->x + (int64_t)p->first * t->dims[1], weights + t->offset,
+                              weights + t[1].offset, w->y + (int64_t)p->first * t->dims[0]);
 }
 
 mdm_status mdm_classifier_forward(mdm_executor *executor, mdm_network *network, const float *embedding,
                                   float *logits) {
-    return linear_forward(executor, network, network->layout->classifier_weight, embedding, logits);
+    linear_work work = {network, CLASSIFIER, executor->layout->classifier_weight, embedding, logits};
+    return mdm_executor_each_part(executor, linear_part, &work);
+}
+
+static mdm_status head_statistics_part(mdm_executor *executor, const part *p, void *context) {
+    int columns = executor->layout->spec.projection;
+    (void)context;
+    mdm_column_statistics(p->device, p->rows, columns, executor->heads.linear + (int64_t)p->first * columns,
+                          p->sums, p->sums + columns);
+    return MDM_OK;
 }
 
 /* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma *
  * normalised + beta. */
-static mdm_status head_statistics_part(mdm_executor *executor, const part *p, void *context) {
-    int columns = executor->layout->spec.projection;
-    (void)context;
-    for (int r = p->first; r < p->first + p->rows; r++)
-        for (int c = 0; c < columns; c++) {
-            double v = executor->heads.linear[(size_t)r * columns + c];
-            p->sums[c] += v;
-            p->sums[columns + c] += v * v;
-        }
-    return MDM_OK;
-}
-
 static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     int columns = layout->spec.projection;
+    mdm_device *device = executor->device;
     head_buffers *h = &executor->heads;
-    float *running_mean = network->statistics + layout->tensors[layout->projection_running].offset;
-    float *running_variance = network->statistics + layout->tensors[layout->projection_running + 1].offset;
-    const float *gamma = network->weights + layout->tensors[layout->projection_gamma].offset;
-    const float *beta = network->weights + layout->tensors[layout->projection_gamma + 1].offset;
+    float *running_mean = network->home.statistics + layout->tensors[layout->projection_running].offset;
+    float *running_variance =
+        network->home.statistics + layout->tensors[layout->projection_running + 1].offset;
+    const float *gamma = network->home.weights + layout->tensors[layout->projection_gamma].offset;
+    const float *beta = network->home.weights + layout->tensors[layout->projection_gamma + 1].offset;
     if (mode.batch) {
         int64_t total;
-        double *sums = executor->host_sums;
-        MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, NULL, 2 * columns, 1));
-        MDM_TRY(mdm_executor_sum_on_host(executor, 2 * columns, rows, &total));
-        for (int c = 0; total > 0 && c < columns; c++)
-            mdm_norm_of_sums(sums[c], sums[columns + c], (double)total, &executor->head_mean[c],
-                             &executor->head_inverse[c], mode.track ? &running_mean[c] : NULL,
-                             &running_variance[c]);
+        MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, NULL, 2 * columns));
+        MDM_TRY(mdm_executor_sum(executor, 2 * columns, rows, &total));
+        if (total > 0)
+            mdm_norm_from_sums(device, columns, executor->sums, executor->sums + columns, (double)total,
+                               gamma, beta, mode.track ? running_mean : NULL, running_variance,
+                               &executor->head_norm);
     } else {
-        for (int c = 0; c < columns; c++) {
-            executor->head_mean[c] = running_mean[c];
-            executor->head_inverse[c] = mdm_inverse_deviation(running_variance[c]);
-        }
+        mdm_norm_from_running(device, columns, running_mean, running_variance, gamma, beta,
+                              &executor->head_norm);
     }
-    for (int r = 0; r < rows; r++)
-        for (int c = 0; c < columns; c++) {
-            size_t i = (size_t)r * columns + c;
-            h->normalised[i] = (h->linear[i] - executor->head_mean[c]) * executor->head_inverse[c];
-            h->projection[i] = gamma[c] * h->normalised[i] + beta[c];
-        }
+    mdm_column_norm_forward(device, rows, columns, h->linear, &executor->head_norm, gamma, beta,
+                            h->normalised, h->projection);
     return MDM_OK;
 }
 
 static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
     head_buffers *h = &executor->heads;
     MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
-    MDM_TRY(linear_forward(executor, network, executor->layout->projection_weight, h->embedding, h->linear));
+    linear_work work = {network, PROJECTION, executor->layout->projection_weight, h->embedding, h->linear};
+    MDM_TRY(mdm_executor_each_part(executor, linear_part, &work));
     return head_norm_forward(executor, network, rows, mode);
 }
 
@@ -190,9 +166,8 @@ mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *n
     const mdm_layout *layout = executor->layout;
     for (int i = 0; i < layout->layer_count; i++)
         if (convolutions[i])
-            MDM_TRY(mdm_convolution_set_weights(convolutions[i],
-                                                network->encoder.weights +
-                                                    layout->tensors[layout->layers[i].weight].offset));
+            MDM_TRY(mdm_convolution_set_weights(
+                convolutions[i], network->home.weights + layout->tensors[layout->layers[i].weight].offset));
     return MDM_OK;
 }
 
@@ -229,9 +204,8 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
     const void *input = mdm_executor_rows(executor, l->input, p->first);
     if (l->kind == MDM_LAYER_POOL) {
-        float *embedding = executor->shares_memory ? executor->heads.embedding : executor->embedding;
         mdm_pool_forward(p->device, &shape, input, residual_of(executor, l, p),
-                         embedding + (size_t)p->first * (size_t)executor->layout->embedding);
+                         executor->heads.embedding + (size_t)p->first * (size_t)executor->layout->embedding);
     } else if (l->kind == MDM_LAYER_ADD_RELU) {
         mdm_add_relu_forward(p->device, &shape, input, residual_of(executor, l, p),
                              mdm_executor_rows(executor, l->output, p->first));
@@ -270,11 +244,8 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
                 executor, work.layer->kind == MDM_LAYER_CONVOLUTION ? convolution_part : weightless_part,
                 &work));
     }
-    if (network->device) {
-        if (mode.batch && mode.track) network->device_is_newer = 1; /* its running statistics moved */
-        MDM_TRY(mdm_device_download(executor->device, executor->heads.embedding, executor->embedding,
-                                    sizeof(float) * (size_t)rows * (size_t)layout->embedding));
-    }
+    if (network->device && mode.batch && mode.track)
+        network->device_is_newer = 1; /* its running statistics moved */
     MDM_TRY(heads_forward(executor, network, rows, mode));
     *outputs = (mdm_outputs){executor->heads.embedding, executor->heads.projection, executor->heads.logits};
     return MDM_OK;

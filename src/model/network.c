@@ -1,7 +1,6 @@
 /* The values of one network: fresh weights, copies, the momentum step. */
 #include "mdm/model/network.h"
 #include "mdm/base/random.h"
-#include "mdm/device/formulas.h"
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -73,10 +72,10 @@ mdm_status mdm_network_create(const mdm_layout *layout, uint64_t seed, int numbe
     MDM_TRY_OR(status, MDM_ALLOCATE(network->velocity, layout->weight_count, "momentum"), failed);
     MDM_TRY_OR(status, MDM_ALLOCATE(network->statistics, layout->statistic_count, "running statistics"),
                failed);
-    network->encoder.weights = network->weights;
-    network->encoder.gradient = network->gradient;
-    network->encoder.velocity = network->velocity;
-    network->encoder.statistics = network->statistics;
+    network->home.weights = network->weights;
+    network->home.gradient = network->gradient;
+    network->home.velocity = network->velocity;
+    network->home.statistics = network->statistics;
     draw_weights(network, seed, number);
     mdm_network_touch(network);
     *out = network;
@@ -89,10 +88,10 @@ failed:
 void mdm_network_destroy(mdm_network *network) {
     if (!network) return;
     if (network->device) {
-        mdm_device_free(network->device, network->encoder.weights);
-        mdm_device_free(network->device, network->encoder.gradient);
-        mdm_device_free(network->device, network->encoder.velocity);
-        mdm_device_free(network->device, network->encoder.statistics);
+        mdm_device_free(network->device, network->home.weights);
+        mdm_device_free(network->device, network->home.gradient);
+        mdm_device_free(network->device, network->home.velocity);
+        mdm_device_free(network->device, network->home.statistics);
     }
     free(network->weights);
     free(network->gradient);
@@ -102,60 +101,60 @@ void mdm_network_destroy(mdm_network *network) {
     free(network);
 }
 
-/* The encoder's arrays, twice, with their sizes in bytes. */
-typedef struct home {
+/* The arrays, twice, with their sizes in bytes. */
+typedef struct twin {
     float *host, **on_device;
     size_t bytes;
-} home;
+} twin;
 
-enum { HOMES = 4 };
+enum { TWINS = 4 };
 
-static void list_homes(mdm_network *network, home *homes) {
-    size_t weights = sizeof(float) * (size_t)network->layout->encoder_count;
-    size_t statistics = sizeof(float) * (size_t)network->layout->encoder_statistic_count;
-    homes[0] = (home){network->weights, &network->encoder.weights, weights};
-    homes[1] = (home){network->velocity, &network->encoder.velocity, weights};
-    homes[2] = (home){network->statistics, &network->encoder.statistics, statistics};
-    homes[3] = (home){network->gradient, &network->encoder.gradient, weights};
+static void list_twins(mdm_network *network, twin *twins) {
+    size_t weights = sizeof(float) * (size_t)network->layout->weight_count;
+    size_t statistics = sizeof(float) * (size_t)network->layout->statistic_count;
+    twins[0] = (twin){network->weights, &network->home.weights, weights};
+    twins[1] = (twin){network->velocity, &network->home.velocity, weights};
+    twins[2] = (twin){network->statistics, &network->home.statistics, statistics};
+    twins[3] = (twin){network->gradient, &network->home.gradient, weights};
 }
 
 mdm_status mdm_network_fetch(mdm_network *network) {
-    home homes[HOMES];
+    twin twins[TWINS];
     if (!network->device || !network->device_is_newer) return MDM_OK;
     if (network->host_is_newer)
         return mdm_fail(MDM_LOST, "a network was changed by hand without its values of the device");
-    list_homes(network, homes);
-    for (int i = 0; i < HOMES; i++)
-        MDM_TRY(mdm_device_download(network->device, homes[i].host, *homes[i].on_device, homes[i].bytes));
+    list_twins(network, twins);
+    for (int i = 0; i < TWINS; i++)
+        MDM_TRY(mdm_device_download(network->device, twins[i].host, *twins[i].on_device, twins[i].bytes));
     network->device_is_newer = 0;
     return MDM_OK;
 }
 
-/* From here on the encoder's values are on the device: freed there whatever fails. */
-static mdm_status settle(mdm_network *network, mdm_device *device, home *homes) {
-    for (int i = 0; i < HOMES; i++) *homes[i].on_device = NULL;
+/* From here on the values are on the device: freed there whatever fails. */
+static mdm_status settle(mdm_network *network, mdm_device *device, twin *twins) {
+    for (int i = 0; i < TWINS; i++) *twins[i].on_device = NULL;
     network->device = device;
-    for (int i = 0; i < HOMES; i++) {
-        MDM_TRY(mdm_device_allocate(device, homes[i].bytes,
+    for (int i = 0; i < TWINS; i++) {
+        MDM_TRY(mdm_device_allocate(device, twins[i].bytes,
                                     "a network (model.width, model.networks and model.ema set its size)",
-                                    (void **)homes[i].on_device));
+                                    (void **)twins[i].on_device));
     }
     network->host_is_newer = 1;
     return MDM_OK;
 }
 
 mdm_status mdm_network_send(mdm_network *network, mdm_device *device) {
-    home homes[HOMES];
+    twin twins[TWINS];
     if (!mdm_device_get_info(device)->is_cuda) return MDM_OK;
-    list_homes(network, homes);
-    if (!network->device) MDM_TRY(settle(network, device, homes));
+    list_twins(network, twins);
+    if (!network->device) MDM_TRY(settle(network, device, twins));
     if (network->device != device)
         return mdm_fail(MDM_LOST, "a network cannot be computed with on two devices");
     if (!network->host_is_newer) return MDM_OK;
     if (network->device_is_newer)
         return mdm_fail(MDM_LOST, "a network was changed by hand without its values of the device");
-    for (int i = 0; i < HOMES - 1; i++) /* not the gradient: it is never made by hand */
-        MDM_TRY(mdm_device_upload(device, *homes[i].on_device, homes[i].host, homes[i].bytes));
+    for (int i = 0; i < TWINS - 1; i++) /* not the gradient: it is never made by hand */
+        MDM_TRY(mdm_device_upload(device, *twins[i].on_device, twins[i].host, twins[i].bytes));
     network->host_is_newer = 0;
     return MDM_OK;
 }
@@ -177,22 +176,12 @@ mdm_status mdm_network_clear_velocity(mdm_network *network) {
 }
 
 void mdm_network_clear_gradient(mdm_network *network) {
-    int64_t encoder = network->layout->encoder_count;
-    if (network->device) {
-        mdm_device_zero(network->device, network->encoder.gradient, sizeof(float) * (size_t)encoder);
-        memset(network->gradient + encoder, 0,
-               sizeof(float) * (size_t)(network->layout->weight_count - encoder));
-    } else {
-        memset(network->gradient, 0, sizeof(float) * (size_t)network->layout->weight_count);
-    }
+    size_t bytes = sizeof(float) * (size_t)network->layout->weight_count;
+    if (network->device)
+        mdm_device_zero(network->device, network->home.gradient, bytes);
+    else
+        memset(network->gradient, 0, bytes);
     if (network->exact_gradient.whole) mdm_exact_sums_clear(&network->exact_gradient);
-}
-
-/* The heads of a network whose encoder is on a device with memory of its own. */
-static void step_on_host(float *weights, const float *gradient, float *velocity, int64_t count, float rate,
-                         float momentum, float weight_decay) {
-    for (int64_t i = 0; i < count; i++)
-        mdm_sgd_of(&weights[i], gradient[i], &velocity[i], rate, momentum, weight_decay);
 }
 
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
@@ -210,43 +199,48 @@ void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float
     for (int i = 0; i < 3; i++) {
         int64_t first = parts[i].first, count = parts[i].end - first;
         if (!(roles & parts[i].role)) continue;
-        if (i == 0)
-            mdm_sgd_step(device, network->encoder.weights, network->encoder.gradient,
-                         network->encoder.velocity, count, parts[i].rate, momentum, weight_decay);
-        else if (network->device)
-            step_on_host(network->weights + first, network->gradient + first, network->velocity + first,
-                         count, parts[i].rate, momentum, weight_decay);
-        else
-            mdm_sgd_step(device, network->weights + first, network->gradient + first,
-                         network->velocity + first, count, parts[i].rate, momentum, weight_decay);
+        mdm_sgd_step(device, network->home.weights + first, network->home.gradient + first,
+                     network->home.velocity + first, count, parts[i].rate, momentum, weight_decay);
     }
     network->device_is_newer = network->device != NULL;
     renew(network);
 }
 
-static void average_array(float *average, const float *values, int64_t count, float decay) {
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) mdm_average_of(&average[i], values[i], decay);
-}
-
-mdm_status mdm_network_average(mdm_network *average, mdm_network *network, float decay) {
+mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_network *network, float decay) {
     const mdm_layout *l = network->layout;
-    int64_t weights = 0, statistics = 0; /* where the host's part begins */
-    if (network->device) {
-        weights = l->encoder_count;
-        statistics = l->encoder_statistic_count;
-        MDM_TRY(mdm_network_send(network, network->device));
-        MDM_TRY(mdm_network_send(average, network->device));
-        mdm_average_step(network->device, average->encoder.weights, network->encoder.weights, weights, decay);
-        mdm_average_step(network->device, average->encoder.statistics, network->encoder.statistics,
-                         statistics, decay);
-        average->device_is_newer = 1;
-    }
-    average_array(average->weights + weights, network->weights + weights, l->weight_count - weights, decay);
-    average_array(average->statistics + statistics, network->statistics + statistics,
-                  l->statistic_count - statistics, decay);
+    MDM_TRY(mdm_network_send(network, device));
+    MDM_TRY(mdm_network_send(average, device));
+    mdm_average_step(device, average->home.weights, network->home.weights, l->weight_count, decay);
+    mdm_average_step(device, average->home.statistics, network->home.statistics, l->statistic_count, decay);
+    average->device_is_newer = average->device != NULL;
     renew(average);
     return MDM_OK;
+}
+
+void mdm_network_square_gradient(mdm_device *device, const mdm_network *network, double *square) {
+    mdm_sum_squares(device, network->home.gradient, network->layout->weight_count, square);
+}
+
+void mdm_network_save_statistics(mdm_device *device, const mdm_network *network, float *saved) {
+    mdm_device_copy(device, saved, network->home.statistics,
+                    sizeof(float) * (size_t)network->layout->statistic_count);
+}
+
+void mdm_network_restore_statistics(mdm_device *device, mdm_network *network, const float *saved) {
+    mdm_device_copy(device, network->home.statistics, saved,
+                    sizeof(float) * (size_t)network->layout->statistic_count);
+    network->device_is_newer = network->device != NULL;
+    renew(network);
+}
+
+const char *mdm_network_bad_gradient(const mdm_network *network) {
+    const mdm_layout *layout = network->layout;
+    for (int i = 0; i < layout->tensor_count; i++) {
+        const mdm_tensor_info *t = &layout->tensors[i];
+        for (int64_t j = 0; t->role != MDM_TENSOR_STATISTIC && j < t->count; j++)
+            if (!isfinite(network->gradient[t->offset + j])) return t->name;
+    }
+    return NULL;
 }
 
 int mdm_network_not_finite(const mdm_network *network, const char **tensor) {

@@ -5,6 +5,7 @@
  * computed by one thread with convolutions made for one thread, and what shards add to a sum is added
  * exactly. Without that a pass is one part, and its sums are those of the device. */
 #include "executor.h"
+#include "mdm/device/losses.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,12 +28,13 @@ static int widest_sums(const mdm_executor *executor) {
 }
 
 static mdm_status create_worker(mdm_executor *executor, worker *w) {
-    int64_t largest = 0;
+    const mdm_network_spec *spec = &executor->layout->spec;
+    int64_t largest = 0, bias = spec->classes > spec->projection ? spec->classes : spec->projection;
     for (int i = 0; i < executor->layout->tensor_count; i++)
         if (executor->layout->tensors[i].count > largest) largest = executor->layout->tensors[i].count;
     MDM_TRY(mdm_device_create_worker(executor->device, &w->device));
     MDM_TRY(MDM_ALLOCATE(w->sums, widest_sums(executor), "batch norm sums"));
-    return MDM_ALLOCATE(w->gradient, largest, "a thread's gradient");
+    return MDM_ALLOCATE(w->gradient, largest + bias, "a thread's gradient");
 }
 
 mdm_status mdm_executor_make_reproducible(mdm_executor *executor) {
@@ -69,7 +71,10 @@ void mdm_executor_forget_parts(mdm_executor *executor) {
     for (int s = 0; s < r->set_count; s++) {
         for (int i = 0; r->sets[s].convolutions && i < count; i++)
             mdm_convolution_destroy(r->sets[s].convolutions[i]);
+        for (int i = 0; r->sets[s].heads && i < r->worker_count * HEADS; i++)
+            mdm_linear_destroy(r->sets[s].heads[i]);
         free(r->sets[s].convolutions);
+        free(r->sets[s].heads);
     }
     r->set_count = 0;
 }
@@ -110,9 +115,12 @@ static mdm_status create_set(mdm_executor *executor, int rows, int forward_only)
     convolution_set *set = &r->sets[r->set_count++];
     *set = (convolution_set){.rows = rows, .forward_only = forward_only};
     MDM_TRY(MDM_ALLOCATE(set->convolutions, r->worker_count * layers, "a plan"));
-    for (int w = 0; w < r->worker_count; w++)
+    MDM_TRY(MDM_ALLOCATE(set->heads, r->worker_count * HEADS, "a plan"));
+    for (int w = 0; w < r->worker_count; w++) {
         MDM_TRY(mdm_executor_create_convolutions(executor, r->workers[w].device, rows, forward_only,
                                                  set->convolutions + w * layers));
+        MDM_TRY(mdm_executor_create_heads(executor, r->workers[w].device, rows, set->heads + w * HEADS));
+    }
     return MDM_OK;
 }
 
@@ -167,8 +175,9 @@ static mdm_status give_weights(mdm_executor *executor, mdm_network *network, con
 mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, int rows, int row_by_row) {
     reproducible *r = executor->reproducible;
     if (!r) {
+        plan *current = executor->current;
         executor->whole =
-            (part){0, rows, 0, executor->device, executor->current->convolutions, executor->sums};
+            (part){0, rows, 0, executor->device, current->convolutions, current->heads, executor->sums};
         return MDM_OK;
     }
     r->part_count = 0;
@@ -180,6 +189,7 @@ mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, 
         if (!set) return mdm_fail(MDM_LOST, "no plan was made for shards of %d rows", r->parts[i].rows);
         MDM_TRY(give_weights(executor, network, set));
         r->parts[i].convolutions = set->convolutions; /* of the first worker; each_part takes its own */
+        r->parts[i].heads = set->heads;
         covered += r->parts[i].rows;
     }
     if (covered != rows)
@@ -202,6 +212,7 @@ static mdm_status each_in_parallel(mdm_executor *executor, part_work *work, void
         p.worker = omp_get_thread_num();
         p.device = r->workers[p.worker].device;
         p.convolutions += p.worker * executor->layout->layer_count;
+        p.heads += p.worker * HEADS;
         p.sums = r->workers[p.worker].sums;
         mdm_status status = work(executor, &p, context);
         if (status == MDM_OK) continue;
@@ -235,61 +246,48 @@ static mdm_status work_and_sum(mdm_executor *executor, const part *p, void *cont
     return MDM_OK;
 }
 
-mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context, int count,
-                                  int on_host) {
-    size_t bytes = sizeof(double) * (size_t)count;
+mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context, int count) {
     if (executor->reproducible) {
         summed_work summed = {work, context, count};
         mdm_exact_sums_clear(&executor->reproducible->sums);
         return each_in_parallel(executor, work_and_sum, &summed);
     }
-    part p = executor->whole;
-    if (on_host) {
-        p.sums = executor->host_sums;
-        memset(p.sums, 0, bytes);
-    } else {
-        mdm_device_zero(executor->device, p.sums, bytes);
-    }
-    return work(executor, &p, context);
+    mdm_device_zero(executor->device, executor->whole.sums, sizeof(double) * (size_t)count);
+    return work(executor, &executor->whole, context);
 }
 
-typedef struct row_work {
-    const float *matrix;
-    int width;
-    mdm_add_rows *add;
-} row_work;
+typedef struct prediction_work {
+    const float *logits;
+    float *probability;
+} prediction_work;
 
-static mdm_status add_rows_part(mdm_executor *executor, const part *p, void *context) {
-    const row_work *w = context;
-    (void)executor;
-    w->add(w->matrix + (size_t)p->first * (size_t)w->width, p->rows, w->width, p->sums);
+static mdm_status predictions_part(mdm_executor *executor, const part *p, void *context) {
+    const prediction_work *w = context;
+    int classes = executor->layout->spec.classes;
+    int64_t first = (int64_t)p->first * classes;
+    mdm_balance_sums(p->device, w->logits + first, p->rows, classes, w->probability + first, p->sums);
     return MDM_OK;
 }
 
-mdm_status mdm_executor_sum_rows(mdm_executor *executor, const float *matrix, int width, mdm_add_rows *add,
-                                 double *sums) {
-    row_work work = {matrix, width, add};
-    MDM_TRY(mdm_executor_sum_parts(executor, add_rows_part, &work, width, 1));
-    if (executor->reproducible) {
-        int64_t total;
-        MDM_TRY(mdm_executor_sum_on_host(executor, width, 0, &total));
-    } else {
-        MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, width, MDM_DOUBLE, MDM_SUM));
-    }
-    memcpy(sums, executor->host_sums, sizeof(double) * (size_t)width);
+mdm_status mdm_executor_sum_predictions(mdm_executor *executor, const float *logits, float *probability,
+                                        double *sums) {
+    prediction_work work = {logits, probability};
+    int classes = executor->layout->spec.classes;
+    MDM_TRY(mdm_executor_sum_parts(executor, predictions_part, &work, classes));
+    MDM_TRY(mdm_executor_add_ranks(executor, classes));
+    mdm_device_copy(executor->device, sums, executor->sums, sizeof(double) * (size_t)classes);
     return MDM_OK;
 }
 
-float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient) {
-    return executor->reproducible ? executor->reproducible->workers[p->worker].gradient : gradient;
+float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind) {
+    return executor->reproducible ? executor->reproducible->workers[p->worker].gradient + behind : gradient;
 }
 
-void mdm_part_add_gradient(mdm_executor *executor, const part *p, mdm_network *network, int tensor) {
+void mdm_part_add_gradient(mdm_executor *executor, mdm_network *network, int tensor, const float *gradient) {
     const mdm_tensor_info *t = &executor->layout->tensors[tensor];
     if (!executor->reproducible) return;
 #pragma omp critical(mdm_part_gradient)
-    mdm_exact_sums_add_floats(&network->exact_gradient, t->offset, t->count,
-                              executor->reproducible->workers[p->worker].gradient);
+    mdm_exact_sums_add_floats(&network->exact_gradient, t->offset, t->count, gradient);
 }
 
 void mdm_executor_begin_gradient(mdm_executor *executor, mdm_network *network, int tensor, int accumulate) {

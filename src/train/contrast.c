@@ -1,54 +1,80 @@
 /* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the
  * gradients of all rows are summed back to their owners. */
 #include "mdm/train/contrast.h"
-#include "mdm/device/losses_host.h"
+#include "mdm/device/losses.h"
+#include "mdm/model/exchange.h"
 #include <omp.h>
 #include <stdlib.h>
-#include <string.h>
+
+/* The loss for one number of samples. */
+typedef struct contrast_plan {
+    mdm_nt_xent_shape shape;
+    mdm_nt_xent_loss *loss;
+} contrast_plan;
 
 struct mdm_contrast {
     mdm_comm *comm;
+    mdm_device *device;
+    mdm_exchange *exchange;
     int64_t pairs;
-    int width;
-    int64_t *counts;                     /* [P] */
+    int width, reproducible;
+    float temperature;
+    mdm_precision precision;
+    contrast_plan *plans;
+    int plan_count;
+    int64_t *counts; /* [P] */
+    /* in the device's memory */
     float *unit, *norm, *unit_gradient;  /* this rank's rows */
     float *unit_all, *unit_gradient_all; /* [2 * pairs, width] */
-    float *scratch;
+    double *value;                       /* [2 * pairs] */
 };
 
-mdm_status mdm_contrast_create(mdm_comm *comm, int64_t pairs, int width, mdm_contrast **out) {
+static mdm_status allocate(mdm_contrast *c) {
+    int64_t mine = c->pairs / mdm_comm_size(c->comm) + 1, width = c->width;
+    struct {
+        void **memory;
+        int64_t bytes;
+    } arrays[] = {{(void **)&c->unit, 8 * mine * width},
+                  {(void **)&c->norm, 8 * mine},
+                  {(void **)&c->unit_gradient, 8 * mine * width},
+                  {(void **)&c->unit_all, 8 * c->pairs * width},
+                  {(void **)&c->unit_gradient_all, 8 * c->pairs * width},
+                  {(void **)&c->value, 16 * c->pairs}};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+        MDM_TRY(mdm_device_allocate(c->device, (size_t)arrays[i].bytes, "contrast", arrays[i].memory));
+    MDM_TRY(mdm_exchange_create(c->comm, c->device, c->pairs * width, &c->exchange));
+    return MDM_ALLOCATE(c->counts, mdm_comm_size(c->comm), "contrast");
+}
+
+mdm_status mdm_contrast_create(mdm_comm *comm, const mdm_executor *executor, int64_t pairs, int width,
+                               float temperature, mdm_contrast **out) {
     mdm_contrast *c;
-    int64_t mine = pairs / mdm_comm_size(comm) + 1;
     *out = NULL;
     MDM_TRY(MDM_ALLOCATE(c, 1, "contrast"));
     c->comm = comm;
+    c->device = mdm_executor_device(executor);
     c->pairs = pairs;
     c->width = width;
-    mdm_status status;
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->counts, mdm_comm_size(comm), "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->unit, 2 * mine * width, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->norm, 2 * mine, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_gradient, 2 * mine * width, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_all, 2 * pairs * width, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->unit_gradient_all, 2 * pairs * width, "contrast"), failed);
-    MDM_TRY_OR(status, MDM_ALLOCATE(c->scratch, mdm_nt_xent_scratch_floats(pairs, pairs, width), "contrast"),
-               failed);
+    c->reproducible = mdm_executor_is_reproducible(executor);
+    c->temperature = temperature;
+    c->precision = mdm_executor_head_precision(executor);
+    mdm_status status = allocate(c);
+    if (status != MDM_OK) {
+        mdm_contrast_destroy(c);
+        return status;
+    }
     *out = c;
     return MDM_OK;
-failed:
-    mdm_contrast_destroy(c);
-    return status;
 }
 
 void mdm_contrast_destroy(mdm_contrast *c) {
     if (!c) return;
+    for (int i = 0; i < c->plan_count; i++) mdm_nt_xent_destroy(c->plans[i].loss);
+    void *arrays[] = {c->unit, c->norm, c->unit_gradient, c->unit_all, c->unit_gradient_all, c->value};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mdm_device_free(c->device, arrays[i]);
+    mdm_exchange_destroy(c->exchange);
+    free(c->plans);
     free(c->counts);
-    free(c->unit);
-    free(c->norm);
-    free(c->unit_gradient);
-    free(c->unit_all);
-    free(c->unit_gradient_all);
-    free(c->scratch);
     free(c);
 }
 
@@ -56,57 +82,75 @@ int64_t mdm_contrast_pairs(const mdm_contrast *contrast) {
     return contrast->pairs;
 }
 
-/* All anchors by every rank, in one thread: no sum depends on how rows are spread. */
-static void lose_alone(mdm_contrast *c, int64_t pairs, int64_t first, int64_t count, float temperature,
-                       float scale, double *loss) {
-    int64_t width = c->width;
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(1);
-    *loss = mdm_nt_xent(c->unit_all, pairs, 0, pairs, c->width, temperature, scale, c->unit_gradient_all,
-                        c->scratch);
-    omp_set_num_threads(threads);
-    if (mdm_comm_rank(c->comm) != 0) *loss = 0; /* the sum over ranks counts it once */
-    for (int view = 0; view < 2; view++)
-        memcpy(c->unit_gradient + view * count * width, c->unit_gradient_all + (view * pairs + first) * width,
-               sizeof(float) * (size_t)(count * width));
+static contrast_plan *find(const mdm_contrast *c, int64_t pairs) {
+    for (int i = 0; i < c->plan_count; i++)
+        if (c->plans[i].shape.pairs == pairs) return &c->plans[i];
+    return NULL;
 }
 
-/* This rank's anchors; everybody's gradients go to the rows' owners. */
-static mdm_status lose_together(mdm_contrast *c, int64_t pairs, int64_t first, int64_t count,
-                                float temperature, float scale, double *loss) {
-    int64_t width = c->width;
-    *loss = mdm_nt_xent(c->unit_all, pairs, first, count, c->width, temperature, scale, c->unit_gradient_all,
-                        c->scratch);
-    for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_comm_reduce_scatter(c->comm, c->unit_gradient_all + view * pairs * width,
-                                        c->unit_gradient + view * count * width, c->counts));
+mdm_status mdm_contrast_plan(mdm_contrast *c, int64_t pairs) {
+    if (find(c, pairs)) return MDM_OK;
+    contrast_plan *larger = realloc(c->plans, (size_t)(c->plan_count + 1) * sizeof *larger);
+    if (!larger) return mdm_fail(MDM_RESOURCE, "out of memory for contrast");
+    c->plans = larger;
+    contrast_plan *p = &c->plans[c->plan_count];
+    p->shape = (mdm_nt_xent_shape){.pairs = pairs,
+                                   .count = pairs,
+                                   .width = c->width,
+                                   .temperature = c->temperature,
+                                   .precision = c->precision};
+    if (!c->reproducible) mdm_comm_my_slice(c->comm, pairs, &p->shape.first, &p->shape.count);
+    MDM_TRY(mdm_nt_xent_create(c->device, &p->shape, &p->loss));
+    c->plan_count++;
     return MDM_OK;
 }
 
-mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, int64_t first, int64_t count, int reproducible,
-                             float temperature, float lambda, const float *projection, float *gradient,
-                             double *loss) {
-    int64_t width = c->width;
+/* All anchors by every rank, in one thread: no sum depends on how rows are spread. */
+static mdm_status lose_alone(mdm_contrast *c, const contrast_plan *p, float scale) {
+    int64_t width = c->width, pairs = p->shape.pairs, first, count;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    mdm_status status = mdm_nt_xent_run(p->loss, c->unit_all, scale, c->value, c->unit_gradient_all);
+    omp_set_num_threads(threads);
+    mdm_comm_my_slice(c->comm, pairs, &first, &count);
+    for (int view = 0; view < 2; view++)
+        mdm_device_copy(c->device, c->unit_gradient + view * count * width,
+                        c->unit_gradient_all + (view * pairs + first) * width,
+                        sizeof(float) * (size_t)(count * width));
+    return status;
+}
+
+/* This rank's anchors; everybody's gradients go to the rows' owners. */
+static mdm_status lose_together(mdm_contrast *c, const contrast_plan *p, float scale) {
+    int64_t width = c->width, pairs = p->shape.pairs, count = p->shape.count;
+    MDM_TRY(mdm_nt_xent_run(p->loss, c->unit_all, scale, c->value, c->unit_gradient_all));
+    for (int view = 0; view < 2; view++)
+        MDM_TRY(mdm_exchange_reduce_scatter(c->exchange, c->unit_gradient_all + view * pairs * width,
+                                            c->unit_gradient + view * count * width, c->counts));
+    return MDM_OK;
+}
+
+mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, float lambda, const float *projection,
+                             float *gradient, double *loss) {
+    const contrast_plan *p = find(c, pairs);
+    int64_t width = c->width, first, count;
     int ranks = mdm_comm_size(c->comm);
-    if (pairs > c->pairs)
-        return mdm_fail(MDM_LOST, "contrast of %lld pairs in memory for %lld", (long long)pairs,
-                        (long long)c->pairs);
+    if (pairs > c->pairs || !p)
+        return mdm_fail(MDM_LOST, "contrast of %lld pairs was not planned", (long long)pairs);
     for (int r = 0; r < ranks; r++) {
-        int64_t start;
-        mdm_comm_slice(pairs, r, ranks, &start, &c->counts[r]);
+        mdm_comm_slice(pairs, r, ranks, &first, &c->counts[r]);
         c->counts[r] *= width;
     }
-    mdm_normalize_forward(projection, 2 * count, c->width, c->unit, c->norm);
+    mdm_comm_my_slice(c->comm, pairs, &first, &count);
+    mdm_unit_rows_forward(c->device, projection, 2 * count, c->width, c->unit, c->norm);
     for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_comm_all_gather(c->comm, c->unit + view * count * width, count * width,
-                                    c->unit_all + view * pairs * width, c->counts, MDM_FLOAT));
-    memset(c->unit_gradient_all, 0, sizeof(float) * (size_t)(2 * pairs * width));
+        MDM_TRY(mdm_exchange_gather(c->exchange, c->unit + view * count * width,
+                                    c->unit_all + view * pairs * width, c->counts));
     float scale = lambda / (float)(2 * pairs);
-    if (reproducible)
-        lose_alone(c, pairs, first, count, temperature, scale, loss);
-    else
-        MDM_TRY(lose_together(c, pairs, first, count, temperature, scale, loss));
-    *loss /= 2.0 * (double)pairs;
-    mdm_normalize_backward(c->unit, c->norm, c->unit_gradient, 2 * count, c->width, gradient);
+    MDM_TRY(c->reproducible ? lose_alone(c, p, scale) : lose_together(c, p, scale));
+    /* the sum over ranks counts each anchor once */
+    int64_t counted = c->reproducible && mdm_comm_rank(c->comm) != 0 ? 0 : 2 * p->shape.count;
+    mdm_sum_rows(c->device, &(mdm_row_sum){c->value, counted, 2.0 * (double)pairs, loss}, 1);
+    mdm_unit_rows_backward(c->device, c->unit, c->norm, c->unit_gradient, 2 * count, c->width, gradient);
     return MDM_OK;
 }

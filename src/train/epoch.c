@@ -88,7 +88,8 @@ static mdm_status after_step(mdm_trainer *t) {
 
 static mdm_status average_weights(mdm_trainer *t, int network) {
     if (!t->averages[network]) return MDM_OK;
-    return mdm_network_average(t->averages[network], t->networks[network], (float)t->config.model.ema);
+    return mdm_network_average(t->device, t->averages[network], t->networks[network],
+                               (float)t->config.model.ema);
 }
 
 void mdm_shuffle_samples(const mdm_trainer *t, mdm_random *random, int64_t *samples, int64_t count) {

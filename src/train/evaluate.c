@@ -1,10 +1,10 @@
 /* Evaluation without augmentation and with running statistics: every rank takes its slice of the samples. */
 #include "mdm/base/log.h"
 #include "mdm/base/watch.h"
+#include "mdm/device/losses.h"
 #include "mdm/device/losses_host.h"
 #include "trainer.h"
 #include <stdlib.h>
-#include <string.h>
 
 enum { EVALUATION_ROWS = 256 };
 
@@ -35,6 +35,7 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
                                  float *logits) {
     int64_t first, count, d = t->layout->embedding, c = t->layout->spec.classes;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+    double value[EVALUATION_ROWS];
     mdm_pictures all = {t->store, t->views, MDM_TRAIN, NULL, t->data->train_count};
     mdm_comm_my_slice(t->comm, all.count, &first, &count);
     MDM_TRY(plan_slice(t, count));
@@ -45,9 +46,21 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
         MDM_TRY(load_rows(t, &all, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
-        if (loss) mdm_cross_entropy(out.logits, labels + first + done, rows, (int)c, loss + done);
-        if (embedding) memcpy(embedding + done * d, out.embedding, sizeof(float) * (size_t)(rows * d));
-        if (logits) memcpy(logits + done * c, out.logits, sizeof(float) * (size_t)(rows * c));
+        if (loss) {
+            mdm_loss_rows each = {
+                .logits = out.logits, .rows = rows, .classes = (int)c, .value = t->row_value};
+            MDM_TRY(mdm_device_upload(t->device, t->told_on_device, labels + first + done,
+                                      sizeof *labels * (size_t)rows));
+            mdm_loss_hard(t->device, &each, t->told_on_device, 1.0f, 0.0f);
+            MDM_TRY(mdm_device_download(t->device, value, t->row_value, sizeof *value * (size_t)rows));
+            for (int64_t i = 0; i < rows; i++) loss[done + i] = (float)value[i];
+        }
+        if (embedding)
+            MDM_TRY(mdm_device_download(t->device, embedding + done * d, out.embedding,
+                                        sizeof(float) * (size_t)(rows * d)));
+        if (logits)
+            MDM_TRY(mdm_device_download(t->device, logits + done * c, out.logits,
+                                        sizeof(float) * (size_t)(rows * c)));
     }
     return MDM_OK;
 }
@@ -92,7 +105,8 @@ static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, 
         MDM_TRY(load_rows(t, pictures, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
-        mdm_softmax(out.logits, rows, classes, one);
+        MDM_TRY(mdm_device_download(t->device, one, out.logits, sizeof(float) * (size_t)(rows * classes)));
+        mdm_softmax(one, rows, classes, one);
         for (int64_t i = 0; i < rows * classes; i++) sum[done * classes + i] += one[i];
     }
     return MDM_OK;

@@ -13,52 +13,30 @@ enum { LONGEST_STREAK = 8 };
 
 mdm_status mdm_guard_create(mdm_trainer *t) {
     t->guard.rate_scale = 1;
-    return MDM_ALLOCATE(t->guard.statistics, t->layout->statistic_count, "running statistics");
+    MDM_TRY(mdm_device_allocate(t->device, sizeof(double) * 2, "a step's loss", (void **)&t->result));
+    return mdm_device_allocate(t->device, sizeof(float) * (size_t)t->layout->statistic_count,
+                               "running statistics", (void **)&t->guard.statistics);
 }
 
-void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network) {
-    if (network->device)
-        return; /* its statistics are in the device's memory; a bad step ends the run there */
-    memcpy(t->guard.statistics, network->statistics, sizeof(float) * (size_t)t->layout->statistic_count);
+mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network) {
+    MDM_TRY(mdm_network_send(network, t->device));
+    mdm_network_save_statistics(t->device, network, t->guard.statistics);
+    return MDM_OK;
 }
 
-/* The same bits with any number of threads. */
-static double sum_of_squares(const float *values, int64_t count) {
-    enum { PIECES = 64 };
-    double piece[PIECES], sum = 0;
-#pragma omp parallel for schedule(static) if (count > 16384)
-    for (int p = 0; p < PIECES; p++) {
-        double squares = 0;
-        int64_t end = count * (p + 1) / PIECES;
-#pragma omp simd reduction(+ : squares)
-        for (int64_t j = count * p / PIECES; j < end; j++) squares += (double)values[j] * (double)values[j];
-        piece[p] = squares;
-    }
-    for (int p = 0; p < PIECES; p++) sum += piece[p];
-    return sum;
-}
-
-/* The squared norm of the reduced gradient, and the first tensor of it that is not finite (NULL: all are). Of
- * a CUDA device's network only the heads' gradient is at hand. */
-static double squared_norm(const mdm_network *network, const char **bad) {
-    const mdm_layout *l = network->layout;
-    double sum = 0;
-    *bad = NULL;
-    for (int i = 0; i < l->tensor_count && !*bad; i++) {
-        const mdm_tensor_info *tensor = &l->tensors[i];
-        if (tensor->role == MDM_TENSOR_STATISTIC) continue;
-        if (network->device && tensor->offset < l->encoder_count) continue;
-        double square = sum_of_squares(network->gradient + tensor->offset, tensor->count);
-        if (!isfinite(square)) *bad = tensor->name;
-        sum += square;
-    }
-    return sum;
+mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
+                            double *gradient_square) {
+    double result[2];
+    mdm_network_square_gradient(t->device, network, &t->result[1]);
+    MDM_TRY(mdm_device_download(t->device, result, t->result, sizeof result));
+    *loss = result[0];
+    *gradient_square = result[1];
+    return mdm_comm_all_reduce(t->comm, loss, 1, MDM_DOUBLE, MDM_SUM);
 }
 
 /* As if the step had not begun. */
 static void undo_step(mdm_trainer *t, mdm_network *network) {
-    memcpy(network->statistics, t->guard.statistics, sizeof(float) * (size_t)t->layout->statistic_count);
-    mdm_network_touch(network);
+    mdm_network_restore_statistics(t->device, network, t->guard.statistics);
 }
 
 static void name_step(mdm_trainer *t, const char *what, const char *of) {
@@ -69,14 +47,16 @@ static void name_step(mdm_trainer *t, const char *what, const char *of) {
              'a' + (int)t->place.network, what, of);
 }
 
-static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, const char *tensor) {
+static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square) {
+    const char *tensor = NULL;
+    if (!isfinite(gradient_square)) {
+        MDM_TRY(mdm_network_fetch(network));
+        tensor = mdm_network_bad_gradient(network);
+    }
     t->guard.skipped++;
     t->guard.streak++;
     name_step(t, tensor ? "the gradient is not finite, first in " : "the loss is not finite",
               tensor ? tensor : "");
-    if (network->device)
-        return mdm_fail(MDM_NUMERIC, "%s; lower the learning rates; the last checkpoint stands",
-                        t->guard.cause);
     undo_step(t, network);
     mdm_warn("%s; the step is skipped (%lld so far; loss %g)", t->guard.cause, (long long)t->guard.skipped,
              loss);
@@ -87,15 +67,14 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, c
                     LONGEST_STREAK, t->guard.cause);
 }
 
-mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles, double rate_encoder,
-                            double rate_heads, double momentum, double weight_decay, int *skipped) {
-    const char *tensor;
+mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square,
+                            int roles, double rate_encoder, double rate_heads, double momentum,
+                            double weight_decay, int *skipped) {
     char spike[128];
-    double square = squared_norm(network, &tensor);
-    *skipped = tensor || !isfinite(loss);
-    if (*skipped) return skip_step(t, network, loss, tensor);
+    *skipped = !isfinite(gradient_square) || !isfinite(loss);
+    if (*skipped) return skip_step(t, network, loss, gradient_square);
     t->guard.streak = 0;
-    *skipped = !network->device && mdm_spike_found(t, square, loss, spike, sizeof spike);
+    *skipped = mdm_spike_found(t, gradient_square, loss, spike, sizeof spike);
     if (*skipped) {
         undo_step(t, network);
         name_step(t, spike, "");

@@ -61,13 +61,15 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
         mdm_semi_workspace_destroy(t->workspace);
         t->workspace = NULL;
         t->workspace_rows = most + t->config.train.batch / 8;
-        MDM_TRY(mdm_semi_workspace_create(t->comm, t->device, t->layout, t->workspace_rows, &t->workspace));
+        MDM_TRY(mdm_semi_workspace_create(t->comm, t->executor, t->layout, t->workspace_rows,
+                                          (float)t->config.semi.contrast_temperature, &t->workspace));
     }
     for (int64_t n = labelled / t->steps; n <= most; n++) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
         mdm_executor_set_batch(t->executor, t->groups, n);
         MDM_TRY(mdm_executor_plan(t->executor, (int)(t->groups * count), 0));
+        MDM_TRY(mdm_semi_workspace_plan(t->workspace, n));
         if (t->network_count > 1) MDM_TRY(mdm_executor_plan(t->executor, (int)(2 * count), 1));
     }
     return MDM_OK;
@@ -132,7 +134,6 @@ static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const 
 static mdm_semi_options step_options(const mdm_trainer *t) {
     mdm_semi_options o = {.temperature = (float)t->config.semi.temperature,
                           .confidence = (float)t->config.semi.confidence,
-                          .contrast_temperature = (float)t->config.semi.contrast_temperature,
                           .lambda_x = (float)t->config.semi.lambda_x,
                           .lambda_u = (float)t->config.semi.lambda_u,
                           .lambda_xe = (float)t->config.semi.lambda_xe,
@@ -158,13 +159,14 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     list(t, network, epoch, number, t->sample_list);
     draw_batch(t, network, epoch, number, &b);
     b.ramp = ramp_at(t, (double)epoch + (double)number / (double)t->steps);
+    float *weight = (float *)(t->told + b.count);
     for (int64_t i = 0; i < b.count; i++) {
         int64_t sample = t->sample_list[i]; /* the first group is the labelled samples' first view */
-        t->row_label[i] = labels[sample];
-        t->weights[i] = guide->clean_probability[sample];
+        t->told[i] = labels[sample];
+        weight[i] = guide->clean_probability[sample];
     }
-    b.label = t->row_label;
-    b.clean_probability = t->weights;
+    b.label = t->told;
+    b.clean_probability = weight;
     MDM_TRY(make_images(t, network, epoch, &b));
     b.weak = t->images_buffer[0];
     b.strong = t->images_buffer[1];
@@ -172,10 +174,10 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     mdm_network *net = t->networks[network];
     mdm_network *guesser = t->network_count > 1 ? mdm_predicting_network(t, guide_of(t, network)) : NULL;
     mdm_semi_options options = step_options(t);
-    mdm_guard_begin_step(t, net);
+    MDM_TRY(mdm_guard_begin_step(t, net));
     MDM_TRY(mdm_semi_step(t->comm, t->executor, net, guesser, &options, &b, t->workspace, &result));
     double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, result.loss, MDM_STEP_ALL,
+    MDM_TRY(mdm_guarded_step(t, net, result.loss, result.gradient_square, MDM_STEP_ALL,
                              mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
                              mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
                              t->config.train.momentum, t->config.train.weight_decay, &report->skipped));

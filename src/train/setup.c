@@ -95,6 +95,12 @@ static mdm_status allocate_state(mdm_trainer *t) {
                             t->threads, &t->validation_views);
 }
 
+static mdm_status renew_on_device(mdm_trainer *t, size_t bytes, void **memory) {
+    mdm_device_free(t->device, *memory);
+    *memory = NULL;
+    return mdm_device_allocate(t->device, bytes, "a step's images and samples", memory);
+}
+
 /* Copies the pictures to where mdm_check_memory found room for them. A device that has less than it says is
  * told of, unless the user insists. */
 static mdm_status keep_pictures(mdm_trainer *t) {
@@ -121,37 +127,27 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int
     if (rows > t->image_rows) {
         t->image_rows = 0;
         for (int i = 0; i < 3; i++) {
-            mdm_device_free(t->device, t->images_buffer[i]);
-            t->images_buffer[i] = NULL;
-            MDM_TRY(mdm_device_allocate(t->device, sizeof(float) * (size_t)(rows * image), "a step's images",
-                                        (void **)&t->images_buffer[i]));
+            MDM_TRY(
+                renew_on_device(t, sizeof(float) * (size_t)(rows * image), (void **)&t->images_buffer[i]));
         }
-        free(t->gradient);
-        t->gradient = NULL;
-        MDM_TRY(MDM_ALLOCATE(t->gradient, rows * width, "a step's gradients"));
+        MDM_TRY(renew_on_device(t, sizeof(float) * (size_t)(rows * width), (void **)&t->gradient));
         t->image_rows = rows;
     }
     if (samples > t->list_size) {
-        free(t->sample_list);
-        free(t->next_list);
-        free(t->view_list);
-        free(t->weights);
-        free(t->row_loss);
-        free(t->row_label);
-        free(t->permutation);
+        void *lists[] = {t->sample_list, t->next_list, t->view_list, t->told, t->permutation};
+        for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) free(lists[i]);
         t->sample_list = t->next_list = NULL;
         t->view_list = NULL;
-        t->weights = t->row_loss = NULL;
-        t->row_label = NULL;
+        t->told = NULL;
         t->permutation = NULL;
         int64_t global = samples * mdm_comm_size(t->comm); /* a permutation is of all ranks' rows */
         MDM_TRY(MDM_ALLOCATE(t->sample_list, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->next_list, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->view_list, 2 * samples, "a step's samples"));
-        MDM_TRY(MDM_ALLOCATE(t->weights, samples, "a step's samples"));
-        MDM_TRY(MDM_ALLOCATE(t->row_loss, samples, "a step's samples"));
-        MDM_TRY(MDM_ALLOCATE(t->row_label, samples, "a step's samples"));
+        MDM_TRY(MDM_ALLOCATE(t->told, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->permutation, global, "a step's samples"));
+        MDM_TRY(renew_on_device(t, sizeof(int32_t) * (size_t)(2 * samples), (void **)&t->told_on_device));
+        MDM_TRY(renew_on_device(t, sizeof(double) * (size_t)samples, (void **)&t->row_value));
         t->list_size = samples;
     }
     return mdm_views_reserve(t->views, listed, 3 * rows);
@@ -224,8 +220,10 @@ void mdm_trainer_close(mdm_trainer *t) {
         mdm_network_destroy(t->averages[n]);
         free_opinion(&t->opinions[n]);
     }
-    for (int i = 0; i < 3; i++)
-        if (t->images_buffer[i]) mdm_device_free(t->device, t->images_buffer[i]);
+    void *on_device[] = {t->images_buffer[0], t->images_buffer[1], t->images_buffer[2], t->told_on_device,
+                         t->gradient,         t->row_value,        t->result,           t->guard.statistics};
+    for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
+        if (on_device[i]) mdm_device_free(t->device, on_device[i]);
     mdm_network_destroy(t->baseline);
     mdm_layout_destroy(t->layout);
     mdm_views_destroy(t->views);
@@ -233,9 +231,8 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_device_destroy(t->device);
     mdm_store_close(t->store);
     mdm_store_close(t->validation);
-    void *arrays[] = {t->keep,      t->order,   t->labelled, t->unlabelled,      t->pool,     t->sample_list,
-                      t->view_list, t->weights, t->row_loss, t->row_label,       t->gradient, t->permutation,
-                      t->next_list, t->held,    t->training, t->guard.statistics};
+    void *arrays[] = {t->keep,      t->order, t->labelled,    t->unlabelled, t->pool, t->sample_list,
+                      t->view_list, t->told,  t->permutation, t->next_list,  t->held, t->training};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) free(arrays[i]);
     free(t);
 }

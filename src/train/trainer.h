@@ -85,7 +85,7 @@ typedef struct mdm_trainer {
     struct {
         int64_t skipped, streak, rollbacks; /* steps left out so far, in a row; returns to a checkpoint */
         double rate_scale;                  /* of all learning rates; halved by each return */
-        float *statistics;                  /* the network's, before the step at work */
+        float *statistics;                  /* the network's, before the step at work; on the device */
         char cause[256];                    /* of the latest skip */
     } guard;
     mdm_spikes spikes;
@@ -113,10 +113,13 @@ typedef struct mdm_trainer {
     mdm_semi_workspace *workspace;
     int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
     int groups;                             /* of a MixEMatch step */
-    float *gradient, *weights;              /* rows: logits gradient; sample weights */
-    float *row_loss;
-    int32_t *row_label;
+    int32_t *told; /* what a step is told of its samples: labels, then weights, as floats */
     int64_t *permutation;
+    /* the same in the device's memory, and the rows' gradient and losses; {loss, the gradient's squared norm}
+     */
+    int32_t *told_on_device;
+    float *gradient;
+    double *row_value, *result;
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
@@ -183,14 +186,18 @@ MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
 
-/* guards.c. Around each step: what it may have to put back; then the optimizer's step with the reduced
- * gradient, or, where that or the loss (the same on all ranks) is not finite or a spike, a warning and
- * everything as it was. MDM_NUMERIC after eight steps in a row that were not finite. */
+/* guards.c. Around each step: what it may have to put back; then, collective, this rank's part of the loss
+ * (result[0]) brought from the device and summed, together with the squared norm of the reduced gradient;
+ * then the optimizer's step, or, where that or the loss (the same on all ranks) is not finite or a spike, a
+ * warning and everything as it was. MDM_NUMERIC after eight steps in a row that were not finite. */
 MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);
-void mdm_guard_begin_step(mdm_trainer *t, const mdm_network *network);
-MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, int roles,
-                                           double rate_encoder, double rate_heads, double momentum,
-                                           double weight_decay, int *skipped);
+MDM_MUST_CHECK mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network);
+MDM_MUST_CHECK mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
+                                           double *gradient_square);
+MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss,
+                                           double gradient_square, int roles, double rate_encoder,
+                                           double rate_heads, double momentum, double weight_decay,
+                                           int *skipped);
 /* spikes.c: 1, with the reason, for a step that is to be left out: its gradient's norm (whose square this is)
  * or its loss is more than ten times the largest of this network's last 128 steps in this stage, of which at
  * least 64 were seen, and at most one in a hundred of the pass's steps (but one) was left out so far. Else

@@ -1,6 +1,6 @@
 /* Robust warm-up on the given labels: symmetric cross entropy per sample on weak views; removed samples weigh
  * nothing. The baselines are the same loop over all samples with one loss alone. */
-#include "mdm/device/losses_host.h"
+#include "mdm/device/losses.h"
 #include "trainer.h"
 #include <string.h>
 
@@ -40,32 +40,38 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
                                   int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
                                   mdm_step_report *report) {
     int64_t start, n, first, count = list(t, network, epoch, number, t->sample_list);
-    int classes = t->layout->spec.classes;
+    double loss, square;
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
     mdm_outputs out;
     mdm_step_range(t->training_count, t->steps, number, &start, &n);
     mdm_comm_my_slice(t->comm, n, &first, &count);
+    float *weight = (float *)(t->told + count);
     for (int64_t i = 0; i < count; i++) {
-        t->row_label[i] = labels[t->sample_list[i]];
-        t->weights[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
+        t->told[i] = labels[t->sample_list[i]];
+        weight[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
     }
-    mdm_guard_begin_step(t, net);
+    MDM_TRY(mdm_guard_begin_step(t, net));
     MDM_TRY(mdm_load_step(t, count));
     MDM_TRY(mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
                            mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
+    MDM_TRY(mdm_device_upload(t->device, t->told_on_device, t->told, sizeof *t->told * (size_t)(2 * count)));
     mdm_executor_set_batch(t->executor, 1, n);
     MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
-    mdm_sce_hard_forward(out.logits, t->row_label, count, classes, 1.0f, rce_weight, t->row_loss);
-    double loss = mdm_weighted_sum(t->row_loss, t->weights, count) / (double)n;
-    memset(t->gradient, 0, sizeof(float) * (size_t)(count * classes));
-    mdm_sce_hard_backward(out.logits, t->row_label, t->weights, count, classes, 1.0f, rce_weight,
-                          1.0f / (float)n, t->gradient);
+    mdm_loss_rows rows = {.logits = out.logits,
+                          .rows = count,
+                          .classes = t->layout->spec.classes,
+                          .weight = (const float *)(t->told_on_device + count),
+                          .scale = 1.0f / (float)n,
+                          .value = t->row_value,
+                          .gradient = t->gradient};
+    mdm_loss_hard(t->device, &rows, t->told_on_device, 1.0f, rce_weight);
+    mdm_sum_rows(t->device, &(mdm_row_sum){t->row_value, count, (double)n, &t->result[0]}, 1);
     MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
                                   0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    MDM_TRY(mdm_comm_all_reduce(t->comm, &loss, 1, MDM_DOUBLE, MDM_SUM));
+    MDM_TRY(mdm_collect_loss(t, net, &loss, &square));
     double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, loss, MDM_STEP_ALL,
+    MDM_TRY(mdm_guarded_step(t, net, loss, square, MDM_STEP_ALL,
                              mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
                              mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
                              t->config.train.momentum, t->config.train.weight_decay, &report->skipped));

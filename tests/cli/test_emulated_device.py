@@ -5,7 +5,7 @@ import subprocess
 
 import h5py
 import numpy as np
-from program import PROGRAM, main, read, run
+from program import PROGRAM, events, main, read, run
 
 TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pretrain.epochs=1", "pretrain.batch=20",
         "pretrain.lr=0.02", "train.epochs=2", "train.warmup=1", "train.batch=16", "train.lr_backbone=0.01",
@@ -44,6 +44,22 @@ def networks_are_the_same_wherever_pictures_are_kept(work):
             assert f"4 classes, {places[resident]}\n" in done.stderr, (name, done.stderr)
             weights.add(read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors"))
         assert len(weights) == 1, f"{ranks} ranks"
+
+
+def a_training_at_small_rates_ends_where_the_cpus_does(work):
+    make_pictures(work.file("calm.h5"), 60, 16, 8, 3)
+    ends = {}
+    for device in ("cpu", "cuda"):
+        done = train(work, "calm-" + device, "calm.h5", "pretrain.lr=0.0003", "train.lr_backbone=0.0003",
+                     "train.lr_head=0.0003", "device=" + device)
+        assert done.returncode == 0, done.stderr
+        losses = [e["loss"] for e in events(work, "calm-" + device) if e["event"] == "epoch" and "loss" in e]
+        assert len(losses) == 6 and np.isfinite(losses).all(), losses  # pretraining, warm-up, MixEMatch of two networks
+        with h5py.File(work.file("calm-" + device) + "/divisions/epoch-0001.h5") as f:
+            ends[device] = losses, [f[n]["split"][:] for n in "ab"]
+    assert np.allclose(ends["cpu"][0], ends["cuda"][0], rtol=2e-3), (ends["cpu"][0], ends["cuda"][0])
+    for n, (mine, other) in enumerate(zip(ends["cpu"][1], ends["cuda"][1])):
+        assert np.array_equal(mine, other), f"network {n}: {(mine != other).sum()} samples differ"
 
 
 def pictures_of_one_channel_are_no_different(work):
@@ -90,5 +106,5 @@ def the_device_makes_views_for_the_benchmark(work):
 
 
 if __name__ == "__main__":
-    main([networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
+    main([a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

@@ -410,6 +410,37 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
     close_pair(&p);
 }
 
+/* NaN and both infinities show in the sum, wherever they stand; the largest finite numbers do not. */
+static void sums_of_squares_equal_the_cpus_and_show_what_is_not_finite(void **state) {
+    (void)state;
+    enum { COUNT = 40000 };
+    static const int places[] = {0, 511, COUNT - 1};
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    pair p;
+    double sums[2][4];
+    open_pair(&p, 1, 8, 2, 2, MDM_FP32);
+    for (int d = 0; d < 2; d++) {
+        float *values = draw(COUNT, 300);
+        void *memory, *sum;
+        assert_int_equal(mdm_device_allocate(p.device[d], sizeof(float) * COUNT, "a test", &memory), MDM_OK);
+        assert_int_equal(mdm_device_allocate(p.device[d], sizeof(double), "a test", &sum), MDM_OK);
+        for (int i = 0; i < 4; i++) {
+            if (i > 0) values[places[i - 1]] = bad[i - 1];
+            assert_int_equal(mdm_device_upload(p.device[d], memory, values, sizeof(float) * COUNT), MDM_OK);
+            mdm_sum_squares(p.device[d], memory, COUNT, sum);
+            assert_int_equal(mdm_device_download(p.device[d], &sums[d][i], sum, sizeof(double)), MDM_OK);
+            if (i > 0) values[places[i - 1]] = 3.4e38f;
+        }
+        assert_true(isfinite(sums[d][0]) && !isfinite(sums[d][1]) && !isfinite(sums[d][2]) &&
+                    !isfinite(sums[d][3]));
+        mdm_device_free(p.device[d], memory);
+        mdm_device_free(p.device[d], sum);
+        free(values);
+    }
+    assert_true(sums[0][0] > 0 && fabs(sums[1][0] - sums[0][0]) <= 1e-12 * sums[0][0]);
+    close_pair(&p);
+}
+
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
 static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
@@ -515,6 +546,7 @@ int main(void) {
         cmocka_unit_test(max_pooling_and_its_gradient_equal_the_cpus_with_ties),
         cmocka_unit_test(mean_pooling_and_its_gradient_equal_the_cpus),
         cmocka_unit_test(the_optimizer_step_equals_the_cpus),
+        cmocka_unit_test(sums_of_squares_equal_the_cpus_and_show_what_is_not_finite),
         cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
         cmocka_unit_test(half_precision_rounds_to_nearest_even_down_to_the_smallest),

@@ -39,8 +39,8 @@ typedef struct bench {
     mdm_executor *executor;
     float *images; /* this rank's rows, in the device's memory */
     int32_t *label;
-    int64_t first, count; /* this rank's rows */
-    mdm_outputs out;
+    int64_t first, count;                   /* this rank's rows */
+    float *embedding, *projection, *logits; /* this rank's rows of the latest outputs */
 } bench;
 
 static void path_of(char *path, const char *group, const char *sub, const char *name) {
@@ -95,10 +95,33 @@ static void bench_open(bench *b, int number, mdm_precision precision, mdm_batchn
     free(all);
     path_of(path, b->golden->group, "", "label");
     b->label = golden_ints(path, NULL);
+    b->embedding = calloc((size_t)(b->count * b->layout->embedding) + 1, sizeof(float));
+    b->projection = calloc((size_t)(b->count * s->projection) + 1, sizeof(float));
+    b->logits = calloc((size_t)(b->count * s->classes) + 1, sizeof(float));
     assert_int_equal(mdm_executor_plan(b->executor, (int)b->count, 0), MDM_OK);
 }
 
+static void forward(bench *b, mdm_pass pass) {
+    mdm_outputs out;
+    assert_int_equal(mdm_executor_forward(b->executor, b->network, (int)b->count, b->images, pass, &out),
+                     MDM_OK);
+    struct {
+        float *to;
+        const float *from;
+        int width;
+    } outputs[] = {{b->embedding, out.embedding, b->layout->embedding},
+                   {b->projection, out.projection, b->golden->spec.projection},
+                   {b->logits, out.logits, b->golden->spec.classes}};
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(mdm_device_download(b->device, outputs[i].to, outputs[i].from,
+                                             sizeof(float) * (size_t)b->count * (size_t)outputs[i].width),
+                         MDM_OK);
+}
+
 static void bench_close(bench *b) {
+    free(b->embedding);
+    free(b->projection);
+    free(b->logits);
     mdm_executor_destroy(b->executor);
     mdm_network_destroy(b->network);
     mdm_layout_destroy(b->layout);
@@ -125,8 +148,8 @@ static float *gather_rows(bench *b, const float *mine, int width) {
 static double golden_loss(bench *b, float *logits_gradient, float *projection_gradient) {
     const mdm_network_spec *s = &b->golden->spec;
     int rows = b->golden->rows, pairs = rows / 2, p = s->projection;
-    float *logits = gather_rows(b, b->out.logits, s->classes), *loss = calloc((size_t)rows, sizeof(float));
-    float *z = gather_rows(b, b->out.projection, p), *norm = calloc((size_t)rows, sizeof(float));
+    float *logits = gather_rows(b, b->logits, s->classes), *loss = calloc((size_t)rows, sizeof(float));
+    float *z = gather_rows(b, b->projection, p), *norm = calloc((size_t)rows, sizeof(float));
     float *unit_gradient = calloc((size_t)(rows * p), sizeof(float));
     float *scratch = calloc((size_t)mdm_nt_xent_scratch_floats(pairs, pairs, p), sizeof(float));
     mdm_sce_hard_forward(logits, b->label, rows, s->classes, 1, 1, loss);
@@ -136,7 +159,7 @@ static double golden_loss(bench *b, float *logits_gradient, float *projection_gr
         0.1 * mdm_nt_xent(z, pairs, 0, pairs, p, 0.5f, 0.1f / (float)rows, unit_gradient, scratch) / rows;
     mdm_normalize_backward(z, norm, unit_gradient, rows, p, unit_gradient);
     memset(logits_gradient, 0, sizeof(float) * (size_t)(b->count * s->classes));
-    mdm_sce_hard_backward(b->out.logits, b->label + b->first, NULL, b->count, s->classes, 1, 1,
+    mdm_sce_hard_backward(b->logits, b->label + b->first, NULL, b->count, s->classes, 1, 1,
                           1.0f / (float)rows, logits_gradient);
     memcpy(projection_gradient, unit_gradient + b->first * p, sizeof(float) * (size_t)(b->count * p));
     free(logits);
@@ -152,13 +175,16 @@ static double forward_and_backward(bench *b) {
     const mdm_network_spec *s = &b->golden->spec;
     float *dlogits = calloc((size_t)(b->count * s->classes) + 1, sizeof(float));
     float *dprojection = calloc((size_t)(b->count * s->projection) + 1, sizeof(float));
-    assert_int_equal(
-        mdm_executor_forward(b->executor, b->network, (int)b->count, b->images, MDM_PASS_TRAIN, &b->out),
-        MDM_OK);
+    forward(b, MDM_PASS_TRAIN);
     double loss = golden_loss(b, dlogits, dprojection);
+    float *logits = test_device_copy(b->device, dlogits, sizeof(float) * (size_t)(b->count * s->classes));
+    float *projection =
+        test_device_copy(b->device, dprojection, sizeof(float) * (size_t)(b->count * s->projection));
     assert_int_equal(mdm_executor_backward(b->executor, b->network, (int)b->count, b->images, NULL,
-                                           dprojection, dlogits, 0, 1),
+                                           projection, logits, 0, 1),
                      MDM_OK);
+    mdm_device_free(b->device, logits);
+    mdm_device_free(b->device, projection);
     assert_int_equal(mdm_executor_reduce_wait(b->executor, b->network), MDM_OK);
     assert_int_equal(mdm_network_fetch(b->network), MDM_OK);
     free(dlogits);
@@ -191,9 +217,9 @@ static void check_network(int number) {
     bench b;
     bench_open(&b, number, MDM_FP32, MDM_BATCHNORM_SYNC);
     double loss = forward_and_backward(&b);
-    assert_rows(&b, b.out.embedding, b.layout->embedding, "embedding", 2e-5);
-    assert_rows(&b, b.out.projection, b.golden->spec.projection, "projection", 2e-4);
-    assert_rows(&b, b.out.logits, b.golden->spec.classes, "logits", 2e-5);
+    assert_rows(&b, b.embedding, b.layout->embedding, "embedding", 2e-5);
+    assert_rows(&b, b.projection, b.golden->spec.projection, "projection", 2e-4);
+    assert_rows(&b, b.logits, b.golden->spec.classes, "logits", 2e-5);
     char path[256];
     path_of(path, b.golden->group, "", "loss");
     float *expected_loss = golden_floats(path, NULL), value = (float)loss;
@@ -254,10 +280,8 @@ static void three_optimizer_steps_and_the_evaluation_after_them_are_golden(void 
         assert_tensors(&b, b.network->weights, expected, 0, 1e-4, 5e-3);
         free(expected);
         assert_int_equal(mdm_executor_plan(b.executor, (int)b.count, 1), MDM_OK);
-        assert_int_equal(
-            mdm_executor_forward(b.executor, b.network, (int)b.count, b.images, MDM_PASS_EVALUATE, &b.out),
-            MDM_OK);
-        assert_rows(&b, b.out.logits, b.golden->spec.classes, "eval_logits", 2e-2);
+        forward(&b, MDM_PASS_EVALUATE);
+        assert_rows(&b, b.logits, b.golden->spec.classes, "eval_logits", 2e-2);
         bench_close(&b);
     }
 }
@@ -310,8 +334,8 @@ static void a_batch_in_chunks_has_the_outputs_and_gradients_of_the_whole(void **
     assert_int_equal(mdm_executor_plan(chunked.executor, (int)chunked.count, 0), MDM_OK);
     double loss = forward_and_backward(&whole), other = forward_and_backward(&chunked);
     if (fabs(loss - other) > 1e-6 * fabs(loss)) fail_msg("losses %.9g and %.9g", loss, other);
-    assert_close(chunked.out.embedding, whole.out.embedding, whole.count * whole.layout->embedding, 1e-6,
-                 1e-5, "embedding");
+    assert_close(chunked.embedding, whole.embedding, whole.count * whole.layout->embedding, 1e-6, 1e-5,
+                 "embedding");
     assert_tensors(&chunked, chunked.network->gradient, whole.network->gradient, 0, 1e-6, 1e-4);
     size_t least = mdm_executor_bytes(chunked.executor, 1);
     assert_true(least < mdm_executor_bytes(chunked.executor, (int)whole.count) || whole.count == 1);
@@ -329,7 +353,7 @@ static void bfloat16_follows_single_precision_within_its_rounding(void **state) 
         skip();
     }
     forward_and_backward(&b);
-    assert_rows(&b, b.out.logits, b.golden->spec.classes, "logits", 0.06);
+    assert_rows(&b, b.logits, b.golden->spec.classes, "logits", 0.06);
     float *expected = golden_values(&b, "grad", 0);
     double dot = 0, a2 = 0, b2 = 0;
     for (int64_t i = 0; i < b.layout->weight_count; i++) {

@@ -81,14 +81,15 @@ static void open_setting(setting *s) {
         mdm_executor_create(s->device, comm, s->layout, MDM_FP32, MDM_BATCHNORM_SYNC, &s->executor), MDM_OK);
     if (reproducible) assert_int_equal(mdm_executor_make_reproducible(s->executor), MDM_OK);
     mdm_executor_set_batch(s->executor, 4, N);
-    assert_int_equal(mdm_semi_workspace_create(comm, s->device, s->layout, N, &s->workspace), MDM_OK);
+    assert_int_equal(mdm_semi_workspace_create(comm, s->executor, s->layout, N, 0.05f, &s->workspace),
+                     MDM_OK);
+    assert_int_equal(mdm_semi_workspace_plan(s->workspace, N), MDM_OK);
     s->views = golden_floats("/step/semi/views", NULL);
     s->label = golden_ints("/step/semi/label", NULL);
     s->clean = golden_floats("/step/semi/clean_probability", NULL);
     s->permutation = golden_longs("/step/semi/permutation", NULL);
     s->options = (mdm_semi_options){.temperature = 0.5f,
                                     .confidence = 0.3f,
-                                    .contrast_temperature = 0.05f,
                                     .lambda_x = 1,
                                     .lambda_u = 100,
                                     .lambda_xe = 1,
@@ -138,6 +139,10 @@ static void one_whole_mixematch_step_is_golden(void **state) {
     assert_golden_number(result.parts[MDM_PART_UE], "/step/semi/lue", 1e-3);
     assert_golden_number(result.parts[MDM_PART_CONTRAST], "/step/semi/contrast", 1e-4);
     assert_golden_number(result.parts[MDM_PART_BALANCE], "/step/semi/balance", 1e-3);
+    double square = 0;
+    for (int64_t i = 0; i < s.layout->weight_count; i++)
+        square += (double)s.a->gradient[i] * s.a->gradient[i];
+    assert_true(fabs(result.gradient_square - square) <= 1e-9 * square);
     assert_golden_number(result.loss, "/step/semi/loss", 1e-4);
     for (int i = 0; i < s.layout->tensor_count; i++) {
         const mdm_tensor_info *t = &s.layout->tensors[i];

@@ -223,6 +223,8 @@ void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, flo
 /* The same with *rate, one float in the device's memory: it may change between replays of a recorded step. */
 void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, const float *rate, float momentum, float weight_decay);
+/* *sum = the sum of squares of `count` values in double, in an order that depends on the count alone. */
+void mdm_sum_squares(mdm_device *device, const float *values, int64_t count, double *sum);
 /* average += (1 - decay) * (values - average). */
 void mdm_average_step(mdm_device *device, float *average, const float *values, int64_t count, float decay);
 

@@ -21,8 +21,8 @@ typedef enum mdm_pass {
     MDM_PASS_MIXED     /* batch statistics that leave the running ones alone; backward follows */
 } mdm_pass;
 
-/* Where a forward pass left its results, in host memory; valid until the next pass of the executor. Rows are
- * this rank's. */
+/* Where a forward pass left its results, in the device's memory; valid until the next pass of the executor.
+ * Rows are this rank's. */
 typedef struct mdm_outputs {
     const float *embedding; /* [rows, D] */
     const float
@@ -45,6 +45,9 @@ void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm)
 enum { MDM_SHARDS = 12 };
 MDM_MUST_CHECK mdm_status mdm_executor_make_reproducible(mdm_executor *executor);
 int mdm_executor_is_reproducible(const mdm_executor *executor);
+mdm_device *mdm_executor_device(const mdm_executor *executor);
+/* Of products behind the encoder: MDM_FP32 or MDM_TF32. */
+mdm_precision mdm_executor_head_precision(const mdm_executor *executor);
 /* What the rows of the next plans and passes with batch statistics are: this rank's slice of `n` rows
  * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results and for chunks. */
 void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n);
@@ -71,18 +74,19 @@ MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_netwo
                                                const float *images, mdm_pass pass, mdm_outputs *outputs);
 
 /* Collective. Backward of the latest TRAIN or MIXED pass. Gradients with respect to its outputs, each [rows,
- * ...] or NULL; they are not modified. The weights' gradient is written to, or with `accumulate` added to,
- * network->gradient, as a sum over this rank's rows. With `reduce` buckets of it are handed to
- * the all-reduce as soon as they are complete; the caller then calls mdm_executor_reduce_wait. */
+ * ...] in the device's memory or NULL; they are not modified. The weights' gradient is written to, or with
+ * `accumulate` added to, network->home.gradient, as a sum over this rank's rows. With `reduce` buckets of it
+ * are handed to the all-reduce as soon as they are complete; the caller then calls mdm_executor_reduce_wait.
+ */
 MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_network *network, int rows,
                                                 const float *images, const float *embedding_gradient,
                                                 const float *projection_gradient,
                                                 const float *logits_gradient, int accumulate, int reduce);
 
-/* Collective. Waits until network->gradient is summed over all ranks. */
+/* Collective. Waits until network->home.gradient is summed over all ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network);
 
-/* The classifier alone, on host memory, for mixed embeddings of the latest pass's rows: logits [rows, C] =
+/* The classifier alone, for mixed embeddings of the latest pass's rows: logits [rows, C] =
  * embedding * W^T + b. */
 MDM_MUST_CHECK mdm_status mdm_classifier_forward(mdm_executor *executor, mdm_network *network,
                                                  const float *embedding, float *logits);
@@ -91,11 +95,10 @@ MDM_MUST_CHECK mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_ne
                                                   const float *embedding, const float *logits_gradient,
                                                   float *embedding_gradient, int accumulate);
 
-/* Collective. sums [width] = what `add` makes of matrix [rows, width] of the latest pass's rows, over all
- * ranks. */
-typedef void mdm_add_rows(const float *matrix, int64_t rows, int width, double *sums);
-MDM_MUST_CHECK mdm_status mdm_executor_sum_rows(mdm_executor *executor, const float *matrix, int width,
-                                                mdm_add_rows *add, double *sums);
+/* Collective. probability [rows, C] = softmax of logits of the latest pass's rows; sums [C]: of all ranks'
+ * rows. */
+MDM_MUST_CHECK mdm_status mdm_executor_sum_predictions(mdm_executor *executor, const float *logits,
+                                                       float *probability, double *sums);
 
 /* Collective. Averages the running statistics over ranks (needed under local batch norm before evaluating or
  * saving). */

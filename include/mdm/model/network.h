@@ -1,8 +1,8 @@
 /* The values of one network: weights, their gradient and momentum, and the running statistics.
  *
- * The arrays are in host memory. Where the device has memory of its own, the encoder's part of them has a
- * second home there, in which training moves it, while the heads stay here: mdm_network_fetch before the
- * encoder's values are read or written by hand, mdm_network_touch after they were written. */
+ * The arrays are in host memory. Where the device has memory of its own, they have a second home there, in
+ * which training moves them: mdm_network_fetch before the values are read or written by hand,
+ * mdm_network_touch after they were written. */
 #ifndef MDM_MODEL_NETWORK_H
 #define MDM_MODEL_NETWORK_H
 
@@ -15,12 +15,11 @@ typedef struct mdm_network {
     float *weights, *gradient, *velocity; /* [layout->weight_count] */
     float *statistics;                    /* [layout->statistic_count]: running means and variances */
     uint64_t version; /* changes with the weights; how prepared copies know that they are stale */
-    /* The encoder's values where the device computes: [layout->encoder_count], statistics
-     * [layout->encoder_statistic_count]; the arrays above where that is host memory. */
+    /* The same where the device computes; the arrays above where that is host memory. */
     struct {
         float *weights, *gradient, *velocity, *statistics;
-    } encoder;
-    mdm_device *device; /* whose memory the encoder's values are in; NULL: host memory */
+    } home;
+    mdm_device *device; /* whose memory that is; NULL: host memory */
     int host_is_newer, device_is_newer;
     mdm_exact_sums exact_gradient; /* [layout->weight_count] where an executor is reproducible, else empty */
 } mdm_network;
@@ -34,8 +33,8 @@ void mdm_network_destroy(mdm_network *network);
 MDM_MUST_CHECK mdm_status mdm_network_fetch(mdm_network *network);
 /* To be called after weights, momentum or statistics were changed by hand. */
 void mdm_network_touch(mdm_network *network);
-/* Makes the encoder's values on the device those of the host arrays, where these are newer; the first time
- * this allocates. */
+/* Makes the values on the device those of the host arrays, where these are newer; the first time this
+ * allocates. */
 MDM_MUST_CHECK mdm_status mdm_network_send(mdm_network *network, mdm_device *device);
 /* Copies weights and statistics (not gradient and momentum). */
 MDM_MUST_CHECK mdm_status mdm_network_copy(mdm_network *to, mdm_network *from);
@@ -49,12 +48,19 @@ enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, M
 /* One momentum step with separate rates for the encoder and the heads; `roles` is a sum of MDM_STEP_*. */
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
                       float rate_heads, float momentum, float weight_decay);
-/* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. Both trained or sent
- * to the same device. */
-MDM_MUST_CHECK mdm_status mdm_network_average(mdm_network *average, mdm_network *network, float decay);
+/* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */
+MDM_MUST_CHECK mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_network *network,
+                                              float decay);
+/* The squared norm of the gradient, into the device's memory; not finite where a value of it is not. */
+void mdm_network_square_gradient(mdm_device *device, const mdm_network *network, double *square);
+/* Copies the running statistics to or from `saved` [layout->statistic_count] in the device's memory. */
+void mdm_network_save_statistics(mdm_device *device, const mdm_network *network, float *saved);
+void mdm_network_restore_statistics(mdm_device *device, mdm_network *network, const float *saved);
 /* 0 when every weight and statistic is finite, else 1 with the name of the first tensor that is not. To be
- * called after mdm_network_fetch. */
+ * called after mdm_network_fetch; so is the next one, which gives the first tensor whose gradient is not
+ * finite, NULL when all are. */
 int mdm_network_not_finite(const mdm_network *network, const char **tensor);
+const char *mdm_network_bad_gradient(const mdm_network *network);
 
 /* rate * (1 + cos(pi * epoch / epochs)) / 2; `epoch` may be fractional. */
 double mdm_cosine_rate(double rate, double epoch, double epochs);

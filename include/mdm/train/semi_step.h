@@ -12,7 +12,6 @@
 typedef struct mdm_semi_options {
     float temperature; /* of sharpening */
     float confidence;  /* guesses below it do not count */
-    float contrast_temperature;
     float lambda_x, lambda_u, lambda_xe, lambda_ue, lambda_contrast;
     float rce_weight; /* of the reverse cross entropy of the labelled part; 0 is plain cross entropy */
 } mdm_semi_options;
@@ -43,18 +42,22 @@ enum {
 typedef struct mdm_semi_result {
     double loss, parts[MDM_PART_COUNT]; /* of the global batch; parts without their lambdas */
     double confident;                   /* share of unlabelled samples whose guess counted */
+    double gradient_square;             /* squared norm of the reduced one */
 } mdm_semi_result;
 
-/* Memory for steps of at most `n` global labelled rows. */
+/* Memory for steps of at most `n` global labelled rows of networks that the executor runs. */
 typedef struct mdm_semi_workspace mdm_semi_workspace;
-MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, mdm_device *device,
+MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_executor *executor,
                                                     const mdm_layout *layout, int64_t n,
+                                                    float contrast_temperature,
                                                     mdm_semi_workspace **workspace);
+/* To be called before the first step of so many rows. */
+MDM_MUST_CHECK mdm_status mdm_semi_workspace_plan(mdm_semi_workspace *workspace, int64_t n);
 void mdm_semi_workspace_destroy(mdm_semi_workspace *workspace);
 
 /* Collective. Runs the three passes; leaves the gradient of the global loss, reduced over ranks, in
- * network->gradient. `guesser` (may be NULL) is the other network, only read. Plans for groups * count rows
- * (with backward) and for 2 * count rows (forward only) must exist. */
+ * network->home.gradient. `guesser` (may be NULL) is the other network, only read. Plans for groups * count
+ * rows (with backward) and for 2 * count rows (forward only) must exist. */
 MDM_MUST_CHECK mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
                                         mdm_network *guesser, const mdm_semi_options *options,
                                         const mdm_semi_batch *batch, mdm_semi_workspace *workspace,

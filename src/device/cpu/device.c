@@ -279,6 +279,22 @@ static void norm_means(mdm_device *device, int channels, const double *sum, cons
     }
 }
 
+static void sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
+    enum { PIECES = 64 };
+    double piece[PIECES];
+    (void)device;
+#pragma omp parallel for schedule(static) if (count > 16384)
+    for (int p = 0; p < PIECES; p++) {
+        double squares = 0;
+        int64_t end = count * (p + 1) / PIECES;
+#pragma omp simd reduction(+ : squares)
+        for (int64_t i = count * p / PIECES; i < end; i++) squares += (double)values[i] * (double)values[i];
+        piece[p] = squares;
+    }
+    *sum = 0;
+    for (int p = 0; p < PIECES; p++) *sum += piece[p];
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     (void)device;
@@ -320,6 +336,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
+    .sum_squares = sum_squares,
     .average_step = average_step,
     .heads = &mdm_cpu_head_operations,
 };

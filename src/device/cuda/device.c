@@ -18,7 +18,7 @@ static void destroy(mdm_device *device) {
     mdm_cuda_device *d = mdm_cuda(device);
     mdm_nccl_destroy(d->nccl);
     if (d->gpu) {
-        void *buffers[] = {d->partial, d->image, d->filter_gradient, d->sum};
+        void *buffers[] = {d->partial, d->squares, d->image, d->filter_gradient, d->sum};
         for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mdm_gpu_free(d->gpu, buffers[i]);
         mdm_gpu_close(d->gpu);
     }
@@ -31,11 +31,14 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     *out = NULL;
     if (threads < 1) return mdm_fail(MDM_USAGE, "run.threads=%d: at least one thread is needed", threads);
     MDM_TRY(MDM_ALLOCATE(device, 1, "the CUDA device"));
-    omp_set_num_threads(threads); /* for heads, losses and pictures, which stay on the CPU */
+    omp_set_num_threads(threads); /* for what stays on the CPU, as the reading of pictures */
     omp_set_dynamic(0);
     device->common.operations = &operations;
     device->number = number;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);
+    if (status == MDM_OK)
+        status = mdm_gpu_allocate(device->gpu, sizeof(double) * MDM_GPU_SQUARES, "partial sums",
+                                  (void **)&device->squares);
     if (status != MDM_OK) {
         destroy(&device->common);
         return status;
@@ -440,6 +443,13 @@ static void sgd_step_at(mdm_device *device, float *weights, const float *gradien
     queue_sgd(device, a, count);
 }
 
+static void sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
+    mdm_cuda_device *d = mdm_cuda(device);
+    mdm_square_arguments a = {values, d->squares, count, MDM_GPU_SQUARES};
+    mdm_gpu_squares(d->gpu, mdm_blocks_for(a.threads), 1, &a);
+    mdm_sum_rows(device, &(mdm_row_sum){d->squares, MDM_GPU_SQUARES, 1.0, sum}, 1);
+}
+
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,
                          float decay) {
     const int64_t most = 1 << 30;
@@ -486,6 +496,7 @@ static const mdm_device_operations operations = {
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
     .sgd_step_at = sgd_step_at,
+    .sum_squares = sum_squares,
     .average_step = average_step,
     .heads = &mdm_cuda_head_operations,
 };

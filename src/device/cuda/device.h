@@ -13,6 +13,7 @@ typedef struct mdm_cuda_device {
     const mdm_comm *joined; /* the ranks it has joined */
     double *partial;        /* of sums */
     size_t partial_doubles;
+    double *squares; /* [MDM_GPU_SQUARES] */
     /* shared by all convolutions, which run one after another */
     void *image, *filter_gradient, *sum;
     size_t image_bytes, filter_gradient_bytes, sum_bytes;

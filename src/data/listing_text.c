@@ -67,7 +67,7 @@ mdm_status mdm_listing_add_list(mdm_listing *l, const char *text, size_t length,
     skip_mark(&text, &length);
     char separator = find_separator(text, length);
     piece line;
-    int64_t number = 0;
+    int64_t number = 0, before = l->count;
     for (const char *at = text; next_line(&at, text + length, &line);) {
         number++;
         line = trim(line);
@@ -83,7 +83,7 @@ mdm_status mdm_listing_add_list(mdm_listing *l, const char *text, size_t length,
                             (long long)number);
         MDM_TRY(mdm_listing_add(l, root, path.at, path.length, label.at, label.length, test));
     }
-    if (number == 0) return mdm_fail(MDM_INPUT, "%s is empty", name);
+    if (l->count == before) return mdm_fail(MDM_INPUT, "%s is empty", name);
     return MDM_OK;
 }
 
@@ -94,7 +94,7 @@ static int by_id(const void *a, const void *b) {
 mdm_status mdm_listing_add_keys(mdm_listing *l, const char *text, size_t length, const char *name,
                                 mdm_listing *known, const char *labels, const char *root, int test) {
     piece line;
-    int64_t number = 0;
+    int64_t number = 0, before = l->count;
     MDM_TRY(check_text(text, length, name));
     skip_mark(&text, &length);
     qsort(known->entries, (size_t)known->count, sizeof *known->entries, by_id);
@@ -116,7 +116,7 @@ mdm_status mdm_listing_add_keys(mdm_listing *l, const char *text, size_t length,
         free(key.id);
         MDM_TRY(status);
     }
-    if (number == 0) return mdm_fail(MDM_INPUT, "%s is empty", name);
+    if (l->count == before) return mdm_fail(MDM_INPUT, "%s is empty", name);
     return MDM_OK;
 }
 

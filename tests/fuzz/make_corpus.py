@@ -44,6 +44,7 @@ put("pickle", "python2", b"\x80\x02}q\x01(" + text(b"fine_labels") + b"q\x02]q\x
     b"cnumpy\ndtype\nq\x08U\x02u1K\x00K\x01\x87Rq\x09(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T\x00\x18\x00\x00" +
     bytes(6144) + b"tbu.")
 put("list", "names", b"a/1.jpg cat\na/2.jpg dog\n")
+put("keys", "names", b"a/1.jpg cat\na/2.jpg dog\nb.png cat\n--\nb.png\na/2.jpg\n")
 put("list", "numbers", b"a/1 x.jpg,0\r\nb.png,1\n")
 put("csv", "quoted", b'file_name,text,label\n"a,""1"".png",x,cat\nb.png,,dog\n')
 put("jsonl", "both", b'{"file_name": "a.png", "label": 0}\n{"file_name": "b.png", "label": 1}\n')

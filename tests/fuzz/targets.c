@@ -82,6 +82,23 @@ static mdm_status read_list(const uint8_t *bytes, size_t size) {
     return status;
 }
 
+/* The list of labels, a line `--`, the paths. */
+static mdm_status read_keys(const uint8_t *bytes, size_t size) {
+    const char *text = (const char *)bytes;
+    size_t labels = 0;
+    while (labels + 4 <= size && memcmp(text + labels, "\n--\n", 4) != 0) labels++;
+    if (labels + 4 > size) labels = size;
+    size_t keys = labels < size ? labels + 4 : size;
+    mdm_listing known = {0}, l = {0};
+    mdm_status status = mdm_listing_add_list(&known, text, labels, "labels", "root", 0);
+    if (status == MDM_OK)
+        status = mdm_listing_add_keys(&l, text + keys, size - keys, "keys", &known, "labels", "root", 0);
+    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, 0);
+    mdm_listing_free(&known);
+    mdm_listing_free(&l);
+    return status;
+}
+
 static mdm_status read_csv(const uint8_t *bytes, size_t size) {
     mdm_listing l = {0};
     mdm_status status = mdm_listing_add_csv(&l, (const char *)bytes, size, "csv", "root", "train/", NULL, 0);
@@ -150,13 +167,21 @@ static mdm_status read_noise(const uint8_t *bytes, size_t size) {
     return mdm_noise_parse_labels((const char *)bytes, size, "noise", 8, 10, labels);
 }
 
-const fuzz_target fuzz_targets[] = {{"idx", read_idx, 1},       {"cifar", read_cifar, 1},
-                                    {"pickle", read_pickle, 1}, {"list", read_list, 0},
-                                    {"csv", read_csv, 0},       {"jsonl", read_jsonl, 0},
-                                    {"exif", read_exif, 0},     {"jpeg", read_picture, 1},
-                                    {"png", read_picture, 1},   {"safetensors", read_safetensors, 1},
-                                    {"yaml", read_yaml, 0},     {"setting", read_setting, 0},
-                                    {"noise", read_noise, 1},   {"archive", read_archive, 1}};
+const fuzz_target fuzz_targets[] = {{"idx", read_idx, 1},
+                                    {"cifar", read_cifar, 1},
+                                    {"pickle", read_pickle, 1},
+                                    {"list", read_list, 0},
+                                    {"keys", read_keys, 0},
+                                    {"csv", read_csv, 0},
+                                    {"jsonl", read_jsonl, 0},
+                                    {"exif", read_exif, 0},
+                                    {"jpeg", read_picture, 1},
+                                    {"png", read_picture, 1},
+                                    {"safetensors", read_safetensors, 1},
+                                    {"yaml", read_yaml, 0},
+                                    {"setting", read_setting, 0},
+                                    {"noise", read_noise, 1},
+                                    {"archive", read_archive, 1}};
 const int fuzz_target_count = sizeof fuzz_targets / sizeof *fuzz_targets;
 
 const fuzz_target *fuzz_target_find(const char *name) {

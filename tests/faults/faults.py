@@ -20,13 +20,33 @@ def arguments_of(work, name, *more):
             f"run={work.file(name)}", *TINY, *more]
 
 
+def foreign_code():
+    """Where the CUDA runtime lies in the program that it is linked into: its allocations are not ours to fail."""
+    listed = subprocess.run(["nm", "--defined-only", PROGRAM], capture_output=True, text=True).stdout
+    symbols = sorted(line.split() for line in listed.splitlines())
+    ranges, first = [], None
+    for address, kind, name in symbols:
+        if kind not in "tTwW":
+            continue
+        is_cuda = name.startswith(("libcudart_static_", "__cuda"))
+        if is_cuda and first is None:
+            first = address
+        elif not is_cuda and first is not None:
+            ranges.append(f"{first}-{address}")
+            first = None
+    return ",".join(ranges + ([f"{first}-ffffffff"] if first else []))
+
+
+FOREIGN = foreign_code()
+
+
 def injected(work, call, at, action, rank=None, path=None, **more):
     """The environment in which the at-th such call goes wrong; the file of hits tells whether it was reached."""
     hits = work.file("hits")
     if os.path.exists(hits):
         os.remove(hits)
     variables = dict(os.environ, LD_PRELOAD=INJECTOR, MDM_INJECT_CALL=call, MDM_INJECT_AT=str(at),
-                     MDM_INJECT_ACTION=action, MDM_INJECT_HITS=hits, **more)
+                     MDM_INJECT_ACTION=action, MDM_INJECT_HITS=hits, MDM_INJECT_FOREIGN=FOREIGN, **more)
     if rank is not None:
         variables["MDM_INJECT_RANK"] = str(rank)
     if path is not None:

@@ -11,6 +11,7 @@
  *                     (a bit of what this rank received)
  *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
  *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
+ *   MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into it
  *   MDM_INJECT_HITS   a file that gets a byte when the call is reached
  */
 #include <dlfcn.h>
@@ -200,6 +201,7 @@ void *__libc_memalign(size_t alignment, size_t size);
 static int note_program(struct dl_phdr_info *info, size_t size, void *range) {
     (void)size;
     uintptr_t *ends = range;
+    ends[2] = info->dlpi_addr;
     for (int i = 0; i < info->dlpi_phnum; i++) {
         if (info->dlpi_phdr[i].p_type != PT_LOAD || !(info->dlpi_phdr[i].p_flags & PF_X)) continue;
         ends[0] = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr;
@@ -208,18 +210,35 @@ static int note_program(struct dl_phdr_info *info, size_t size, void *range) {
     return 1; /* the first is the program */
 }
 
+/* Whether the caller lies in the parts of the program that MDM_INJECT_FOREIGN names: `first-end,...`,
+ * hexadecimal, from where the program begins. */
+static int is_foreign(uintptr_t caller, uintptr_t base) {
+    const char *ranges = getenv("MDM_INJECT_FOREIGN");
+    while (ranges && *ranges) {
+        char *next;
+        uintptr_t first = strtoul(ranges, &next, 16);
+        if (*next != '-') return 0;
+        uintptr_t end = strtoul(next + 1, &next, 16);
+        if (caller >= base + first && caller < base + end) return 1;
+        ranges = *next == ',' ? next + 1 : NULL;
+    }
+    return 0;
+}
+
 /* Whether this allocation, asked for at `caller`, is to fail. Wanted or not is found out once, because getenv
  * is slow for every allocation. */
 static int no_memory(const void *caller) {
     static int wanted = -1;
-    static uintptr_t program[2];
+    static uintptr_t program[3]; /* its code, and where addresses count from */
     if (wanted < 0) {
         const char *call = getenv("MDM_INJECT_CALL");
         wanted = call && strcmp(call, "malloc") == 0;
         if (wanted) dl_iterate_phdr(note_program, program);
     }
     struct rlimit most;
-    if (!wanted || (uintptr_t)caller < program[0] || (uintptr_t)caller >= program[1]) return 0;
+    if (!wanted || (uintptr_t)caller < program[0] || (uintptr_t)caller >= program[1] ||
+        is_foreign((uintptr_t)caller, program[2]))
+        return 0;
     if (getrlimit(RLIMIT_FSIZE, &most) == 0 && most.rlim_cur == 0)
         return 0; /* the child that looks through files */
     if (!reach("malloc", NULL)) return 0;

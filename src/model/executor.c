@@ -265,7 +265,9 @@ mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_
     if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
     MDM_TRY(add_plan(executor, rows, &p));
     p->forward_only = forward_only;
-    return take_back_plan(executor, fill_plan(executor, p));
+    MDM_TRY(take_back_plan(executor, fill_plan(executor, p)));
+    mdm_device_keep_plans(executor->device);
+    return MDM_OK;
 }
 
 plan *mdm_executor_find_heads(mdm_executor *executor, int rows) {

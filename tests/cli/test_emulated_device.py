@@ -62,6 +62,14 @@ def a_training_at_small_rates_ends_where_the_cpus_does(work):
         assert np.array_equal(mine, other), f"network {n}: {(mine != other).sum()} samples differ"
 
 
+def a_run_keeps_the_plans_of_its_convolutions(work):
+    make_pictures(work.file("plans.h5"), 60, 16, 8, 1)
+    kept = work.file("kept")
+    done = run("train", f"data.train={work.file('plans.h5')}", f"run={work.file('plans')}", *TINY,
+               env={**os.environ, "MDM_EMULATED_KEPT": kept})
+    assert done.returncode == 0 and os.path.exists(kept), done.stderr
+
+
 def pictures_of_one_channel_are_no_different(work):
     make_pictures(work.file("grey.h5"), 48, 8, 9, 1)
     weights = []
@@ -106,5 +114,5 @@ def the_device_makes_views_for_the_benchmark(work):
 
 
 if __name__ == "__main__":
-    main([a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
+    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

@@ -391,9 +391,12 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *con
     return MDM_OK;
 }
 
-/* Nothing was measured. */
+/* Nothing was measured; the file that MDM_EMULATED_KEPT names tells that it was asked for. */
 void mdm_gpu_keep_plans(mdm_gpu *gpu) {
+    const char *path = getenv("MDM_EMULATED_KEPT");
+    FILE *file = path ? fopen(path, "w") : NULL;
     (void)gpu;
+    if (file) fclose(file);
 }
 
 static float get(const void *tensor, size_t i, int bf16) {

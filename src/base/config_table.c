@@ -89,6 +89,8 @@ static const mdm_config_key keys[] = {
             "supervised epochs before the first division"),
     INTEGER("train.batch", train.batch, "64", 1, 1048576, HASHED, "samples",
             "labelled samples of a step over all ranks; as many unlabelled ones join them"),
+    BOOLEAN("train.cuda_graph", train.cuda_graph, "true", 0,
+            "CUDA: steps are recorded as graphs and replayed; false: they are launched kernel by kernel"),
     KEY("train.micro_batch", INTEGER, train.micro_batch, "auto", 1, 1048576, 0, WORDS("auto"), "samples",
         "samples (of each view) a rank computes at once; auto: its whole share, or what memory allows"),
     INTEGER("train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",

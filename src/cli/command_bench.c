@@ -394,8 +394,11 @@ typedef struct device_views {
 static mdm_status run_augment_on_device(bench *b, void *context) {
     device_views *c = context;
     float waited_for;
+    int64_t first;
     MDM_TRY(mdm_view_maker_begin(c->maker));
-    MDM_TRY(mdm_view_maker_make(c->maker, c->pictures, c->rows, VIEWS, c->images));
+    MDM_TRY(mdm_view_maker_add(c->maker, c->rows, VIEWS, &first));
+    MDM_TRY(mdm_view_maker_send(c->maker, first, VIEWS));
+    MDM_TRY(mdm_view_maker_make(c->maker, c->pictures, first, VIEWS, c->images));
     return mdm_device_download(b->device, &waited_for, c->images, sizeof waited_for);
 }
 

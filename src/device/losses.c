@@ -61,6 +61,10 @@ void mdm_loss_balance(mdm_device *device, const float *probability, int64_t rows
     heads_of(device)->loss_balance(device, probability, rows, classes, sum, total, scale, value, gradient);
 }
 
+void mdm_judge_step(mdm_device *device, const mdm_step_judgement *judgement) {
+    heads_of(device)->judge_step(device, judgement);
+}
+
 void mdm_unit_rows_forward(mdm_device *device, const float *row, int64_t rows, int width, float *unit,
                            float *norm) {
     heads_of(device)->unit_rows_forward(device, row, rows, width, unit, norm);

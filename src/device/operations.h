@@ -47,6 +47,7 @@ typedef struct mdm_head_operations {
                          float *probability, double *sum);
     void (*loss_balance)(mdm_device *device, const float *probability, int64_t rows, int classes,
                          const double *sum, double total, float scale, double *value, float *gradient);
+    void (*judge_step)(mdm_device *device, const mdm_step_judgement *judgement);
     void (*unit_rows_forward)(mdm_device *device, const float *row, int64_t rows, int width, float *unit,
                               float *norm);
     void (*unit_rows_backward)(mdm_device *device, const float *unit, const float *norm,
@@ -125,7 +126,8 @@ typedef struct mdm_device_operations {
     void (*sgd_step)(mdm_device *device, float *weights, const float *gradient, float *velocity,
                      int64_t count, float rate, float momentum, float weight_decay);
     void (*sgd_step_at)(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay);
+                        int64_t count, const float *rate, float momentum, float weight_decay,
+                        const double *verdict);
     void (*sum_squares)(mdm_device *device, const float *values, int64_t count, double *sum);
     void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);
     const mdm_head_operations *heads;

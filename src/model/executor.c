@@ -63,6 +63,15 @@ mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_lay
     return MDM_OK;
 }
 
+mdm_group *mdm_executor_group(const mdm_executor *executor) {
+    return executor->group;
+}
+
+void mdm_executor_forget_weights(mdm_executor *executor) {
+    for (int i = 0; i < executor->plan_count; i++)
+        if (!executor->plans[i]->forward_only) executor->plans[i]->prepared = 0;
+}
+
 void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm) {
     executor->batchnorm = batchnorm;
 }

@@ -167,9 +167,7 @@ mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *n
     return MDM_OK;
 }
 
-/* Lets the plan's convolutions take over the network's weights, unless they hold them already. */
-static mdm_status prepare_weights(mdm_executor *executor, const mdm_network *network) {
-    plan *p = executor->current;
+mdm_status mdm_executor_prepare_plan(mdm_executor *executor, const mdm_network *network, plan *p) {
     if (p->rows == 0 || executor->reproducible || p->prepared == network->version) return MDM_OK;
     MDM_TRY(mdm_executor_set_weights(executor, network, p->convolutions));
     p->prepared = network->version;
@@ -219,7 +217,7 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     executor->current = mdm_executor_find_plan(executor, rows, pass == MDM_PASS_EVALUATE);
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
     MDM_TRY(mdm_network_send(network, executor->device));
-    MDM_TRY(prepare_weights(executor, network));
+    MDM_TRY(mdm_executor_prepare_plan(executor, network, executor->current));
     MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);

@@ -1,7 +1,9 @@
 /* Guards against numbers that went bad: a step whose loss or gradient is not finite, or a spike, is skipped
- * on all ranks, a streak of the former goes back to the last checkpoint once with half the learning rates,
- * and replicas are compared before anything is saved. */
+ * on all ranks (by the device itself, whose optimizer reads the verdict; the host learns of it with the
+ * loss), a streak of the former goes back to the last checkpoint once with half the learning rates, and
+ * replicas are compared before anything is saved. */
 #include "mdm/base/log.h"
+#include "mdm/device/losses.h"
 #include "trainer.h"
 #include <inttypes.h>
 #include <math.h>
@@ -10,31 +12,46 @@
 #include <xxhash.h>
 
 enum { LONGEST_STREAK = 8 };
+/* t->result: this rank's part of the loss, then everybody's; the rest is the same on all ranks. */
+enum { PART, LOSS, SQUARE, VERDICT, RESULTS };
 
 mdm_status mdm_guard_create(mdm_trainer *t) {
     t->guard.rate_scale = 1;
-    MDM_TRY(mdm_device_allocate(t->device, sizeof(double) * 2, "a step's loss", (void **)&t->result));
+    MDM_TRY(mdm_device_allocate(t->device, sizeof(double) * RESULTS, "a step's loss", (void **)&t->result));
     return mdm_device_allocate(t->device, sizeof(float) * (size_t)t->layout->statistic_count,
                                "running statistics", (void **)&t->guard.statistics);
 }
 
-mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network) {
-    MDM_TRY(mdm_network_send(network, t->device));
+mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network, double rate_encoder, double rate_heads,
+                                mdm_step_orders *orders) {
+    memset(orders, 0, sizeof *orders);
+    mdm_spike_limits(t, &orders->square_limit, &orders->loss_limit);
+    orders->rate_encoder = (float)(rate_encoder * t->guard.rate_scale);
+    orders->rate_heads = (float)(rate_heads * t->guard.rate_scale);
+    return mdm_network_send(network, t->device);
+}
+
+void mdm_guard_queue_begin(mdm_trainer *t, const mdm_network *network) {
     mdm_network_save_statistics(t->device, network, t->guard.statistics);
+}
+
+mdm_status mdm_guard_queue_end(mdm_trainer *t, mdm_network *network, int roles, const mdm_step_orders *orders,
+                               double momentum, double weight_decay) {
+    const mdm_step_judgement judgement = {.terms = {{&t->result[PART], NULL, 1.0f}},
+                                          .count = 1,
+                                          .square = &t->result[SQUARE],
+                                          .orders = orders,
+                                          .loss = &t->result[LOSS],
+                                          .verdict = &t->result[VERDICT]};
+    MDM_TRY(mdm_group_all_reduce(mdm_executor_group(t->executor), &t->result[PART], 1, MDM_DOUBLE, MDM_SUM));
+    mdm_network_square_gradient(t->device, network, &t->result[SQUARE]);
+    mdm_judge_step(t->device, &judgement);
+    mdm_network_step_at(t->device, network, roles, orders, &t->result[VERDICT], (float)momentum,
+                        (float)weight_decay);
     return MDM_OK;
 }
 
-mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
-                            double *gradient_square) {
-    double result[2];
-    mdm_network_square_gradient(t->device, network, &t->result[1]);
-    MDM_TRY(mdm_device_download(t->device, result, t->result, sizeof result));
-    *loss = result[0];
-    *gradient_square = result[1];
-    return mdm_comm_all_reduce(t->comm, loss, 1, MDM_DOUBLE, MDM_SUM);
-}
-
-/* As if the step had not begun. */
+/* The optimizer has left weights and momentum as they were. */
 static void undo_step(mdm_trainer *t, mdm_network *network) {
     mdm_network_restore_statistics(t->device, network, t->guard.statistics);
 }
@@ -67,23 +84,27 @@ static mdm_status skip_step(mdm_trainer *t, mdm_network *network, double loss, d
                     LONGEST_STREAK, t->guard.cause);
 }
 
-mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square,
-                            int roles, double rate_encoder, double rate_heads, double momentum,
-                            double weight_decay, int *skipped) {
+mdm_status mdm_guard_collect(mdm_trainer *t, mdm_network *network, double *loss, int *skipped) {
+    double result[RESULTS];
+    MDM_TRY(mdm_device_download(t->device, result, t->result, sizeof result));
+    *loss = result[LOSS];
+    return mdm_guard_end_step(t, network, result[LOSS], result[SQUARE], (int)result[VERDICT], skipped);
+}
+
+mdm_status mdm_guard_end_step(mdm_trainer *t, mdm_network *network, double loss, double gradient_square,
+                              int verdict, int *skipped) {
     char spike[128];
-    *skipped = !isfinite(gradient_square) || !isfinite(loss);
-    if (*skipped) return skip_step(t, network, loss, gradient_square);
+    *skipped = verdict != MDM_STEP_IS_SOUND;
+    if (verdict == MDM_STEP_IS_NOT_FINITE) return skip_step(t, network, loss, gradient_square);
     t->guard.streak = 0;
-    *skipped = mdm_spike_found(t, gradient_square, loss, spike, sizeof spike);
-    if (*skipped) {
-        undo_step(t, network);
-        name_step(t, spike, "");
-        mdm_warn("%s; the step is skipped (spike %.0f so far; loss %g)", t->guard.cause, t->spikes.total,
-                 loss);
+    if (verdict == MDM_STEP_IS_SOUND) {
+        mdm_spike_remember(t, gradient_square, loss);
         return MDM_OK;
     }
-    mdm_network_step(t->device, network, roles, (float)(rate_encoder * t->guard.rate_scale),
-                     (float)(rate_heads * t->guard.rate_scale), (float)momentum, (float)weight_decay);
+    mdm_spike_count(t, gradient_square, spike, sizeof spike);
+    undo_step(t, network);
+    name_step(t, spike, "");
+    mdm_warn("%s; the step is skipped (spike %.0f so far; loss %g)", t->guard.cause, t->spikes.total, loss);
     return MDM_OK;
 }
 

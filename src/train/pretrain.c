@@ -1,6 +1,7 @@
 /* Self-supervised start: SimCLR on two strong views of every sample, labels unused (Chen et al. 2020). Both
  * views go through the network in one pass. */
 #include "trainer.h"
+#include <string.h>
 
 static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, int64_t *samples) {
     int64_t start, n, first, count;
@@ -37,34 +38,53 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     return MDM_OK;
 }
 
-static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
-    int64_t start, n, first, count;
-    mdm_network *net = t->networks[network];
+/* What the steps of one kind have in common. */
+typedef struct contrasted {
+    mdm_network *network;
+    int64_t n, count; /* samples of all ranks, of this one */
+} contrasted;
+
+static mdm_status queue(mdm_trainer *t, void *context) {
+    const contrasted *s = context;
+    const mdm_step_orders *orders = mdm_message_memory(t->message);
+    int rows = (int)(2 * s->count);
     mdm_outputs out;
-    double loss, square;
-    mdm_step_range(t->training_count, t->steps, number, &start, &n);
-    mdm_comm_my_slice(t->comm, n, &first, &count);
-    for (int64_t i = 0; i < 2 * count; i++)
-        t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= count);
-    MDM_TRY(mdm_guard_begin_step(t, net));
+    mdm_guard_queue_begin(t, s->network);
+    MDM_TRY(mdm_message_send(t->message, sizeof *orders));
+    MDM_TRY(mdm_views_make_asked(t->views));
+    mdm_executor_set_batch(t->executor, 2, s->n);
+    MDM_TRY(mdm_executor_forward(t->executor, s->network, rows, t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    MDM_TRY(mdm_contrast_loss(t->contrast, s->n, 1.0f, out.projection, t->gradient, &t->result[0]));
+    MDM_TRY(mdm_executor_backward(t->executor, s->network, rows, t->images_buffer[0], NULL, t->gradient, NULL,
+                                  0, 1));
+    MDM_TRY(mdm_executor_reduce_wait(t->executor, s->network));
+    return mdm_guard_queue_end(t, s->network, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, orders,
+                               t->config.pretrain.momentum, t->config.pretrain.weight_decay);
+}
+
+static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+    int64_t start, first;
+    contrasted s = {.network = t->networks[network]};
+    mdm_step_orders orders;
+    void *host;
+    double loss;
+    mdm_step_range(t->training_count, t->steps, number, &start, &s.n);
+    mdm_comm_my_slice(t->comm, s.n, &first, &s.count);
+    for (int64_t i = 0; i < 2 * s.count; i++)
+        t->view_list[i] = mdm_view_number(MDM_STAGE_PRETRAIN, network, i >= s.count);
+    MDM_TRY(mdm_guard_begin_step(t, s.network, t->config.pretrain.lr, t->config.pretrain.lr, &orders));
+    MDM_TRY(mdm_message_begin(t->message, &host));
+    memcpy(host, &orders, sizeof orders);
     MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
-    MDM_TRY(mdm_views_make(t->views, MDM_VIEW_STRONG, 0, 2 * count, (uint32_t)epoch, 0, t->view_list,
-                           t->images_buffer[0]));
-    mdm_executor_set_batch(t->executor, 2, n);
-    MDM_TRY(
-        mdm_executor_forward(t->executor, net, (int)(2 * count), t->images_buffer[0], MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(t->contrast, n, 1.0f, out.projection, t->gradient, &t->result[0]));
-    MDM_TRY(mdm_executor_backward(t->executor, net, (int)(2 * count), t->images_buffer[0], NULL, t->gradient,
-                                  NULL, 0, 1));
-    MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    MDM_TRY(mdm_collect_loss(t, net, &loss, &square));
-    MDM_TRY(mdm_guarded_step(t, net, loss, square, MDM_STEP_ENCODER | MDM_STEP_PROJECTION,
-                             t->config.pretrain.lr, t->config.pretrain.lr, t->config.pretrain.momentum,
-                             t->config.pretrain.weight_decay, &report->skipped));
+    MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_STRONG, 0, 2 * s.count, (uint32_t)epoch, 0, t->view_list,
+                          t->images_buffer[0]));
+    const mdm_step_kind kind = {MDM_STAGE_PRETRAIN, network, 2, s.n};
+    MDM_TRY(mdm_queue_step(t, &kind, s.network, queue, &s));
+    MDM_TRY(mdm_guard_collect(t, s.network, &loss, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_CONTRAST] = loss;
-    report->rows = n;
-    report->images = 2 * n;
+    report->rows = s.n;
+    report->images = 2 * s.n;
     return MDM_OK;
 }
 

@@ -117,18 +117,18 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t number, 
 static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const mdm_semi_batch *b) {
     mdm_view mixed = t->config.semi.views == MDM_CONFIG_VIEWS_STRONG ? MDM_VIEW_STRONG : MDM_VIEW_WEAK;
     int64_t rows = b->groups * b->count;
+    uint32_t *weak = t->view_list + 2 * rows;
     for (int64_t i = 0; i < rows; i++) { /* of the views 0 to 3 of a sample, 2 and 3 are mixed */
         int64_t row = global_row(b, i), partner = b->permutation[row];
         t->view_list[i] = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(row / b->n % 2));
         t->view_list[rows + i] = mdm_view_number(MDM_STAGE_SEMI, network, 2 + (int)(partner / b->n % 2));
+        weak[i] = t->view_list[i] - 2;
     }
     MDM_TRY(mdm_load_step(t, 2 * rows));
-    MDM_TRY(mdm_views_make(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]));
-    MDM_TRY(mdm_views_make(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows,
-                           t->images_buffer[2]));
-    for (int64_t i = 0; i < rows; i++) t->view_list[i] -= 2; /* the weak views 0 and 1 */
-    return mdm_views_make(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, t->view_list,
-                          t->images_buffer[0]);
+    MDM_TRY(mdm_views_ask(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]));
+    MDM_TRY(mdm_views_ask(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows,
+                          t->images_buffer[2]));
+    return mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, weak, t->images_buffer[0]);
 }
 
 static mdm_semi_options step_options(const mdm_trainer *t) {
@@ -151,41 +151,67 @@ static float ramp_at(const mdm_trainer *t, double epoch) {
     return ramp < 0 ? 0.0f : ramp > 1 ? 1.0f : (float)ramp;
 }
 
-static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+/* What a step queues works with; of the batch, sizes and places alone. */
+typedef struct mixed_step {
+    mdm_network *network, *guesser;
+    mdm_semi_options options;
+    mdm_semi_batch batch;
+} mixed_step;
+
+static mdm_status queue(mdm_trainer *t, void *context) {
+    const mixed_step *s = context;
+    mdm_guard_queue_begin(t, s->network);
+    MDM_TRY(mdm_views_make_asked(t->views));
+    MDM_TRY(
+        mdm_semi_queue(t->comm, t->executor, s->network, s->guesser, &s->options, &s->batch, t->workspace));
+    mdm_network_step_at(t->device, s->network, MDM_STEP_ALL, mdm_semi_orders(t->workspace),
+                        mdm_semi_verdict(t->workspace), (float)t->config.train.momentum,
+                        (float)t->config.train.weight_decay);
+    return MDM_OK;
+}
+
+/* The batch as the device is told of it. */
+static mdm_status make_batch(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_semi_batch *b) {
     const mdm_opinion *guide = &t->opinions[guide_of(t, network)];
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
-    mdm_semi_batch b = {0};
-    mdm_semi_result result;
     list(t, network, epoch, number, t->sample_list);
-    draw_batch(t, network, epoch, number, &b);
-    b.ramp = ramp_at(t, (double)epoch + (double)number / (double)t->steps);
-    float *weight = (float *)(t->told + b.count);
-    for (int64_t i = 0; i < b.count; i++) {
+    draw_batch(t, network, epoch, number, b);
+    b->ramp = ramp_at(t, (double)epoch + (double)number / (double)t->steps);
+    float *weight = (float *)(t->told + b->count);
+    for (int64_t i = 0; i < b->count; i++) {
         int64_t sample = t->sample_list[i]; /* the first group is the labelled samples' first view */
         t->told[i] = labels[sample];
         weight[i] = guide->clean_probability[sample];
     }
-    b.label = t->told;
-    b.clean_probability = weight;
-    MDM_TRY(make_images(t, network, epoch, &b));
-    b.weak = t->images_buffer[0];
-    b.strong = t->images_buffer[1];
-    b.partner = t->images_buffer[2];
-    mdm_network *net = t->networks[network];
-    mdm_network *guesser = t->network_count > 1 ? mdm_predicting_network(t, guide_of(t, network)) : NULL;
-    mdm_semi_options options = step_options(t);
-    MDM_TRY(mdm_guard_begin_step(t, net));
-    MDM_TRY(mdm_semi_step(t->comm, t->executor, net, guesser, &options, &b, t->workspace, &result));
+    b->label = t->told;
+    b->clean_probability = weight;
+    b->weak = t->images_buffer[0];
+    b->strong = t->images_buffer[1];
+    b->partner = t->images_buffer[2];
+    return make_images(t, network, epoch, b);
+}
+
+static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
+    mixed_step s = {.network = t->networks[network], .options = step_options(t)};
+    mdm_semi_batch *b = &s.batch;
+    mdm_semi_result result;
     double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, result.loss, result.gradient_square, MDM_STEP_ALL,
-                             mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
-                             mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
-                             t->config.train.momentum, t->config.train.weight_decay, &report->skipped));
+    if (t->network_count > 1) s.guesser = mdm_predicting_network(t, guide_of(t, network));
+    MDM_TRY(make_batch(t, network, epoch, number, b));
+    MDM_TRY(mdm_guard_begin_step(
+        t, s.network, mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+        mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs), &b->orders));
+    MDM_TRY(mdm_semi_tell(t->comm, t->executor, s.network, s.guesser, b, t->workspace));
+    const mdm_step_kind kind = {MDM_STAGE_SEMI, network, b->groups, b->n};
+    MDM_TRY(mdm_queue_step(t, &kind, s.network, queue, &s));
+    MDM_TRY(mdm_semi_collect(b, t->workspace, &result));
+    MDM_TRY(mdm_guard_end_step(t, s.network, result.loss, result.gradient_square, result.verdict,
+                               &report->skipped));
     report->loss = result.loss;
     memcpy(report->parts, result.parts, sizeof result.parts);
     report->confident = result.confident;
-    report->rows = b.n;
-    report->images = b.groups / 2 * b.n;
+    report->rows = b->n;
+    report->images = b->groups / 2 * b->n;
     return MDM_OK;
 }
 

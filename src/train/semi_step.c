@@ -8,7 +8,7 @@
  */
 #include "mdm/train/semi_step.h"
 #include "mdm/device/group.h"
-#include "mdm/device/losses.h"
+#include "mdm/device/recording.h"
 #include "mdm/train/contrast.h"
 #include <stdlib.h>
 #include <string.h>
@@ -19,9 +19,8 @@ struct mdm_semi_workspace {
     mdm_device *device;
     mdm_group *group;
     mdm_contrast *contrast;
-    int64_t *counts; /* [P], elements per rank of a gather */
-    /* What a step is told, in host memory and, sent at once, in the device's: 4-byte words. */
-    int32_t *told, *told_on_device;
+    int64_t *counts;      /* [P], elements per rank of a gather */
+    mdm_message *message; /* what a step is told: 4-byte words */
     /* in the device's memory */
     float *own, *theirs;              /* softmax of weak views, [4 count, C], [2 count, C] */
     float *target, *target_all;       /* [4 count, C + 1], [4 n, C + 1]: target and mask of every row */
@@ -36,11 +35,13 @@ struct mdm_semi_workspace {
     double *result;     /* [RESULTS] */
 };
 
-/* What a step leaves: this rank's parts, how many guesses count, the gradient's squared norm. */
-enum { CONFIDENT = MDM_PART_COUNT, GRADIENT_SQUARE, RESULTS };
+/* What a step leaves: the parts and how many guesses count, summed over ranks; then what is the same on all.
+ */
+enum { CONFIDENT = MDM_PART_BALANCE, BALANCE, GRADIENT_SQUARE, LOSS, VERDICT, RESULTS };
 
 /* Where what a step is told stands in the device's memory. */
 typedef struct told {
+    const mdm_step_orders *orders;
     const float *lambda, *ramp;          /* [1] */
     const int32_t *label;                /* [count] */
     const float *clean_probability;      /* [count] */
@@ -52,8 +53,10 @@ static int64_t largest_slice(int64_t n, int ranks) {
     return n / ranks + (n % ranks != 0);
 }
 
-static int64_t told_words(int64_t n, int64_t count) {
-    return 2 + 6 * count + 4 * n;
+enum { ORDER_WORDS = sizeof(mdm_step_orders) / sizeof(int32_t), SCALAR_WORDS = ORDER_WORDS + 2 };
+
+static int64_t told_words(int64_t groups, int64_t n, int64_t count) {
+    return SCALAR_WORDS + 2 * count + groups * (count + n);
 }
 
 static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layout *layout) {
@@ -79,7 +82,6 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
         {&w->probability, 4 * count * c},
         {&w->projection_gradient, 4 * count * spec->projection},
         {&w->mixed, 4 * count * w->image},
-        {(float **)&w->told_on_device, told_words(n, count)},
         {(float **)&w->value, 2 * (2 * count * (MDM_PART_UE + 1) + count)},
         {(float **)&w->prediction, 2 * c},
         {(float **)&w->result, 2 * RESULTS},
@@ -87,7 +89,8 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         MDM_TRY(mdm_device_allocate(w->device, sizeof(float) * (size_t)parts[i].floats, "the step's memory",
                                     (void **)parts[i].pointer));
-    MDM_TRY(MDM_ALLOCATE(w->told, told_words(n, count), "the step's memory"));
+    MDM_TRY(mdm_message_create(w->device, sizeof(int32_t) * (size_t)told_words(4, n, count),
+                               "what a step is told", &w->message));
     MDM_TRY(mdm_group_create(comm, w->device, &w->group));
     MDM_TRY(mdm_group_reserve(w->group, 2 * sizeof(float) * (size_t)(4 * n * (d > c + 1 ? d : c + 1))));
     return MDM_ALLOCATE(w->counts, mdm_comm_size(comm), "the step's memory");
@@ -135,7 +138,6 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
                      w->probability,
                      w->projection_gradient,
                      w->mixed,
-                     w->told_on_device,
                      w->value,
                      w->prediction,
                      w->result};
@@ -143,7 +145,7 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
     mdm_contrast_destroy(w->contrast);
     mdm_group_destroy(w->group);
     free(w->counts);
-    free(w->told);
+    mdm_message_destroy(w->message);
     free(w);
 }
 
@@ -177,33 +179,48 @@ static int64_t global_row(const mdm_semi_batch *b, int64_t i) {
     return i / b->count * b->n + b->first + i % b->count;
 }
 
-static told places(const mdm_semi_batch *b, const int32_t *words) {
-    const float *numbers = (const float *)words;
-    int64_t rows = b->groups * b->count;
-    return (told){.lambda = numbers,
-                  .ramp = numbers + 1,
-                  .label = words + 2,
-                  .clean_probability = numbers + 2 + b->count,
-                  .partner = words + 2 + 2 * b->count,
-                  .mixed_with = words + 2 + 2 * b->count + rows};
+static told places(const mdm_semi_batch *b, const mdm_semi_workspace *w) {
+    const int32_t *words = mdm_message_memory(w->message), *rest = words + SCALAR_WORDS;
+    return (told){.orders = (const mdm_step_orders *)words,
+                  .lambda = (const float *)(words + ORDER_WORDS),
+                  .ramp = (const float *)(words + ORDER_WORDS + 1),
+                  .label = rest,
+                  .clean_probability = (const float *)(rest + b->count),
+                  .partner = rest + 2 * b->count,
+                  .mixed_with = rest + 2 * b->count + b->groups * b->count};
+}
+
+const mdm_step_orders *mdm_semi_orders(const mdm_semi_workspace *workspace) {
+    return mdm_message_memory(workspace->message);
+}
+
+const double *mdm_semi_verdict(const mdm_semi_workspace *workspace) {
+    return &workspace->result[VERDICT];
 }
 
 /* All that this step knows and the last one did not, in one message to the device. */
-static mdm_status tell(mdm_comm *comm, const mdm_semi_batch *b, mdm_semi_workspace *w, told *out) {
+mdm_status mdm_semi_tell(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
+                         const mdm_semi_batch *b, mdm_semi_workspace *w) {
     int64_t rows = b->groups * b->count, all = b->groups * b->n;
-    int32_t *words = w->told, *partner = words + 2 + 2 * b->count, *mixed_with = partner + rows;
-    memcpy(words, &b->lambda, sizeof b->lambda);
-    memcpy(words + 1, &b->ramp, sizeof b->ramp);
-    memcpy(words + 2, b->label, sizeof *b->label * (size_t)b->count);
-    memcpy(words + 2 + b->count, b->clean_probability, sizeof(float) * (size_t)b->count);
+    void *host;
+    if (b->n > w->n)
+        return mdm_fail(MDM_LOST, "a step of %lld rows in memory for %lld", (long long)b->n, (long long)w->n);
+    MDM_TRY(mdm_network_send(network, w->device));
+    if (guesser && b->groups == 4) MDM_TRY(mdm_executor_prepare(executor, guesser, (int)(2 * b->count)));
+    MDM_TRY(mdm_message_begin(w->message, &host));
+    int32_t *words = host, *rest = words + SCALAR_WORDS, *partner = rest + 2 * b->count,
+            *mixed_with = partner + rows;
+    memcpy(words, &b->orders, sizeof b->orders);
+    memcpy(words + ORDER_WORDS, &b->lambda, sizeof b->lambda);
+    memcpy(words + ORDER_WORDS + 1, &b->ramp, sizeof b->ramp);
+    memcpy(rest, b->label, sizeof *b->label * (size_t)b->count);
+    memcpy(rest + b->count, b->clean_probability, sizeof(float) * (size_t)b->count);
     for (int64_t i = 0; i < all; i++) mixed_with[i] = -1;
     for (int64_t i = 0; i < rows; i++) {
         partner[i] = (int32_t)gathered_row(comm, b, b->permutation[global_row(b, i)]);
         mixed_with[partner[i]] = (int32_t)i;
     }
-    *out = places(b, w->told_on_device);
-    return mdm_device_upload(w->device, w->told_on_device, words,
-                             sizeof *words * (size_t)(2 + 2 * b->count + rows + all));
+    return MDM_OK;
 }
 
 /* First pass: weak views without gradient, by the network itself and (unlabelled ones) by the other; labels
@@ -322,7 +339,7 @@ static mdm_status balance(mdm_executor *executor, const mdm_semi_batch *b, int c
     double total = (double)(b->groups * b->n);
     MDM_TRY(mdm_executor_sum_predictions(executor, logits, w->probability, w->prediction));
     mdm_loss_balance(w->device, w->probability, b->groups * b->count, classes, w->prediction, total,
-                     1.0f / (float)total, &w->result[MDM_PART_BALANCE], w->logits_gradient);
+                     1.0f / (float)total, &w->result[BALANCE], w->logits_gradient);
     return MDM_OK;
 }
 
@@ -340,9 +357,8 @@ static mdm_status mixed_pass(mdm_executor *executor, mdm_network *network, const
     return mdm_executor_reduce_wait(executor, network);
 }
 
-/* What the step comes to: this rank's sums, brought to the host at once. */
-static mdm_status collect(const mdm_semi_batch *b, const mdm_network *network, mdm_semi_workspace *w,
-                          double *result) {
+/* This rank's sums, then everybody's. */
+static mdm_status sum_up(const mdm_semi_batch *b, mdm_semi_workspace *w) {
     int64_t half = 2 * b->count, guessed = b->groups < 4 ? 0 : b->count;
     double divisor = 2.0 * (double)b->n;
     mdm_row_sum sums[MDM_PART_UE + 2];
@@ -354,33 +370,56 @@ static mdm_status collect(const mdm_semi_batch *b, const mdm_network *network, m
     sums[MDM_PART_UE + 1] =
         (mdm_row_sum){w->value + half * (MDM_PART_UE + 1), guessed, 1.0, &w->result[CONFIDENT]};
     mdm_sum_rows(w->device, sums, MDM_PART_UE + 2);
-    mdm_network_square_gradient(w->device, network, &w->result[GRADIENT_SQUARE]);
-    return mdm_device_download(w->device, result, w->result, sizeof *result * RESULTS);
+    return mdm_group_all_reduce(w->group, w->result, CONFIDENT + 1, MDM_DOUBLE, MDM_SUM);
 }
 
-mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
-                         const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w,
-                         mdm_semi_result *result) {
-    double sums[RESULTS];
-    told t;
-    if (b->n > w->n)
-        return mdm_fail(MDM_LOST, "a step of %lld rows in memory for %lld", (long long)b->n, (long long)w->n);
+static void judge(const mdm_semi_options *o, const told *t, mdm_semi_workspace *w) {
+    const mdm_step_judgement judgement = {.terms = {{&w->result[MDM_PART_X], NULL, o->lambda_x},
+                                                    {&w->result[MDM_PART_U], t->ramp, o->lambda_u},
+                                                    {&w->result[MDM_PART_XE], NULL, o->lambda_xe},
+                                                    {&w->result[MDM_PART_UE], t->ramp, o->lambda_ue},
+                                                    {&w->result[MDM_PART_CONTRAST], NULL, o->lambda_contrast},
+                                                    {&w->result[BALANCE], NULL, 1.0f}},
+                                          .count = MDM_PART_COUNT,
+                                          .square = &w->result[GRADIENT_SQUARE],
+                                          .orders = t->orders,
+                                          .loss = &w->result[LOSS],
+                                          .verdict = &w->result[VERDICT]};
+    mdm_judge_step(w->device, &judgement);
+}
+
+mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
+                          const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w) {
+    const told t = places(b, w);
     mdm_executor_set_batch(executor, b->groups, b->n);
-    MDM_TRY(tell(comm, b, w, &t));
+    MDM_TRY(mdm_message_send(w->message, sizeof(int32_t) * (size_t)told_words(b->groups, b->n, b->count)));
     mdm_network_clear_gradient(network);
     MDM_TRY(make_targets(executor, network, guesser, o, b, &t, w));
     MDM_TRY(mix_targets_and_images(comm, b, network->layout->spec.classes, &t, w));
     MDM_TRY(strong_pass(comm, executor, network, o, b, &t, w));
     MDM_TRY(mixed_pass(executor, network, o, b, &t, w));
-    MDM_TRY(collect(b, network, w, sums));
-    double balance_part = sums[MDM_PART_BALANCE]; /* the same on all ranks */
-    result->gradient_square = sums[GRADIENT_SQUARE];
-    MDM_TRY(mdm_comm_all_reduce(comm, sums, CONFIDENT + 1, MDM_DOUBLE, MDM_SUM));
-    memcpy(result->parts, sums, sizeof result->parts);
-    result->parts[MDM_PART_BALANCE] = balance_part;
-    result->confident = b->groups < 4 ? 0.0 : sums[CONFIDENT] / (double)b->n;
-    result->loss = o->lambda_x * sums[MDM_PART_X] + o->lambda_u * b->ramp * sums[MDM_PART_U] +
-                   o->lambda_xe * sums[MDM_PART_XE] + o->lambda_ue * b->ramp * sums[MDM_PART_UE] +
-                   o->lambda_contrast * sums[MDM_PART_CONTRAST] + balance_part;
+    MDM_TRY(sum_up(b, w));
+    mdm_network_square_gradient(w->device, network, &w->result[GRADIENT_SQUARE]);
+    judge(o, &t, w);
     return MDM_OK;
+}
+
+mdm_status mdm_semi_collect(const mdm_semi_batch *b, mdm_semi_workspace *w, mdm_semi_result *result) {
+    double values[RESULTS];
+    MDM_TRY(mdm_device_download(w->device, values, w->result, sizeof values));
+    memcpy(result->parts, values, sizeof *values * MDM_PART_BALANCE);
+    result->parts[MDM_PART_BALANCE] = values[BALANCE];
+    result->confident = b->groups < 4 ? 0.0 : values[CONFIDENT] / (double)b->n;
+    result->gradient_square = values[GRADIENT_SQUARE];
+    result->loss = values[LOSS];
+    result->verdict = (int)values[VERDICT];
+    return MDM_OK;
+}
+
+mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
+                         const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w,
+                         mdm_semi_result *result) {
+    MDM_TRY(mdm_semi_tell(comm, executor, network, guesser, b, w));
+    MDM_TRY(mdm_semi_queue(comm, executor, network, guesser, o, b, w));
+    return mdm_semi_collect(b, w, result);
 }

@@ -59,6 +59,7 @@ static mdm_status create_networks(mdm_trainer *t) {
     MDM_TRY(mdm_layout_create(&spec, &t->layout));
     MDM_TRY(mdm_executor_create(t->device, t->comm, t->layout, t->precision, modes[t->config.train.batchnorm],
                                 &t->executor));
+    mdm_steps_create(t);
     if (t->config.deterministic) MDM_TRY(mdm_executor_make_reproducible(t->executor));
     t->network_count = t->config.model.networks;
     for (int n = 0; n < t->network_count; n++) {
@@ -146,7 +147,10 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int
         MDM_TRY(MDM_ALLOCATE(t->view_list, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->told, 2 * samples, "a step's samples"));
         MDM_TRY(MDM_ALLOCATE(t->permutation, global, "a step's samples"));
-        MDM_TRY(renew_on_device(t, sizeof(int32_t) * (size_t)(2 * samples), (void **)&t->told_on_device));
+        mdm_message_destroy(t->message);
+        MDM_TRY(mdm_message_create(t->device, sizeof(mdm_step_orders) + sizeof(int32_t) * 2 * (size_t)samples,
+                                   "what a step is told", &t->message));
+        t->told_on_device = (int32_t *)((mdm_step_orders *)mdm_message_memory(t->message) + 1);
         MDM_TRY(renew_on_device(t, sizeof(double) * (size_t)samples, (void **)&t->row_value));
         t->list_size = samples;
     }
@@ -212,6 +216,8 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_metrics_close(t->metrics);
     mdm_events_close(t->events);
     mdm_run_folder_close(t->folder);
+    mdm_steps_forget(t);
+    mdm_message_destroy(t->message);
     mdm_semi_workspace_destroy(t->workspace);
     mdm_contrast_destroy(t->contrast);
     mdm_executor_destroy(t->executor);
@@ -220,8 +226,8 @@ void mdm_trainer_close(mdm_trainer *t) {
         mdm_network_destroy(t->averages[n]);
         free_opinion(&t->opinions[n]);
     }
-    void *on_device[] = {t->images_buffer[0], t->images_buffer[1], t->images_buffer[2], t->told_on_device,
-                         t->gradient,         t->row_value,        t->result,           t->guard.statistics};
+    void *on_device[] = {t->images_buffer[0], t->images_buffer[1], t->images_buffer[2], t->gradient,
+                         t->row_value,        t->result,           t->guard.statistics};
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
         if (on_device[i]) mdm_device_free(t->device, on_device[i]);
     mdm_network_destroy(t->baseline);

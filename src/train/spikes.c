@@ -4,6 +4,7 @@
  * as one that was not stopped. */
 #include "mdm/base/log.h"
 #include "trainer.h"
+#include <math.h>
 #include <stdio.h>
 
 enum { SEEN_BEFORE = 64, TIMES = 10, ONE_IN = 100 };
@@ -37,21 +38,33 @@ static int may_skip(mdm_trainer *t) {
     return t->spikes.in_pass < (double)((t->steps + ONE_IN - 1) / ONE_IN);
 }
 
-int mdm_spike_found(mdm_trainer *t, double square, double loss, char *text, size_t size) {
-    mdm_spike_window *w = window_of(t);
-    int64_t steps = (int64_t)w->count, seen = steps < MDM_SPIKE_WINDOW ? steps : MDM_SPIKE_WINDOW;
+static int64_t steps_seen(const mdm_spike_window *w) {
+    int64_t steps = (int64_t)w->count;
+    return steps < MDM_SPIKE_WINDOW ? steps : MDM_SPIKE_WINDOW;
+}
+
+void mdm_spike_limits(mdm_trainer *t, double *square_limit, double *loss_limit) {
+    const mdm_spike_window *w = window_of(t);
+    int64_t seen = steps_seen(w);
     double square_before = largest(w->square, seen), loss_before = largest(w->loss, seen);
-    int by_gradient = square_before > 0 && square > TIMES * TIMES * square_before,
-        by_loss = loss_before > 0 && loss > TIMES * loss_before;
-    if (seen >= SEEN_BEFORE && (by_gradient || by_loss) && may_skip(t)) {
-        t->spikes.in_pass++;
-        t->spikes.total++;
-        snprintf(text, size, "the %s is more than %d times the largest of the %lld steps before",
-                 by_gradient ? "gradient" : "loss", TIMES, (long long)seen);
-        return 1;
-    }
-    w->square[steps % MDM_SPIKE_WINDOW] = square;
-    w->loss[steps % MDM_SPIKE_WINDOW] = loss;
+    int is_judged = seen >= SEEN_BEFORE && may_skip(t);
+    *square_limit = is_judged && square_before > 0 ? TIMES * TIMES * square_before : INFINITY;
+    *loss_limit = is_judged && loss_before > 0 ? TIMES * loss_before : INFINITY;
+}
+
+void mdm_spike_count(mdm_trainer *t, double square, char *text, size_t size) {
+    double square_limit, loss_limit;
+    mdm_spike_limits(t, &square_limit, &loss_limit);
+    t->spikes.in_pass++;
+    t->spikes.total++;
+    snprintf(text, size, "the %s is more than %d times the largest of the %lld steps before",
+             square > square_limit ? "gradient" : "loss", TIMES, (long long)steps_seen(window_of(t)));
+}
+
+void mdm_spike_remember(mdm_trainer *t, double square, double loss) {
+    mdm_spike_window *w = window_of(t);
+    int64_t place = (int64_t)w->count % MDM_SPIKE_WINDOW;
+    w->square[place] = square;
+    w->loss[place] = loss;
     w->count++;
-    return 0;
 }

@@ -96,13 +96,14 @@ void mdm_staging_destroy(mdm_staging *s) {
 /* Waits until the thread has nothing under way; what it brought and nobody takes is dropped unless `keep`. */
 static mdm_status settle(mdm_staging *s, int keep) {
     const uint8_t *dropped;
+    size_t offset;
     pthread_mutex_lock(&s->lock);
     while (s->state == ASKED) pthread_cond_wait(&s->changed, &s->lock);
     int is_ready = s->state == READY;
     if (is_ready && !keep) s->state = IDLE;
     pthread_mutex_unlock(&s->lock);
     if (!is_ready || keep || s->status != MDM_OK) return MDM_OK;
-    return mdm_upload_take(s->upload, &dropped);
+    return mdm_upload_take(s->upload, &dropped, &offset);
 }
 
 mdm_status mdm_staging_reserve(mdm_staging *s, int64_t count) {
@@ -148,8 +149,10 @@ static int is_announced(const mdm_staging *s, mdm_split split, const int64_t *in
 }
 
 mdm_status mdm_staging_take(mdm_staging *s, mdm_split split, const int64_t *index, int64_t count,
-                            const uint8_t **memory) {
+                            const uint8_t **memory, int64_t *first) {
+    size_t offset;
     *memory = NULL;
+    *first = 0;
     MDM_TRY(settle(s, 1)); /* afterwards the thread waits, and this one may look at the state */
     if (count == 0) return settle(s, 0);
     if (is_announced(s, split, index, count)) {
@@ -161,7 +164,9 @@ mdm_status mdm_staging_take(mdm_staging *s, mdm_split split, const int64_t *inde
         MDM_TRY(set_list(s, split, index, count));
         MDM_TRY(bring(s));
     }
-    return mdm_upload_take(s->upload, memory);
+    MDM_TRY(mdm_upload_take(s->upload, memory, &offset));
+    *first = (int64_t)(offset / s->picture);
+    return MDM_OK;
 }
 
 int64_t mdm_staging_hits(const mdm_staging *s) {

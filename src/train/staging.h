@@ -17,9 +17,10 @@ MDM_MUST_CHECK mdm_status mdm_staging_reserve(mdm_staging *staging, int64_t coun
 MDM_MUST_CHECK mdm_status mdm_staging_announce(mdm_staging *staging, mdm_split split, const int64_t *index,
                                                int64_t count);
 /* Where the pictures index[0..count) lie one behind the other for all that is queued from now on, until the
- * next call. Those not announced are brought now, and what was announced is dropped. */
+ * next call: from picture `first` of *memory on, which is the same between two calls of mdm_staging_reserve.
+ * Those not announced are brought now, and what was announced is dropped. */
 MDM_MUST_CHECK mdm_status mdm_staging_take(mdm_staging *staging, mdm_split split, const int64_t *index,
-                                           int64_t count, const uint8_t **memory);
+                                           int64_t count, const uint8_t **memory, int64_t *first);
 /* Takes that an announcement had prepared, for tests. */
 int64_t mdm_staging_hits(const mdm_staging *staging);
 

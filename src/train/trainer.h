@@ -4,6 +4,7 @@
 
 #include "mdm/base/config.h"
 #include "mdm/data/store.h"
+#include "mdm/device/recording.h"
 #include "mdm/divide/gmm.h"
 #include "mdm/divide/split.h"
 #include "mdm/model/executor.h"
@@ -56,6 +57,18 @@ typedef struct mdm_spikes {
     double total, pass, in_pass;
     mdm_spike_window window[MDM_MOST_NETWORKS];
 } mdm_spikes;
+
+/* Steps of one kind: done once, then recorded. */
+typedef struct mdm_step_kind {
+    mdm_stage stage;
+    int network, groups;
+    int64_t n; /* samples of a group, of all ranks */
+} mdm_step_kind;
+typedef struct mdm_recorded_step {
+    mdm_step_kind kind;
+    mdm_recording *recording; /* NULL: not yet */
+} mdm_recorded_step;
+enum { MDM_MOST_RECORDED = 8 };
 
 typedef struct mdm_score {
     double top1, top5;
@@ -113,13 +126,19 @@ typedef struct mdm_trainer {
     mdm_semi_workspace *workspace;
     int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
     int groups;                             /* of a MixEMatch step */
-    int32_t *told; /* what a step is told of its samples: labels, then weights, as floats */
     int64_t *permutation;
-    /* the same in the device's memory, and the rows' gradient and losses; {loss, the gradient's squared norm}
-     */
+    int32_t *told; /* labels of a MixEMatch step's samples, then weights, as floats */
+    /* what other steps are told: orders, labels, weights; where the labels are in the device's memory */
+    mdm_message *message;
     int32_t *told_on_device;
+    /* in the device's memory: the rows' gradient and losses, what a step comes to (guards.c) */
     float *gradient;
     double *row_value, *result;
+    struct {
+        int is_on, count, next;
+        int64_t frees; /* of device memory, by the time they were made */
+        mdm_recorded_step steps[MDM_MOST_RECORDED];
+    } recorded;
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
@@ -186,23 +205,44 @@ MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
 
-/* guards.c. Around each step: what it may have to put back; then, collective, this rank's part of the loss
- * (result[0]) brought from the device and summed, together with the squared norm of the reduced gradient;
- * then the optimizer's step, or, where that or the loss (the same on all ranks) is not finite or a spike, a
- * warning and everything as it was. MDM_NUMERIC after eight steps in a row that were not finite. */
+/* guards.c. Before a step: its orders, for its message to the device, and the network to the device. */
 MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);
-MDM_MUST_CHECK mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network);
-MDM_MUST_CHECK mdm_status mdm_collect_loss(mdm_trainer *t, const mdm_network *network, double *loss,
-                                           double *gradient_square);
-MDM_MUST_CHECK mdm_status mdm_guarded_step(mdm_trainer *t, mdm_network *network, double loss,
-                                           double gradient_square, int roles, double rate_encoder,
-                                           double rate_heads, double momentum, double weight_decay,
-                                           int *skipped);
-/* spikes.c: 1, with the reason, for a step that is to be left out: its gradient's norm (whose square this is)
- * or its loss is more than ten times the largest of this network's last 128 steps in this stage, of which at
- * least 64 were seen, and at most one in a hundred of the pass's steps (but one) was left out so far. Else
- * the step is remembered. */
-int mdm_spike_found(mdm_trainer *t, double square, double loss, char *text, size_t size);
+MDM_MUST_CHECK mdm_status mdm_guard_begin_step(mdm_trainer *t, mdm_network *network, double rate_encoder,
+                                               double rate_heads, mdm_step_orders *orders);
+/* Queued first in a step: what it may have to put back. */
+void mdm_guard_queue_begin(mdm_trainer *t, const mdm_network *network);
+/* Collective, queued last in a step of one loss, whose part of this rank is result[0], with the orders in the
+ * device's memory: the verdict, and the optimizer's step where that is sound. */
+MDM_MUST_CHECK mdm_status mdm_guard_queue_end(mdm_trainer *t, mdm_network *network, int roles,
+                                              const mdm_step_orders *orders, double momentum,
+                                              double weight_decay);
+/* Brings what such a step came to, the same on all ranks, and ends it. */
+MDM_MUST_CHECK mdm_status mdm_guard_collect(mdm_trainer *t, mdm_network *network, double *loss, int *skipped);
+/* After the step, of which the verdict (MDM_STEP_IS_...) is known: where it is not sound, a warning, and the
+ * statistics as they were. MDM_NUMERIC after eight steps in a row that were not finite. */
+MDM_MUST_CHECK mdm_status mdm_guard_end_step(mdm_trainer *t, mdm_network *network, double loss,
+                                             double gradient_square, int verdict, int *skipped);
+/* spikes.c: beyond which squared norm of the gradient, or loss, the step that begins is a spike and left out:
+ * ten times the largest norm or loss of this network's last 128 steps in this stage. INFINITY where fewer
+ * than 64 were seen, or one in a hundred of the pass's steps (but one) was left out so far. A spike is
+ * counted, with the reason in `text`; the numbers of a sound step are remembered. */
+void mdm_spike_limits(mdm_trainer *t, double *square_limit, double *loss_limit);
+void mdm_spike_count(mdm_trainer *t, double square, char *text, size_t size);
+void mdm_spike_remember(mdm_trainer *t, double square, double loss);
+
+/* steps.c. Collective. `work` queues all that the device does in a step of a network. On CUDA devices, with
+ * train.cuda_graph, the first step of a kind runs plainly, the second is recorded, and all from there on are
+ * replayed. `context` may hold what is the same in all steps of a kind; what differs reaches the device by
+ * messages that were filled before. */
+typedef mdm_status mdm_step_work(mdm_trainer *t, void *context);
+MDM_MUST_CHECK mdm_status mdm_queue_step(mdm_trainer *t, const mdm_step_kind *kind, mdm_network *network,
+                                         mdm_step_work *work, void *context);
+/* Once, when the executor was made: whether steps are recorded at all, the same on all ranks. */
+void mdm_steps_create(mdm_trainer *t);
+/* Collective, when a pass has been prepared: recordings made before memory was freed are forgotten. */
+MDM_MUST_CHECK mdm_status mdm_steps_begin(mdm_trainer *t);
+void mdm_steps_forget(mdm_trainer *t);
+
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
 /* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. Host memory then has what a

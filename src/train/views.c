@@ -12,6 +12,15 @@
 
 enum { KEEP_BYTES = 16 << 20 /* of pictures that are copied to the device at once */ };
 
+/* A set of views, as they were asked for. */
+typedef struct asked_views {
+    mdm_view kind;
+    int64_t first, count, row; /* row: of the maker */
+    uint32_t epoch, number;
+    const uint32_t *numbers;
+    float *images;
+} asked_views;
+
 struct mdm_views {
     mdm_device *device;
     mdm_store *store;
@@ -28,7 +37,11 @@ struct mdm_views {
     mdm_staging *staging;
     uint8_t *kept[2]; /* [count, H, W, C] of each split, or NULL: brought step by step */
     const uint8_t *loaded;
-    mdm_view_row *rows; /* [capacity], on the host */
+    int64_t first_loaded; /* where pictures that were brought begin there */
+    mdm_view_row *rows;   /* [capacity], on the host */
+    /* asked for */
+    asked_views asked[MDM_MOST_ASKED];
+    int asked_count;
 };
 
 static size_t image_size(const mdm_views *views) {
@@ -187,9 +200,12 @@ mdm_status mdm_views_load(mdm_views *views, mdm_split split, const int64_t *samp
         return mdm_fail(MDM_LOST, "no room was made for %lld samples", (long long)count);
     for (int64_t i = 0; i < count; i++) views->samples[i] = samples[i];
     views->count = count;
+    views->asked_count = 0;
     if (!views->maker) return mdm_store_fetch(views->store, split, samples, count, views->pictures);
     views->loaded = views->kept[split];
-    if (are_brought(views)) MDM_TRY(mdm_staging_take(views->staging, split, samples, count, &views->loaded));
+    if (are_brought(views))
+        MDM_TRY(
+            mdm_staging_take(views->staging, split, samples, count, &views->loaded, &views->first_loaded));
     return mdm_view_maker_begin(views->maker);
 }
 
@@ -221,23 +237,55 @@ static void make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, 
     }
 }
 
-static mdm_status make_on_device(mdm_views *views, mdm_view kind, int64_t first, int64_t count,
-                                 uint32_t epoch, uint32_t number, const uint32_t *numbers, float *images) {
+/* Tells the maker, whose row *row will be the first of them. */
+static mdm_status add_rows(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                           uint32_t number, const uint32_t *numbers, int64_t *row) {
     int brought = are_brought(views);
     for (int64_t i = 0; i < count; i++) {
         uint64_t sample = (uint64_t)views->samples[first + i];
-        views->rows[i] = (mdm_view_row){.sample = sample,
-                                        .picture = (uint32_t)(brought ? (uint64_t)(first + i) : sample),
-                                        .epoch = epoch,
-                                        .number = numbers ? numbers[i] : number,
-                                        .view = kind};
+        views->rows[i] = (mdm_view_row){
+            .sample = sample,
+            .picture = (uint32_t)(brought ? (uint64_t)(views->first_loaded + first + i) : sample),
+            .epoch = epoch,
+            .number = numbers ? numbers[i] : number,
+            .view = kind};
     }
-    return mdm_view_maker_make(views->maker, views->loaded, views->rows, count, images);
+    return mdm_view_maker_add(views->maker, views->rows, count, row);
 }
 
 mdm_status mdm_views_make(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
                           uint32_t number, const uint32_t *numbers, float *images) {
-    if (views->maker) return make_on_device(views, kind, first, count, epoch, number, numbers, images);
-    make(views, kind, first, count, epoch, number, numbers, images);
+    int64_t row;
+    if (!views->maker) {
+        make(views, kind, first, count, epoch, number, numbers, images);
+        return MDM_OK;
+    }
+    MDM_TRY(add_rows(views, kind, first, count, epoch, number, numbers, &row));
+    MDM_TRY(mdm_view_maker_send(views->maker, row, count));
+    return mdm_view_maker_make(views->maker, views->loaded, row, count, images);
+}
+
+mdm_status mdm_views_ask(mdm_views *views, mdm_view kind, int64_t first, int64_t count, uint32_t epoch,
+                         uint32_t number, const uint32_t *numbers, float *images) {
+    int64_t row = 0;
+    if (views->asked_count == MDM_MOST_ASKED)
+        return mdm_fail(MDM_LOST, "internal: more than %d sets of views in a step", MDM_MOST_ASKED);
+    if (views->maker) MDM_TRY(add_rows(views, kind, first, count, epoch, number, numbers, &row));
+    views->asked[views->asked_count++] =
+        (asked_views){kind, first, count, row, epoch, number, numbers, images};
+    return MDM_OK;
+}
+
+mdm_status mdm_views_make_asked(mdm_views *views) {
+    int64_t rows = 0;
+    for (int i = 0; i < views->asked_count; i++) rows += views->asked[i].count;
+    if (views->maker) MDM_TRY(mdm_view_maker_send(views->maker, 0, rows));
+    for (int i = 0; i < views->asked_count; i++) {
+        const asked_views *a = &views->asked[i];
+        if (views->maker)
+            MDM_TRY(mdm_view_maker_make(views->maker, views->loaded, a->row, a->count, a->images));
+        else
+            make(views, a->kind, a->first, a->count, a->epoch, a->number, a->numbers, a->images);
+    }
     return MDM_OK;
 }

@@ -37,6 +37,16 @@ static inline uint32_t mdm_view_number(int stage, int network, int view) {
     return ((uint32_t)stage << 16) | ((uint32_t)network << 8) | (uint32_t)view;
 }
 
+/* The same in two steps, for up to MDM_MOST_ASKED sets of views of a step: they are asked for, `numbers`
+ * staying as they are until they have been made; then all are queued, which can be recorded: in a replay the
+ * views are those asked for by then, as many of each, in the same places. A load forgets what was asked for
+ * before. */
+enum { MDM_MOST_ASKED = 3 };
+MDM_MUST_CHECK mdm_status mdm_views_ask(mdm_views *views, mdm_view kind, int64_t first, int64_t count,
+                                        uint32_t epoch, uint32_t number, const uint32_t *numbers,
+                                        float *images);
+MDM_MUST_CHECK mdm_status mdm_views_make_asked(mdm_views *views);
+
 /* Makes `count` images [channels,H,W], float, normalised, of the loaded pictures first .. first + count - 1
  * of the list, in the device's memory. `numbers` [count] are view numbers, or NULL: then all have `number`.
  */

@@ -35,50 +35,76 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, in
     return count;
 }
 
-/* The supervised step that warm-up and baselines share. `keep` [N] weighs samples, NULL: all alike. */
-static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network,
-                                  int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
-                                  mdm_step_report *report) {
-    int64_t start, n, first, count = list(t, network, epoch, number, t->sample_list);
-    double loss, square;
-    const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+/* What the steps of one kind have in common. */
+typedef struct supervised {
+    mdm_network *network;
+    int64_t n, count; /* samples of all ranks, of this one */
+    float rce_weight;
+} supervised;
+
+static mdm_status queue(mdm_trainer *t, void *context) {
+    const supervised *s = context;
+    const mdm_step_orders *orders = mdm_message_memory(t->message);
+    int count = (int)s->count;
     mdm_outputs out;
-    mdm_step_range(t->training_count, t->steps, number, &start, &n);
-    mdm_comm_my_slice(t->comm, n, &first, &count);
-    float *weight = (float *)(t->told + count);
-    for (int64_t i = 0; i < count; i++) {
-        t->told[i] = labels[t->sample_list[i]];
-        weight[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
-    }
-    MDM_TRY(mdm_guard_begin_step(t, net));
-    MDM_TRY(mdm_load_step(t, count));
-    MDM_TRY(mdm_views_make(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
-                           mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
-    MDM_TRY(mdm_device_upload(t->device, t->told_on_device, t->told, sizeof *t->told * (size_t)(2 * count)));
-    mdm_executor_set_batch(t->executor, 1, n);
-    MDM_TRY(mdm_executor_forward(t->executor, net, (int)count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    mdm_guard_queue_begin(t, s->network);
+    MDM_TRY(mdm_message_send(t->message, sizeof *orders + sizeof(int32_t) * 2 * (size_t)count));
+    MDM_TRY(mdm_views_make_asked(t->views));
+    mdm_executor_set_batch(t->executor, 1, s->n);
+    MDM_TRY(mdm_executor_forward(t->executor, s->network, count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     mdm_loss_rows rows = {.logits = out.logits,
                           .rows = count,
                           .classes = t->layout->spec.classes,
                           .weight = (const float *)(t->told_on_device + count),
-                          .scale = 1.0f / (float)n,
+                          .scale = 1.0f / (float)s->n,
                           .value = t->row_value,
                           .gradient = t->gradient};
-    mdm_loss_hard(t->device, &rows, t->told_on_device, 1.0f, rce_weight);
-    mdm_sum_rows(t->device, &(mdm_row_sum){t->row_value, count, (double)n, &t->result[0]}, 1);
-    MDM_TRY(mdm_executor_backward(t->executor, net, (int)count, t->images_buffer[0], NULL, NULL, t->gradient,
-                                  0, 1));
-    MDM_TRY(mdm_executor_reduce_wait(t->executor, net));
-    MDM_TRY(mdm_collect_loss(t, net, &loss, &square));
-    double epochs = t->config.train.epochs;
-    MDM_TRY(mdm_guarded_step(t, net, loss, square, MDM_STEP_ALL,
-                             mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
-                             mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs),
-                             t->config.train.momentum, t->config.train.weight_decay, &report->skipped));
+    mdm_loss_hard(t->device, &rows, t->told_on_device, 1.0f, s->rce_weight);
+    mdm_sum_rows(t->device, &(mdm_row_sum){t->row_value, count, (double)s->n, &t->result[0]}, 1);
+    MDM_TRY(mdm_executor_backward(t->executor, s->network, count, t->images_buffer[0], NULL, NULL,
+                                  t->gradient, 0, 1));
+    MDM_TRY(mdm_executor_reduce_wait(t->executor, s->network));
+    return mdm_guard_queue_end(t, s->network, MDM_STEP_ALL, orders, t->config.train.momentum,
+                               t->config.train.weight_decay);
+}
+
+/* Orders, labels and weights; `keep` [N] weighs samples, NULL: all alike. */
+static mdm_status tell(mdm_trainer *t, const mdm_step_orders *orders, int64_t count, const uint8_t *keep) {
+    const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
+    void *host;
+    MDM_TRY(mdm_message_begin(t->message, &host));
+    memcpy(host, orders, sizeof *orders);
+    int32_t *label = (int32_t *)((mdm_step_orders *)host + 1);
+    float *weight = (float *)(label + count);
+    for (int64_t i = 0; i < count; i++) {
+        label[i] = labels[t->sample_list[i]];
+        weight[i] = keep ? (float)keep[t->sample_list[i]] : 1.0f;
+    }
+    return MDM_OK;
+}
+
+/* The supervised step that warm-up and baselines share. */
+static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage stage, int network,
+                                  int64_t epoch, int64_t number, const uint8_t *keep, float rce_weight,
+                                  mdm_step_report *report) {
+    int64_t start, count = list(t, network, epoch, number, t->sample_list);
+    double loss, epochs = t->config.train.epochs;
+    supervised s = {.network = net, .count = count, .rce_weight = rce_weight};
+    mdm_step_orders orders;
+    mdm_step_range(t->training_count, t->steps, number, &start, &s.n);
+    MDM_TRY(mdm_guard_begin_step(t, net, mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
+                                 mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs), &orders));
+    MDM_TRY(tell(t, &orders, count, keep));
+    MDM_TRY(mdm_load_step(t, count));
+    MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
+                          mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
+    const mdm_step_kind kind = {stage, network, 1, s.n};
+    MDM_TRY(mdm_queue_step(t, &kind, net, queue, &s));
+    MDM_TRY(mdm_guard_collect(t, net, &loss, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_X] = loss;
-    report->rows = n;
-    report->images = n;
+    report->rows = s.n;
+    report->images = s.n;
     return MDM_OK;
 }
 

@@ -2,11 +2,18 @@
  * another, over memory that is locked at all other times, so that host code which touches device memory, and
  * kernels that touch host memory's neighbours, end the test. Convolutions and products are plain loops. What
  * this cannot show is the real device, cuDNN and the driver. It stands in for
- * src/device/cuda/{runtime,convolutions,products}.c and *kernels.cu by being linked first. MDM_EMULATED_MIB
- * sets how much memory the device says it has.
+ * src/device/cuda/{runtime,graph,convolutions,products}.c and *kernels.cu by being linked first.
+ * MDM_EMULATED_MIB sets how much memory the device says it has.
+ *
+ * A graph is a list of calls with copies of their arguments: a launch makes those calls again, whatever the
+ * host has changed meanwhile, but for page-locked memory, which sends read when they run, as on a device.
+ * What a device would refuse between a graph's begin and end, ends the test. MDM_EMULATED_GRAPHS=refused lets
+ * every graph fail at its end. The file that MDM_EMULATED_COUNTS names is told, at the end, how often what
+ * was called.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
+#include "emulated_counts.h"
 #include "emulated_stream.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -37,7 +44,23 @@ typedef struct stream {
     int64_t queued, done;
 } stream;
 
+/* A call that was recorded: what runs it, and a copy of its arguments. */
+typedef struct call {
+    void (*run)(mdm_gpu *gpu, const void *arguments);
+    void *arguments;
+} call;
+
+struct mdm_gpu_graph {
+    call *calls;
+    int count, capacity;
+};
+
 struct mdm_gpu {
+    mdm_gpu_graph *recording; /* NULL: calls run */
+    pthread_t recorder;       /* the thread that began it */
+    int is_replaying;
+    int64_t frees;
+    emulated_counts counts;
     allocation blocks[MOST];
     int count, unlocked;
     mdm_gpu_plan *plans;
@@ -73,6 +96,96 @@ static void set_lock(mdm_gpu *gpu, int locked) {
     gpu->unlocked = !locked;
 }
 
+/* ---- graphs ---- */
+
+static mdm_gpu *latest_gpu;
+
+emulated_counts emulated_counts_of_latest(void) {
+    return latest_gpu->counts;
+}
+
+/* 1 when the call was recorded instead of being run; otherwise it is counted, unless a graph makes it. */
+static int is_recorded(mdm_gpu *gpu, void (*run)(mdm_gpu *, const void *), const void *arguments,
+                       size_t bytes, int64_t *counter) {
+    mdm_gpu_graph *g = gpu->recording;
+    if (!g) {
+        if (!gpu->is_replaying) ++*counter;
+        return 0;
+    }
+    if (g->count == g->capacity) {
+        g->capacity = 2 * g->capacity + 256;
+        g->calls = realloc(g->calls, sizeof *g->calls * (size_t)g->capacity);
+        if (!g->calls) abort();
+    }
+    call *c = &g->calls[g->count++];
+    *c = (call){run, malloc(bytes)};
+    if (!c->arguments) abort();
+    memcpy(c->arguments, arguments, bytes);
+    return 1;
+}
+
+static void refuse_in_graph(const mdm_gpu *gpu, const char *what) {
+    if (!gpu->recording || !pthread_equal(gpu->recorder, pthread_self())) return;
+    fprintf(stderr, "%s while a graph is recorded\n", what);
+    abort();
+}
+
+typedef struct work_call {
+    stream *s;
+    emulated_work *work;
+} work_call;
+
+static void queue_again(mdm_gpu *gpu, const void *arguments);
+
+static void free_graph(mdm_gpu_graph *graph) {
+    for (int i = 0; graph && i < graph->count; i++) {
+        call *c = &graph->calls[i];
+        if (c->run == queue_again) free(((work_call *)c->arguments)->work);
+        free(c->arguments);
+    }
+    if (graph) free(graph->calls);
+    free(graph);
+}
+
+mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
+    refuse_in_graph(gpu, "a second graph begins");
+    gpu->recorder = pthread_self();
+    return MDM_ALLOCATE(gpu->recording, 1, "a graph");
+}
+
+mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
+    const char *told = getenv("MDM_EMULATED_GRAPHS");
+    int is_refused = told && strcmp(told, "refused") == 0;
+    mdm_gpu_graph *recorded = gpu->recording;
+    *graph = NULL;
+    gpu->recording = NULL;
+    if (keep && !is_refused) {
+        gpu->counts.recorded++;
+        *graph = recorded;
+        return MDM_OK;
+    }
+    free_graph(recorded);
+    return keep ? mdm_fail(MDM_RESOURCE, "the emulated device was told to refuse graphs") : MDM_OK;
+}
+
+mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
+    refuse_in_graph(gpu, "a graph is launched");
+    gpu->counts.replayed++;
+    gpu->is_replaying = 1;
+    for (int i = 0; i < graph->count; i++) graph->calls[i].run(gpu, graph->calls[i].arguments);
+    gpu->is_replaying = 0;
+    return MDM_OK;
+}
+
+void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
+    (void)gpu;
+    free_graph(graph);
+}
+
+int64_t mdm_gpu_frees(const mdm_gpu *gpu) {
+    return gpu->frees;
+}
+
 /* ---- collectives ---- */
 
 /* Runs works up to a number, as far as they come to an end. */
@@ -97,9 +210,18 @@ static void run_works(stream *s, int64_t end) {
 
 static void queue_work(emulated_stream *common, emulated_work *work) {
     stream *s = (stream *)common;
+    const work_call given = {s, work};
+    if (is_recorded(s->gpu, queue_again, &given, sizeof given, &s->gpu->counts.collectives)) return;
     if (s->queued - s->done == MOST_WORKS) run_works(s, s->done + 1);
     s->works[s->queued++ % MOST_WORKS] = work;
     if (s == &s->gpu->computing) run_works(s, s->queued);
+}
+
+/* Of recorded work, which stays, a copy each time. */
+static void queue_again(mdm_gpu *gpu, const void *arguments) {
+    const work_call *c = arguments;
+    (void)gpu;
+    c->s->common.queue(&c->s->common, c->work->copy(c->work));
 }
 
 void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
@@ -133,6 +255,7 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     snprintf(info->library, sizeof info->library, "none");
     snprintf(info->instructions, sizeof info->instructions, "emulated");
     const char *mebibytes = getenv("MDM_EMULATED_MIB");
+    latest_gpu = *gpu;
     info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
     (*gpu)->computing = (stream){.common.queue = queue_work, .gpu = *gpu};
@@ -144,7 +267,20 @@ static void unmap(allocation *b) {
     munmap(b->pages, b->length + PAGE);
 }
 
+static void tell_counts(const mdm_gpu *gpu) {
+    const char *path = getenv("MDM_EMULATED_COUNTS");
+    const emulated_counts *c = &gpu->counts;
+    FILE *file = path ? fopen(path, "w") : NULL;
+    if (!file) return;
+    fprintf(file,
+            "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld}\n",
+            (long long)c->launches, (long long)c->uploads, (long long)c->downloads, (long long)c->recorded,
+            (long long)c->replayed);
+    fclose(file);
+}
+
 void mdm_gpu_close(mdm_gpu *gpu) {
+    tell_counts(gpu);
     for (int i = 0; i < gpu->count; i++) unmap(&gpu->blocks[i]);
     while (gpu->plans) {
         mdm_gpu_plan *next = gpu->plans->next;
@@ -164,6 +300,7 @@ void mdm_gpu_close(mdm_gpu *gpu) {
 /* The memory ends where a locked page begins. */
 mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory) {
     size_t wanted = (bytes + 15) / 16 * 16, length = (wanted + PAGE - 1) / PAGE * PAGE + PAGE;
+    refuse_in_graph(gpu, "memory is allocated");
     *memory = NULL;
     char *pages = mmap(NULL, length + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED || gpu->count == MOST)
@@ -175,6 +312,8 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
 
 void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
     if (!memory) return;
+    refuse_in_graph(gpu, "memory is freed");
+    gpu->frees++;
     for (int i = 0; i < gpu->count; i++)
         if (gpu->blocks[i].memory == (char *)memory) {
             unmap(&gpu->blocks[i]);
@@ -186,6 +325,8 @@ void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
 }
 
 mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
+    refuse_in_graph(gpu, "an upload");
+    gpu->counts.uploads++;
     set_lock(gpu, 0);
     memcpy(memory, host, bytes);
     set_lock(gpu, 1);
@@ -195,6 +336,8 @@ mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t b
 mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
     const mdm_gpu_guard *g = &gpu->guard;
     mdm_status status = MDM_OK;
+    refuse_in_graph(gpu, "a download");
+    gpu->counts.downloads++;
     if (g->look) {
         g->begin(g->context);
         while (gpu->is_stuck && status == MDM_OK) status = g->look(g->context);
@@ -207,16 +350,33 @@ mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t
     return MDM_OK;
 }
 
-void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
+/* Copies and zeros within the device's memory; copies from page-locked memory. */
+typedef struct copy_call {
+    void *to;
+    const void *from; /* NULL: zeros */
+    size_t bytes;
+} copy_call;
+
+static void run_copy(mdm_gpu *gpu, const void *arguments) {
+    const copy_call *c = arguments;
     set_lock(gpu, 0);
-    memset(memory, 0, bytes);
+    if (c->from)
+        memcpy(c->to, c->from, c->bytes);
+    else
+        memset(c->to, 0, c->bytes);
     set_lock(gpu, 1);
 }
 
+static void queue_copy(mdm_gpu *gpu, copy_call c, int64_t *counter) {
+    if (!is_recorded(gpu, run_copy, &c, sizeof c, counter)) run_copy(gpu, &c);
+}
+
+void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
+    queue_copy(gpu, (copy_call){memory, NULL, bytes}, &gpu->counts.launches);
+}
+
 void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
-    set_lock(gpu, 0);
-    memcpy(to, from, bytes);
-    set_lock(gpu, 1);
+    queue_copy(gpu, (copy_call){to, from, bytes}, &gpu->counts.launches);
 }
 
 /* A grid that a device would refuse ends the test; the arguments are copied, as a launch does. */
@@ -227,9 +387,28 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
     }
 }
 
+/* A launch, run now or recorded: `run_name` gets the grid with the arguments. */
+#define LAUNCH(name, argument_type)                                                                          \
+    typedef struct name##_launch {                                                                           \
+        uint32_t blocks, block_rows;                                                                         \
+        argument_type a;                                                                                     \
+    } name##_launch;                                                                                         \
+    static void run_##name(mdm_gpu *gpu, const void *arguments);                                             \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const argument_type *given) {    \
+        name##_launch launch = {.blocks = blocks, .block_rows = block_rows};                                 \
+        launch.a = *given;                                                                                   \
+        if (!is_recorded(gpu, run_##name, &launch, sizeof launch, &gpu->counts.launches))                    \
+            run_##name(gpu, &launch);                                                                        \
+    }                                                                                                        \
+    static void run_##name(mdm_gpu *gpu, const void *launched)
+#define TAKE_LAUNCH(name, argument_type)                                                                     \
+    const argument_type a = ((const name##_launch *)launched)->a;                                            \
+    const uint32_t blocks = ((const name##_launch *)launched)->blocks,                                       \
+                   block_rows = ((const name##_launch *)launched)->block_rows
+
 #define RUN_SIMPLE(name, arguments)                                                                          \
-    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
-        const arguments a = *given;                                                                          \
+    LAUNCH(name, arguments) {                                                                                \
+        TAKE_LAUNCH(name, arguments);                                                                        \
         check_grid(blocks, block_rows);                                                                      \
         set_lock(gpu, 0);                                                                                    \
         for (uint32_t row = 0; row < block_rows; row++)                                                      \
@@ -240,9 +419,9 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
     }
 /* Shared memory begins with noise: a kernel may not count on zeros. */
 #define RUN_SUMMING(name, arguments, rest)                                                                   \
-    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+    LAUNCH(name, arguments) {                                                                                \
         static double shared[MDM_GPU_SHARED];                                                                \
-        const arguments a = *given;                                                                          \
+        TAKE_LAUNCH(name, arguments);                                                                        \
         check_grid(blocks, block_rows);                                                                      \
         set_lock(gpu, 0);                                                                                    \
         for (uint32_t row = 0; row < block_rows; row++)                                                      \
@@ -256,9 +435,9 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
         set_lock(gpu, 1);                                                                                    \
     }
 #define RUN_ROWS(name, arguments, phases)                                                                    \
-    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+    LAUNCH(name, arguments) {                                                                                \
         static double shared[MDM_GPU_SLOTS * MDM_GPU_THREADS];                                               \
-        const arguments a = *given;                                                                          \
+        TAKE_LAUNCH(name, arguments);                                                                        \
         check_grid(blocks, block_rows);                                                                      \
         set_lock(gpu, 0);                                                                                    \
         for (uint32_t row = 0; row < block_rows; row++)                                                      \
@@ -272,9 +451,9 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
     }
 /* Every thread must see the same number of stages, or the device would wait for ever. */
 #define RUN_STAGED(name, arguments, shared_memory)                                                           \
-    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *given) {        \
+    LAUNCH(name, arguments) {                                                                                \
         static shared_memory shared;                                                                         \
-        const arguments a = *given;                                                                          \
+        TAKE_LAUNCH(name, arguments);                                                                        \
         check_grid(blocks, block_rows);                                                                      \
         set_lock(gpu, 0);                                                                                    \
         for (uint32_t row = 0; row < block_rows; row++)                                                      \
@@ -296,8 +475,22 @@ MDM_GPU_MIXTURE_KERNELS(RUN_SIMPLE, RUN_STAGED)
 
 /* All threads of a block go through one phase before any begins the next. */
 #define RUN_PHASED(name, arguments)                                                                          \
-    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared_bytes, const arguments *given) {        \
-        const arguments a = *given;                                                                          \
+    typedef struct name##_launch {                                                                           \
+        uint32_t blocks;                                                                                     \
+        size_t shared_bytes;                                                                                 \
+        arguments a;                                                                                         \
+    } name##_launch;                                                                                         \
+    static void run_##name(mdm_gpu *gpu, const void *launched);                                              \
+    void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *given) {              \
+        name##_launch launch = {.blocks = blocks, .shared_bytes = shared};                                   \
+        launch.a = *given;                                                                                   \
+        if (!is_recorded(gpu, run_##name, &launch, sizeof launch, &gpu->counts.launches))                    \
+            run_##name(gpu, &launch);                                                                        \
+    }                                                                                                        \
+    static void run_##name(mdm_gpu *gpu, const void *launched) {                                             \
+        const arguments a = ((const name##_launch *)launched)->a;                                            \
+        const uint32_t blocks = ((const name##_launch *)launched)->blocks;                                   \
+        const size_t shared_bytes = ((const name##_launch *)launched)->shared_bytes;                         \
         uint8_t *shared = malloc(shared_bytes + 1);                                                          \
         check_grid(blocks, 1);                                                                               \
         if (!shared || shared_bytes > MDM_VIEW_SHARED) abort();                                              \
@@ -328,17 +521,20 @@ static void catch_up(mdm_gpu *gpu, int64_t sends) {
 }
 
 mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
-    (void)gpu;
+    refuse_in_graph(gpu, "memory is allocated");
     return mdm_allocate(host, (long long)bytes + 1, 1, what);
 }
 
 void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
-    (void)gpu;
+    if (host) gpu->frees++;
     free(host);
 }
 
 mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
-    if (queue == MDM_GPU_COMPUTING) return mdm_gpu_upload(gpu, memory, pinned, bytes);
+    if (queue == MDM_GPU_COMPUTING) {
+        queue_copy(gpu, (copy_call){memory, pinned, bytes}, &gpu->counts.uploads);
+        return MDM_OK;
+    }
     pthread_mutex_lock(&gpu->lock);
     if (gpu->sent - gpu->done == WAITING) abort();
     gpu->sends[gpu->sent++ % WAITING] = (send){memory, pinned, bytes};
@@ -356,23 +552,42 @@ void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
     free(mark);
 }
 
-mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+typedef struct mark_call {
+    mdm_gpu_queue queue;
+    mdm_gpu_mark *mark;
+} mark_call;
+
+static void run_record(mdm_gpu *gpu, const void *arguments) {
+    const mark_call *c = arguments;
     pthread_mutex_lock(&gpu->lock);
-    if (queue == MDM_GPU_SENDING) mark->sent = gpu->sent;
-    if (queue == MDM_GPU_COMMUNICATING) mark->worked = gpu->communicating.queued;
+    if (c->queue == MDM_GPU_SENDING) c->mark->sent = gpu->sent;
+    if (c->queue == MDM_GPU_COMMUNICATING) c->mark->worked = gpu->communicating.queued;
     pthread_mutex_unlock(&gpu->lock);
+}
+
+static void run_follow(mdm_gpu *gpu, const void *arguments) {
+    const mark_call *c = arguments;
+    if (c->queue != MDM_GPU_COMPUTING) return;
+    catch_up(gpu, c->mark->sent);
+    run_works(&gpu->communicating, c->mark->worked);
+}
+
+/* Sends are never part of a graph: another thread queues them. */
+static mdm_status queue_mark(mdm_gpu *gpu, void (*run)(mdm_gpu *, const void *), mark_call c) {
+    if (c.queue == MDM_GPU_SENDING || !is_recorded(gpu, run, &c, sizeof c, &gpu->counts.marks)) run(gpu, &c);
     return MDM_OK;
+}
+
+mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    return queue_mark(gpu, run_record, (mark_call){queue, mark});
 }
 
 mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
-    if (queue == MDM_GPU_COMPUTING) {
-        catch_up(gpu, mark->sent);
-        run_works(&gpu->communicating, mark->worked);
-    }
-    return MDM_OK;
+    return queue_mark(gpu, run_follow, (mark_call){queue, mark});
 }
 
 mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    refuse_in_graph(gpu, "the host waits");
     pthread_mutex_lock(&gpu->lock);
     int behind = gpu->done < mark->sent;
     pthread_mutex_unlock(&gpu->lock);
@@ -458,8 +673,15 @@ static void convolve(const mdm_gpu_convolution *k, const operands *o) {
                 }
 }
 
-mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
-    const mdm_gpu_convolution *k = &plan->kind;
+typedef struct convolve_call {
+    mdm_gpu_plan *plan;
+    void *x, *filter, *y;
+} convolve_call;
+
+static void run_convolve(mdm_gpu *gpu, const void *arguments) {
+    const convolve_call *given = arguments;
+    const mdm_gpu_convolution *k = &given->plan->kind;
+    void *x = given->x, *filter = given->filter, *y = given->y;
     int bf16 = k->precision == MDM_BF16, pad = k->kernel / 2;
     operands o = {.out_height = (k->height + 2 * pad - k->kernel) / k->stride + 1,
                   .out_width = (k->width + 2 * pad - k->kernel) / k->stride + 1};
@@ -478,6 +700,12 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     free(o.x);
     free(o.w);
     free(o.y);
+}
+
+mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
+    const convolve_call given = {plan, x, filter, y};
+    if (!is_recorded(gpu, run_convolve, &given, sizeof given, &gpu->counts.launches))
+        run_convolve(gpu, &given);
     return MDM_OK;
 }
 
@@ -509,15 +737,24 @@ static float *lines_of(const void *matrix, mdm_column_matrix m, mdm_precision pr
     return values;
 }
 
+typedef struct multiply_call {
+    mdm_gpu_product *product;
+    float alpha, beta;
+    const void *a, *b;
+    const float *bias;
+    float *c;
+} multiply_call;
+
 /* By columns, as the library does. */
-mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
-                            float beta, const float *bias, float *c) {
-    const mdm_product_shape *s = &product->shape;
+static void run_multiply(mdm_gpu *gpu, const void *arguments) {
+    const multiply_call *given = arguments;
+    const mdm_product_shape *s = &given->product->shape;
+    const float alpha = given->alpha, beta = given->beta, *bias = given->bias;
     const mdm_product_layout layout = mdm_layout_of_product(s);
     int rows = layout.result.rows, columns = layout.result.columns;
     set_lock(gpu, 0);
-    float *first = lines_of(b, layout.first, s->precision, rows, s->k, 0),
-          *second = lines_of(a, layout.second, s->precision, columns, s->k, 1);
+    float *c = given->c, *first = lines_of(given->b, layout.first, s->precision, rows, s->k, 0),
+          *second = lines_of(given->a, layout.second, s->precision, columns, s->k, 1);
     for (int j = 0; j < columns; j++)
         for (int i = 0; i < rows; i++) {
             float sum = 0, *out = c + (size_t)j * (size_t)rows + (size_t)i;
@@ -530,5 +767,12 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha,
     set_lock(gpu, 1);
     free(first);
     free(second);
+}
+
+mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
+                            float beta, const float *bias, float *c) {
+    const multiply_call given = {product, alpha, beta, a, b, bias, c};
+    if (!is_recorded(gpu, run_multiply, &given, sizeof given, &gpu->counts.launches))
+        run_multiply(gpu, &given);
     return MDM_OK;
 }

@@ -6,6 +6,8 @@
 /* Called again and again until it returns 1 (done), or -1: it never will be. */
 typedef struct emulated_work {
     int (*advance)(struct emulated_work *work);
+    /* The same work, not begun: for a graph, which keeps the one that was recorded. */
+    struct emulated_work *(*copy)(const struct emulated_work *work);
 } emulated_work;
 
 typedef struct emulated_stream {

@@ -207,6 +207,13 @@ static int advance(emulated_work *common) {
     return 1;
 }
 
+static emulated_work *copy_work(const emulated_work *common) {
+    work *copy = malloc(sizeof *copy);
+    if (!copy) abort();
+    memcpy(copy, common, sizeof *copy);
+    return &copy->common;
+}
+
 /* ---- calls ---- */
 
 ncclResult_t ncclGroupStart(void) {
@@ -217,6 +224,7 @@ ncclResult_t ncclGroupStart(void) {
 static ncclResult_t submit(work *w, emulated_stream *stream) {
     const char *at = getenv("MDM_FAKE_NCCL_AT");
     w->common.advance = advance;
+    w->common.copy = copy_work;
     for (int i = 0; i < w->count; i++) /* counts of sends differ between ranks */
         w->asked[0] =
             w->asked[0] * 31 +

@@ -283,10 +283,12 @@ static void a_rate_in_device_memory_is_the_rate(void **state) {
     matrix weights[2] = {make(COUNT, 1), make(COUNT, 1)}, velocity[2] = {make(COUNT, 2), make(COUNT, 2)},
            gradient = make(COUNT, 3), copy = make(COUNT, 4);
     const float rate = 0.1f;
+    const double sound = MDM_STEP_IS_SOUND;
     float *rate_there = test_device_copy(device, &rate, sizeof rate);
+    double *verdict = test_device_copy(device, &sound, sizeof sound);
     mdm_sgd_step(device, weights[0].there, gradient.there, velocity[0].there, COUNT, rate, 0.9f, 5e-4f);
     mdm_sgd_step_at(device, weights[1].there, gradient.there, velocity[1].there, COUNT, rate_there, 0.9f,
-                    5e-4f);
+                    5e-4f, verdict);
     assert_int_equal(mdm_device_download(device, weights[0].host, weights[0].there, sizeof(float) * COUNT),
                      MDM_OK);
     assert_there(&weights[1], weights[0].host, 0, "weights");
@@ -299,6 +301,7 @@ static void a_rate_in_device_memory_is_the_rate(void **state) {
     let_go(&gradient);
     let_go(&copy);
     mdm_device_free(device, rate_there);
+    mdm_device_free(device, verdict);
 }
 
 int main(void) {

@@ -118,23 +118,23 @@ static void an_announced_step_is_brought_ahead_and_another_at_once(void **state)
     mdm_staging *staging;
     const uint8_t *memory;
     uint8_t bytes[LIST * IMAGE];
-    int64_t list[LIST], next[LIST];
+    int64_t list[LIST], next[LIST], first;
     assert_int_equal(mdm_device_create_cuda(0, 1, &device), MDM_OK);
     assert_int_equal(mdm_store_open(comm, path, MDM_RESIDENT_STREAM, &store), MDM_OK);
     assert_int_equal(mdm_staging_create(device, store, &staging), MDM_OK);
     assert_int_equal(mdm_staging_reserve(staging, LIST), MDM_OK);
     for (int step = 0; step < STEPS; step++) {
         mdm_split split = list_step(step, list), next_split = list_step(step + 1, next);
-        assert_int_equal(mdm_staging_take(staging, split, list, LIST, &memory), MDM_OK);
+        assert_int_equal(mdm_staging_take(staging, split, list, LIST, &memory, &first), MDM_OK);
         assert_int_equal(mdm_staging_hits(staging), step < 4 ? step : step - 1);
         if (step == 3) next[2] ^= 1; /* not what follows */
         assert_int_equal(mdm_staging_announce(staging, next_split, next, LIST), MDM_OK);
-        assert_int_equal(mdm_device_download(device, bytes, memory, sizeof bytes), MDM_OK);
+        assert_int_equal(mdm_device_download(device, bytes, memory + first * IMAGE, sizeof bytes), MDM_OK);
         for (int i = 0; i < LIST; i++)
             for (int b = 0; b < IMAGE; b++)
                 assert_int_equal(bytes[i * IMAGE + b], pixel_of(split == MDM_TEST, list[i], b));
     }
-    assert_int_equal(mdm_staging_take(staging, MDM_TRAIN, NULL, 0, &memory), MDM_OK);
+    assert_int_equal(mdm_staging_take(staging, MDM_TRAIN, NULL, 0, &memory, &first), MDM_OK);
     assert_null(memory);
     assert_int_equal(mdm_staging_announce(staging, MDM_TRAIN, list, LIST + 1), MDM_LOST);
     mdm_staging_destroy(staging);
@@ -148,14 +148,14 @@ static void a_file_cut_short_is_told_by_the_step_that_needs_it(void **state) {
     mdm_store *store;
     mdm_staging *staging;
     const uint8_t *memory;
-    int64_t list[2] = {TRAIN - 1, 0};
+    int64_t list[2] = {TRAIN - 1, 0}, first;
     assert_int_equal(mdm_device_create_cuda(0, 1, &device), MDM_OK);
     assert_int_equal(mdm_store_open(comm, path, MDM_RESIDENT_STREAM, &store), MDM_OK);
     assert_int_equal(mdm_staging_create(device, store, &staging), MDM_OK);
     assert_int_equal(mdm_staging_reserve(staging, 2), MDM_OK);
     assert_int_equal(truncate(path, 1000), 0);
     assert_int_equal(mdm_staging_announce(staging, MDM_TRAIN, list, 2), MDM_OK);
-    assert_int_equal(mdm_staging_take(staging, MDM_TRAIN, list, 2, &memory), MDM_INPUT);
+    assert_int_equal(mdm_staging_take(staging, MDM_TRAIN, list, 2, &memory, &first), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "cannot be read any more"));
     mdm_staging_destroy(staging);
     mdm_store_close(store);

@@ -94,6 +94,7 @@ typedef struct mdm_config {
         double rce_weight;                  /* of the reverse cross entropy in warm-up */
         int schedule, precision, batchnorm; /* MDM_CONFIG_SCHEDULE_..., _PRECISION_..., _BATCHNORM_... */
         int crop_padding;                   /* pixels */
+        int cuda_graph;
     } train;
     struct {
         int epochs; /* 0: no self-supervised start */

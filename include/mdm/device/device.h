@@ -220,9 +220,11 @@ void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float b
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
                   float rate, float momentum, float weight_decay);
-/* The same with *rate, one float in the device's memory: it may change between replays of a recorded step. */
+/* The same with *rate and *verdict in the device's memory, which may change between replays of a recorded
+ * step: nothing is changed where the verdict is not 0 (mdm_judge_step in losses.h). */
 void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, const float *rate, float momentum, float weight_decay);
+                     int64_t count, const float *rate, float momentum, float weight_decay,
+                     const double *verdict);
 /* *sum = the sum of squares of `count` values in double, in an order that depends on the count alone. */
 void mdm_sum_squares(mdm_device *device, const float *values, int64_t count, double *sum);
 /* average += (1 - decay) * (values - average). */

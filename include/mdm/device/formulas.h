@@ -2,6 +2,7 @@
 #ifndef MDM_DEVICE_FORMULAS_H
 #define MDM_DEVICE_FORMULAS_H
 
+#include "mdm/device/losses.h"
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
@@ -47,6 +48,18 @@ MDM_BOTH void mdm_sgd_of(float *weight, float gradient, float *velocity, float r
 
 MDM_BOTH void mdm_average_of(float *average, float value, float decay) {
     *average += (1.0f - decay) * (value - *average);
+}
+
+MDM_BOTH void mdm_judge(const mdm_step_judgement *j) {
+    double loss = 0.0, square = *j->square;
+    for (int i = 0; i < j->count; i++) {
+        float weight = j->terms[i].factor ? j->terms[i].weight * *j->terms[i].factor : j->terms[i].weight;
+        loss += (double)weight * *j->terms[i].part;
+    }
+    *j->loss = loss;
+    *j->verdict = !isfinite(loss) || !isfinite(square)                               ? MDM_STEP_IS_NOT_FINITE
+                  : square > j->orders->square_limit || loss > j->orders->loss_limit ? MDM_STEP_IS_SPIKE
+                                                                                     : MDM_STEP_IS_SOUND;
 }
 
 /* ---- bfloat16 ---- */

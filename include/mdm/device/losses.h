@@ -101,6 +101,32 @@ void mdm_balance_sums(mdm_device *device, const float *logits, int64_t rows, int
 void mdm_loss_balance(mdm_device *device, const float *probability, int64_t rows, int classes,
                       const double *sum, double total, float scale, double *value, float *gradient);
 
+/* ---- what a step comes to ---- */
+
+/* What a step is told before it begins. */
+typedef struct mdm_step_orders {
+    double square_limit, loss_limit; /* of the gradient's squared norm, of the loss: beyond is a spike */
+    float rate_encoder, rate_heads;  /* learning rates */
+} mdm_step_orders;
+
+enum { MDM_STEP_IS_SOUND, MDM_STEP_IS_NOT_FINITE, MDM_STEP_IS_SPIKE };
+enum { MDM_MOST_TERMS = 6 };
+
+/* All pointers are to the device's memory. */
+typedef struct mdm_step_judgement {
+    struct {
+        const double *part;
+        const float *factor; /* NULL: 1 */
+        float weight;
+    } terms[MDM_MOST_TERMS];
+    int count;
+    const double *square;          /* the gradient's squared norm */
+    const mdm_step_orders *orders; /* limits */
+    double *loss, *verdict;        /* written: sum of weight * factor * part; MDM_STEP_IS_... */
+} mdm_step_judgement;
+/* Not finite: loss or square; a spike: beyond a limit. */
+void mdm_judge_step(mdm_device *device, const mdm_step_judgement *judgement);
+
 /* ---- NT-Xent over the global batch (Chen et al. 2020, SimCLR) ---- */
 
 /* unit = row / max(norm, 1e-12), norm [rows] kept for the way back; `unit` may be `row`. */

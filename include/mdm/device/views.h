@@ -25,9 +25,10 @@ void mdm_upload_destroy(mdm_upload *upload);
 MDM_MUST_CHECK mdm_status mdm_upload_begin(mdm_upload *upload, void **host);
 /* Starts sending the first `bytes` of it, beside what the device computes. */
 MDM_MUST_CHECK mdm_status mdm_upload_send(mdm_upload *upload, size_t bytes);
-/* Where the buffer that was sent last lies for all that is queued from now on; the one taken before it may
- * be overwritten when what is queued by now is done. */
-MDM_MUST_CHECK mdm_status mdm_upload_take(mdm_upload *upload, const uint8_t **memory);
+/* Where the buffer that was sent last lies for all that is queued from now on: `offset` bytes into *memory,
+ * which is the same every time. The one taken before it may be overwritten when what is queued by now is
+ * done. */
+MDM_MUST_CHECK mdm_status mdm_upload_take(mdm_upload *upload, const uint8_t **memory, size_t *offset);
 
 /* ---- views ---- */
 
@@ -53,12 +54,18 @@ MDM_MUST_CHECK mdm_status mdm_view_maker_create(mdm_device *device, const mdm_vi
 void mdm_view_maker_destroy(mdm_view_maker *maker);
 /* Room for steps of `rows` views. Not inside a step. */
 MDM_MUST_CHECK mdm_status mdm_view_maker_reserve(mdm_view_maker *maker, int64_t rows);
-/* Begins a step: waits until the rows of the step before have gone up. */
+/* Begins a step: waits for what was queued, which may still read the rows of the step before. */
 MDM_MUST_CHECK mdm_status mdm_view_maker_begin(mdm_view_maker *maker);
-/* Queues the views of rows [count] (host memory, copied), float images [count,C,H,W] of the pictures in the
- * device's memory. Several calls share a step's room. */
-MDM_MUST_CHECK mdm_status mdm_view_maker_make(mdm_view_maker *maker, const uint8_t *pictures,
-                                              const mdm_view_row *rows, int64_t count, float *images);
+/* Notes rows of the step (copied), the first of which is its row *first; several calls share its room. */
+MDM_MUST_CHECK mdm_status mdm_view_maker_add(mdm_view_maker *maker, const mdm_view_row *rows, int64_t count,
+                                             int64_t *first);
+/* Queues the sending of so many of them. In a recording this and the next are replayed with the rows that
+ * were added by then. */
+MDM_MUST_CHECK mdm_status mdm_view_maker_send(mdm_view_maker *maker, int64_t first, int64_t count);
+/* Queues the views of rows that were sent: float images [count,C,H,W] of the pictures in the device's memory.
+ */
+MDM_MUST_CHECK mdm_status mdm_view_maker_make(mdm_view_maker *maker, const uint8_t *pictures, int64_t first,
+                                              int64_t count, float *images);
 /* Bytes of the device's memory that makers of pictures of that size need beside the rows: 0 where a picture
  * fits a multiprocessor's own memory. */
 size_t mdm_view_scratch_bytes(int height, int width, int channels);

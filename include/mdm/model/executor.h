@@ -69,6 +69,17 @@ size_t mdm_executor_bytes(const mdm_executor *executor, int rows);
  * backward. */
 void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 
+/* The ranks' devices. */
+mdm_group *mdm_executor_group(const mdm_executor *executor);
+
+/* For steps that are recorded. The plans' copies of a network's weights are made when the weights have
+ * changed, and a recording must hold the making of those that the step itself changes: to be called before
+ * recording, and before each replay, which leaves copies that only it knows of. */
+void mdm_executor_forget_weights(mdm_executor *executor);
+/* And it must not hold the making of others: the plans for MDM_PASS_EVALUATE of so many rows get the
+ * network's weights now, if they have not got them. */
+MDM_MUST_CHECK mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network, int rows);
+
 /* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised, in
  * the device's memory, where they stay the same until backward. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward(mdm_executor *executor, mdm_network *network, int rows,

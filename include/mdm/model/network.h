@@ -7,7 +7,7 @@
 #define MDM_MODEL_NETWORK_H
 
 #include "mdm/base/exact_sum.h"
-#include "mdm/device/device.h"
+#include "mdm/device/losses.h"
 #include "mdm/model/layout.h"
 
 typedef struct mdm_network {
@@ -48,6 +48,12 @@ enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, M
 /* One momentum step with separate rates for the encoder and the heads; `roles` is a sum of MDM_STEP_*. */
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
                       float rate_heads, float momentum, float weight_decay);
+/* The same with rates and verdict (mdm_judge_step) in the device's memory: nothing is changed where that is
+ * not MDM_STEP_IS_SOUND. */
+void mdm_network_step_at(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
+                         const double *verdict, float momentum, float weight_decay);
+/* To be called when a replayed step has moved the values on the device. */
+void mdm_network_moved(mdm_network *network);
 /* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */
 MDM_MUST_CHECK mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_network *network,
                                               float decay);

@@ -27,6 +27,7 @@ typedef struct mdm_semi_batch {
     const int64_t *permutation;     /* [groups * n] global rows */
     float lambda;                   /* share of the row itself in the mix, >= 1/2 */
     float ramp;                     /* 0..1, scales lambda_u and lambda_ue */
+    mdm_step_orders orders;         /* limits; rates are for the caller's optimizer alone */
 } mdm_semi_batch;
 
 enum {
@@ -43,6 +44,7 @@ typedef struct mdm_semi_result {
     double loss, parts[MDM_PART_COUNT]; /* of the global batch; parts without their lambdas */
     double confident;                   /* share of unlabelled samples whose guess counted */
     double gradient_square;             /* squared norm of the reduced one */
+    int verdict;                        /* MDM_STEP_IS_... */
 } mdm_semi_result;
 
 /* Memory for steps of at most `n` global labelled rows of networks that the executor runs. */
@@ -55,9 +57,28 @@ MDM_MUST_CHECK mdm_status mdm_semi_workspace_create(mdm_comm *comm, const mdm_ex
 MDM_MUST_CHECK mdm_status mdm_semi_workspace_plan(mdm_semi_workspace *workspace, int64_t n);
 void mdm_semi_workspace_destroy(mdm_semi_workspace *workspace);
 
-/* Collective. Runs the three passes; leaves the gradient of the global loss, reduced over ranks, in
- * network->home.gradient. `guesser` (may be NULL) is the other network, only read. Plans for groups * count
- * rows (with backward) and for 2 * count rows (forward only) must exist. */
+/* A step in three acts, of which the second is the device's alone and can be recorded
+ * (mdm/device/recording.h): in a replay it does what the first was told last.
+ *
+ * 1. What the device has to be told of the step goes into a message. `guesser` (may be NULL) is the other
+ * network, only read. Plans for groups * count rows (with backward) and for 2 * count rows (forward only)
+ * must exist. */
+MDM_MUST_CHECK mdm_status mdm_semi_tell(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                                        mdm_network *guesser, const mdm_semi_batch *batch,
+                                        mdm_semi_workspace *workspace);
+/* 2. Collective. Runs the three passes; leaves the gradient of the global loss, reduced over ranks, in
+ * network->home.gradient, and the verdict on the step. */
+MDM_MUST_CHECK mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                                         mdm_network *guesser, const mdm_semi_options *options,
+                                         const mdm_semi_batch *batch, mdm_semi_workspace *workspace);
+/* 3. Brings what the step came to. */
+MDM_MUST_CHECK mdm_status mdm_semi_collect(const mdm_semi_batch *batch, mdm_semi_workspace *workspace,
+                                           mdm_semi_result *result);
+/* For the optimizer between 2. and 3.: where the orders and the verdict are in the device's memory. */
+const mdm_step_orders *mdm_semi_orders(const mdm_semi_workspace *workspace);
+const double *mdm_semi_verdict(const mdm_semi_workspace *workspace);
+
+/* Collective. All three. */
 MDM_MUST_CHECK mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
                                         mdm_network *guesser, const mdm_semi_options *options,
                                         const mdm_semi_batch *batch, mdm_semi_workspace *workspace,

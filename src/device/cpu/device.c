@@ -235,8 +235,10 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
 }
 
 static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay) {
-    sgd_step(device, weights, gradient, velocity, count, *rate, momentum, weight_decay);
+                        int64_t count, const float *rate, float momentum, float weight_decay,
+                        const double *verdict) {
+    if (*verdict == MDM_STEP_IS_SOUND)
+        sgd_step(device, weights, gradient, velocity, count, *rate, momentum, weight_decay);
 }
 
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,

@@ -319,6 +319,11 @@ static void unit_rows_backward(mdm_device *device, const float *unit, const floa
     mdm_normalize_backward(unit, norm, gradient, rows, width, out);
 }
 
+static void judge_step(mdm_device *device, const mdm_step_judgement *judgement) {
+    (void)device;
+    mdm_judge(judgement);
+}
+
 static void contrast_rows(mdm_device *device, int64_t rows, int64_t pairs, int64_t first, float *similarity,
                           double *value) {
     (void)device;
@@ -352,6 +357,7 @@ const mdm_head_operations mdm_cpu_head_operations = {
     .loss_consistency = loss_consistency,
     .balance_sums = balance_sums,
     .loss_balance = loss_balance,
+    .judge_step = judge_step,
     .unit_rows_forward = unit_rows_forward,
     .unit_rows_backward = unit_rows_backward,
     .contrast_rows = contrast_rows,

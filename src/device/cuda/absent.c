@@ -108,6 +108,31 @@ mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 
+mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
+    (void)gpu;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
+    (void)gpu, (void)keep;
+    *graph = NULL;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
+    (void)gpu, (void)graph;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
+    (void)gpu, (void)graph;
+}
+
+int64_t mdm_gpu_frees(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 0;
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
     (void)gpu, (void)convolution;

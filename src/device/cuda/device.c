@@ -433,11 +433,13 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
 }
 
 static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay) {
+                        int64_t count, const float *rate, float momentum, float weight_decay,
+                        const double *verdict) {
     mdm_sgd_arguments a = {.weights = weights,
                            .velocity = velocity,
                            .gradient = gradient,
                            .rate_at = rate,
+                           .verdict = verdict,
                            .momentum = momentum,
                            .weight_decay = weight_decay};
     queue_sgd(device, a, count);

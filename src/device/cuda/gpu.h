@@ -88,6 +88,17 @@ MDM_MUST_CHECK mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_
 MDM_MUST_CHECK mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark);
 MDM_MUST_CHECK mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark);
 
+/* A graph: what is queued for computing between begin and end, and for communicating behind a mark of it, is
+ * recorded and not run; a launch queues all of it. Without `keep`, or when it fails, *graph is NULL, and
+ * failures in between are forgotten. In between there are no allocations, uploads, downloads or waits. */
+typedef struct mdm_gpu_graph mdm_gpu_graph;
+MDM_MUST_CHECK mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu);
+MDM_MUST_CHECK mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph);
+MDM_MUST_CHECK mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
+void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
+/* How often memory, page-locked memory too, was freed. */
+int64_t mdm_gpu_frees(const mdm_gpu *gpu);
+
 /* One pass of a convolution over tensors [N,H,W,C] and a filter [K,R,S,C], channels in whole blocks; 16-byte
  * aligned. In MDM_BF16 all three are bfloat16, sums in single precision. */
 typedef enum mdm_gpu_pass {

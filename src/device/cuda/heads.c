@@ -274,6 +274,10 @@ static void loss_balance(mdm_device *device, const float *probability, int64_t r
     mdm_gpu_balance_gradient(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
 }
 
+static void judge_step(mdm_device *device, const mdm_step_judgement *judgement) {
+    mdm_gpu_judge_step(gpu_of(device), 1, 1, judgement);
+}
+
 /* ---- contrast ---- */
 
 static void unit_rows_forward(mdm_device *device, const float *row, int64_t rows, int width, float *unit,
@@ -320,6 +324,7 @@ const mdm_head_operations mdm_cuda_head_operations = {
     .loss_consistency = loss_consistency,
     .balance_sums = balance_sums,
     .loss_balance = loss_balance,
+    .judge_step = judge_step,
     .unit_rows_forward = unit_rows_forward,
     .unit_rows_backward = unit_rows_backward,
     .contrast_rows = contrast_rows,

@@ -182,6 +182,12 @@ MDM_BOTH void mdm_mix_words_thread(const mdm_mix_arguments *a, mdm_gpu_thread t)
     }
 }
 
+/* ---- what a step comes to: one thread ---- */
+
+MDM_BOTH void mdm_judge_step_thread(const mdm_step_judgement *a, mdm_gpu_thread t) {
+    if (mdm_thread_number(t) == 0) mdm_judge(a);
+}
+
 /* ---- the list: X as in kernels.h; P with the number of phases, a barrier between each two ---- */
 #define MDM_GPU_HEAD_KERNELS(X, P)                                                                           \
     X(gather_columns, mdm_gather_columns_arguments)                                                          \
@@ -191,6 +197,7 @@ MDM_BOTH void mdm_mix_words_thread(const mdm_mix_arguments *a, mdm_gpu_thread t)
     X(mix_rows, mdm_mix_arguments)                                                                           \
     X(mix_words, mdm_mix_arguments)                                                                          \
     X(mix_backward, mdm_mix_arguments)                                                                       \
+    X(judge_step, mdm_step_judgement)                                                                        \
     MDM_GPU_LOSS_KERNELS(P)                                                                                  \
     P(sum_rows, mdm_row_sums_arguments, 3)                                                                   \
     P(sum_columns, mdm_column_arguments, 2)

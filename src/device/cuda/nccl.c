@@ -341,6 +341,12 @@ mdm_status mdm_nccl_shift(mdm_nccl *n, mdm_gpu_queue queue, const void *out, int
     return queued(n, first_of(code, n->table->ncclGroupEnd()));
 }
 
+void mdm_nccl_expect_replay(mdm_nccl *n) {
+    n->latest = "a recorded step's collectives";
+    n->latest_bytes = 0;
+    n->is_pending = 1;
+}
+
 mdm_status mdm_nccl_fork(mdm_nccl *n) {
     MDM_TRY(mdm_gpu_record(n->gpu, MDM_GPU_COMPUTING, n->computed));
     return mdm_gpu_follow(n->gpu, MDM_GPU_COMMUNICATING, n->computed);

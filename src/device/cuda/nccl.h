@@ -24,6 +24,8 @@ MDM_MUST_CHECK mdm_status mdm_nccl_reduce_scatter(mdm_nccl *nccl, const float *a
                                                   const int64_t *counts);
 MDM_MUST_CHECK mdm_status mdm_nccl_shift(mdm_nccl *nccl, mdm_gpu_queue queue, const void *out,
                                          int64_t bytes_out, void *in, int64_t bytes_in);
+/* Notes for the host's next wait that recorded collectives are queued once more. */
+void mdm_nccl_expect_replay(mdm_nccl *nccl);
 /* MDM_GPU_COMMUNICATING goes on behind what is computed by now; the other way round. */
 MDM_MUST_CHECK mdm_status mdm_nccl_fork(mdm_nccl *nccl);
 MDM_MUST_CHECK mdm_status mdm_nccl_join(mdm_nccl *nccl);

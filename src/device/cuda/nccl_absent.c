@@ -51,3 +51,7 @@ mdm_status mdm_nccl_join(mdm_nccl *nccl) {
     (void)nccl;
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
+
+void mdm_nccl_expect_replay(mdm_nccl *nccl) {
+    (void)nccl;
+}

@@ -168,7 +168,9 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
 
 /* cudaFree waits for what is queued. */
 void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
-    if (memory && !gpu->is_given_up) mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
+    if (!memory || gpu->is_given_up) return;
+    gpu->frees++;
+    mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
 }
 
 /* Pageable memory has been read when the call returns. */
@@ -228,6 +230,7 @@ mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes) {
 
 struct mdm_gpu_mark {
     cudaEvent_t event;
+    int is_in_graph; /* recorded there last: the host cannot wait for it, and need not */
 };
 
 static cudaStream_t stream_of(const mdm_gpu *gpu, mdm_gpu_queue queue) {
@@ -260,7 +263,9 @@ mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host
 }
 
 void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
-    if (host) mdm_gpu_note(gpu, cudaFreeHost(host), "freeing host memory");
+    if (!host) return;
+    gpu->frees++;
+    mdm_gpu_note(gpu, cudaFreeHost(host), "freeing host memory");
 }
 
 mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
@@ -282,12 +287,14 @@ mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
 
 void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
     if (!mark || gpu->is_given_up) return;
-    mdm_gpu_note(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
+    if (!mark->is_in_graph)
+        mdm_gpu_note(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
     mdm_gpu_note(gpu, cudaEventDestroy(mark->event), "an event");
     free(mark);
 }
 
 mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    mark->is_in_graph = gpu->is_recording && queue != MDM_GPU_SENDING;
     return check_queue(gpu, cudaEventRecord(mark->event, stream_of(gpu, queue)), "recording an event");
 }
 

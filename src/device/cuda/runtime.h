@@ -1,4 +1,5 @@
-/* Inside of the CUDA device proper, shared by runtime.c, convolutions.c, products.c and kernels.cu. */
+/* Inside of the CUDA device proper, shared by runtime.c, graph.c, convolutions.c, products.c and kernels.cu.
+ */
 #ifndef MDM_DEVICE_CUDA_RUNTIME_H
 #define MDM_DEVICE_CUDA_RUNTIME_H
 
@@ -13,6 +14,8 @@ struct mdm_gpu {
     mdm_gpu_guard guard; /* look is NULL: nobody */
     int is_given_up;
     int number;
+    int is_recording;    /* between mdm_gpu_begin_graph and _end_graph */
+    int64_t frees;       /* of memory */
     cudaError_t failure; /* the first one that could not be told at once */
     const char *failed_in;
     const mdm_cudnn *cudnn;

@@ -14,8 +14,8 @@ struct mdm_view_maker {
     float *normal;
     uint8_t *scratch;
     mdm_view_row *rows, *host_rows; /* [capacity] */
-    mdm_gpu_mark *sent;             /* behind the rows of the latest step */
-    int64_t capacity, count;        /* rows; of this step so far */
+    mdm_gpu_mark *read;             /* behind what may read the rows of the step before */
+    int64_t capacity, added;        /* rows; of this step so far */
 };
 
 static size_t picture_bytes(int height, int width, int channels) {
@@ -40,7 +40,7 @@ static mdm_status fill(mdm_view_maker *m) {
     MDM_TRY(mdm_gpu_allocate(m->gpu, sizeof s->normal, "the normalisation", (void **)&m->normal));
     MDM_TRY(mdm_gpu_upload(m->gpu, m->normal, s->normal, sizeof s->normal));
     if (scratch > 0) MDM_TRY(mdm_gpu_allocate(m->gpu, scratch, "the making of views", (void **)&m->scratch));
-    return mdm_gpu_create_mark(m->gpu, &m->sent);
+    return mdm_gpu_create_mark(m->gpu, &m->read);
 }
 
 mdm_status mdm_view_maker_create(mdm_device *device, const mdm_view_spec *spec, mdm_view_maker **out) {
@@ -62,7 +62,7 @@ mdm_status mdm_view_maker_create(mdm_device *device, const mdm_view_spec *spec, 
 
 void mdm_view_maker_destroy(mdm_view_maker *m) {
     if (!m) return;
-    mdm_gpu_destroy_mark(m->gpu, m->sent); /* waits for it */
+    mdm_gpu_destroy_mark(m->gpu, m->read);
     void *memory[] = {m->policy, m->normal, m->scratch, m->rows};
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) mdm_gpu_free(m->gpu, memory[i]);
     mdm_gpu_unpin(m->gpu, m->host_rows);
@@ -71,11 +71,11 @@ void mdm_view_maker_destroy(mdm_view_maker *m) {
 
 mdm_status mdm_view_maker_reserve(mdm_view_maker *m, int64_t rows) {
     if (rows <= m->capacity) return MDM_OK;
-    MDM_TRY(mdm_gpu_await(m->gpu, m->sent));
+    MDM_TRY(mdm_view_maker_begin(m));
     mdm_gpu_free(m->gpu, m->rows);
     mdm_gpu_unpin(m->gpu, m->host_rows);
     m->rows = m->host_rows = NULL;
-    m->capacity = m->count = 0;
+    m->capacity = 0;
     size_t bytes = sizeof *m->rows * (size_t)rows;
     MDM_TRY(mdm_gpu_allocate(m->gpu, bytes, "a step's views", (void **)&m->rows));
     MDM_TRY(mdm_gpu_pin(m->gpu, bytes, "a step's views", (void **)&m->host_rows));
@@ -84,21 +84,31 @@ mdm_status mdm_view_maker_reserve(mdm_view_maker *m, int64_t rows) {
 }
 
 mdm_status mdm_view_maker_begin(mdm_view_maker *m) {
-    m->count = 0;
-    return mdm_gpu_await(m->gpu, m->sent);
+    m->added = 0;
+    MDM_TRY(mdm_gpu_record(m->gpu, MDM_GPU_COMPUTING, m->read));
+    return mdm_gpu_await(m->gpu, m->read);
 }
 
-mdm_status mdm_view_maker_make(mdm_view_maker *m, const uint8_t *pictures, const mdm_view_row *rows,
-                               int64_t count, float *images) {
+mdm_status mdm_view_maker_add(mdm_view_maker *m, const mdm_view_row *rows, int64_t count, int64_t *first) {
+    *first = m->added;
+    if (m->added + count > m->capacity)
+        return mdm_fail(MDM_LOST, "no room was made for %lld views", (long long)(m->added + count));
+    if (count > 0) memcpy(m->host_rows + m->added, rows, sizeof *rows * (size_t)count);
+    m->added += count;
+    return MDM_OK;
+}
+
+mdm_status mdm_view_maker_send(mdm_view_maker *m, int64_t first, int64_t count) {
+    if (count == 0) return MDM_OK;
+    return mdm_gpu_send(m->gpu, MDM_GPU_COMPUTING, m->rows + first, m->host_rows + first,
+                        sizeof *m->rows * (size_t)count);
+}
+
+mdm_status mdm_view_maker_make(mdm_view_maker *m, const uint8_t *pictures, int64_t first, int64_t count,
+                               float *images) {
     const mdm_view_spec *s = &m->spec;
     if (count == 0) return MDM_OK;
-    if (m->count + count > m->capacity)
-        return mdm_fail(MDM_LOST, "no room was made for %lld views", (long long)(m->count + count));
-    size_t bytes = sizeof *rows * (size_t)count;
-    memcpy(m->host_rows + m->count, rows, bytes);
-    MDM_TRY(mdm_gpu_send(m->gpu, MDM_GPU_COMPUTING, m->rows + m->count, m->host_rows + m->count, bytes));
-    MDM_TRY(mdm_gpu_record(m->gpu, MDM_GPU_COMPUTING, m->sent));
-    mdm_view_arguments a = {.rows = m->rows + m->count,
+    mdm_view_arguments a = {.rows = m->rows + first,
                             .pictures = pictures,
                             .policy = m->policy,
                             .normal = m->normal,
@@ -113,6 +123,5 @@ mdm_status mdm_view_maker_make(mdm_view_maker *m, const uint8_t *pictures, const
                             .padding = s->padding};
     size_t shared = m->scratch ? MDM_VIEW_BLOCK_BYTES : shared_bytes(s->height, s->width, s->channels);
     mdm_gpu_make_views(m->gpu, a.blocks, shared, &a);
-    m->count += count;
     return MDM_OK;
 }

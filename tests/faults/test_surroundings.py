@@ -186,9 +186,13 @@ def small_limits_are_told_with_their_names_or_do_no_harm(work):
         done = subprocess.run([PROGRAM, *arguments_of(work, f"tight{megabytes}", *MINI)], capture_output=True, text=True, timeout=120,
                               preexec_fn=limited(AS=megabytes << 20))
         assert done.returncode in (0, 4, 6) and len(error_lines(done.stderr)) == (done.returncode > 0), (megabytes, done.stderr)
-    done = subprocess.run(command(2, arguments_of(work, "few", *MINI)), capture_output=True, text=True, timeout=120,
-                          preexec_fn=limited(NOFILE=40))
-    refused(done, 4, "ulimit -n")
+    for ranks in (1, 2):
+        for limit, words in (({"NOFILE": 40}, "ulimit -n"), ({"AS": 300 << 20}, "ulimit -v")):
+            if ranks == 1 and "NOFILE" in limit:
+                continue  # enough for one
+            done = subprocess.run(command(ranks, arguments_of(work, "few", *MINI)), capture_output=True, text=True, timeout=120,
+                                  preexec_fn=limited(**limit))
+            refused(done, 4, words)
 
 
 def each_allocation(work, name, words, most, accepted):

@@ -4,42 +4,14 @@ import shutil
 import sys
 
 from faults import *  # noqa: F403
-from program import events, halve_pictures, main, shorten_test_set
+from program import events, main
 
-MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=3", "train.warmup=1", "train.batch=20",
-        "report=false", "tensorboard=false"]
 LONG = [*MINI, "train.epochs=40", "train.warmup=30"]
 
 
-def as_root(work):
-    if os.getuid() == 0:
-        return True
-    print("        (not root: left out)")
-    return False
-
-
-def refused(done, code, *words):
-    lines = error_lines(done.stderr)
-    assert done.returncode == code and len(lines) == 1, (code, done.returncode, done.stderr)
-    for word in words:
-        assert word in lines[0], (word, lines[0])
-
-
 def prepared(work):
-    work.data = work.file("mini.h5")
-    made = run("data", "noise", work.full, work.data, "--samples", "100", "--hold-out", "8,9", "--ood", "0.2", "--symmetric", "0.4",
-               "--seed", "3")
-    assert made.returncode == 0, made.stderr
-    shorten_test_set(work.data, 40)
-    halve_pictures(work.data)
-    for ranks in (1, 2, 3):
-        done, _ = train(work, f"calm{ranks}", *MINI, ranks=ranks)
-        assert done.returncode == 0, done.stderr
-
-
-def same(work, name, reference="calm1"):
-    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
-        assert read(work, name, member) == read(work, reference, member), (name, member)
+    small_data(work)
+    calm_runs(work, *MINI, ranks=(1, 2, 3))
 
 
 def checkpoints(work, name):
@@ -84,7 +56,7 @@ def interrupted_and_slow_writes_are_completed(work):
 
 
 def a_disk_without_inodes_costs_saves_not_the_training(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("disk"))
     assert subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m,nr_inodes=14", "tmpfs", work.file("disk")]).returncode == 0
@@ -97,7 +69,7 @@ def a_disk_without_inodes_costs_saves_not_the_training(work):
 
 
 def a_disk_that_becomes_read_only_costs_saves_not_the_training(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("ro"))
     assert subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", work.file("ro")]).returncode == 0

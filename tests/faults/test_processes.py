@@ -7,9 +7,8 @@ FAST = {"MDM_WATCH_FACTOR": "0.1"}  # 3 s in steps instead of 30
 
 
 def undisturbed_runs_to_compare_with(work):
+    calm_runs(work, ranks=(1, 2, 3))
     for ranks in (1, 2, 3):
-        done, _ = train(work, f"calm{ranks}", ranks=ranks)
-        assert done.returncode == 0, done.stderr
         assert not os.path.exists(work.file(f"calm{ranks}") + "/flight")
 
 
@@ -60,12 +59,13 @@ def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     whole(work, "frozen", "calm3", ranks=3)
 
 
-def a_rank_that_stops_inside_the_start_of_mpi_is_found(work):
-    done, _ = train(work, "early", ranks=2, environment=injected(work, "MPI_Init_thread", 1, "stop", rank=1,
-                                                                MDM_WATCH_FACTOR="0.05"))
-    assert done.returncode == 6, (done.returncode, done.stderr)
-    one_line_names(done.stderr, 1, "stopped", "start")
-    nobody_is_left(work, "early")
+def a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found(work):
+    for action, words in (("stop", "stopped"), ("loop", "computing")):
+        done, _ = train(work, "early", ranks=3, environment=injected(work, "MPI_Init_thread", 1, action, rank=1,
+                                                                    MDM_WATCH_FACTOR="0.05"))
+        assert done.returncode == 6, (done.returncode, done.stderr)
+        one_line_names(done.stderr, 1, words, "start")
+        nobody_is_left(work, "early")
 
 
 def alone_a_dead_worker_is_told_as_well(work):
@@ -142,7 +142,7 @@ if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, a_worker_that_dies_in_any_stage_is_named_and_the_others_leave,
           a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
           a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
-          a_rank_that_stops_inside_the_start_of_mpi_is_found, alone_a_dead_worker_is_told_as_well,
+          a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, alone_a_dead_worker_is_told_as_well,
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,

@@ -5,44 +5,17 @@ import shutil
 import sys
 
 from faults import *  # noqa: F403
-from program import halve_pictures, main, shorten_test_set
+from program import main
 
-MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=2", "train.warmup=1", "train.batch=20",
-        "report=false", "tensorboard=false"]
+MINI = [*MINI, "train.epochs=2"]  # noqa: F405
 FULL = "--full" in sys.argv
 if FULL:
     sys.argv.remove("--full")
 
 
-def as_root(work):
-    if os.getuid() == 0:
-        return True
-    print("        (not root: left out)")
-    return False
-
-
-def refused(done, code, *words):
-    lines = error_lines(done.stderr)
-    assert done.returncode == code and len(lines) == 1, (code, done.returncode, done.stderr)
-    for word in words:
-        assert word in lines[0], (word, lines[0])
-
-
 def prepared(work):
-    work.data = work.file("mini.h5")
-    made = run("data", "noise", work.full, work.data, "--samples", "100", "--hold-out", "8,9", "--ood", "0.2", "--symmetric", "0.4",
-               "--seed", "3")
-    assert made.returncode == 0, made.stderr
-    shorten_test_set(work.data, 40)
-    halve_pictures(work.data)
-    for ranks in (1, 2):
-        done, _ = train(work, f"calm{ranks}", *MINI, ranks=ranks)
-        assert done.returncode == 0, done.stderr
-
-
-def same(work, name, reference="calm1"):
-    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
-        assert read(work, name, member) == read(work, reference, member), (name, member)
+    small_data(work)
+    calm_runs(work, *MINI)
 
 
 def evaluations_as_large_as_a_step_round_the_same_after_a_resume(work):
@@ -70,7 +43,7 @@ def run_folders_of_any_name_work_or_are_refused_by_name(work):
 
 
 def a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("fixed"))
     assert subprocess.run(["mount", "--bind", work.file("fixed"), work.file("fixed")]).returncode == 0
@@ -119,7 +92,7 @@ def ranks_that_see_another_file_under_the_name_are_told(work):
 
 
 def a_file_that_may_not_be_read_is_refused(work):
-    if not as_root(work):
+    if not as_root():
         return
     hidden = work.file("hidden.h5")
     shutil.copy(work.data, hidden)
@@ -132,7 +105,7 @@ def a_file_that_may_not_be_read_is_refused(work):
 
 
 def without_any_network_a_single_process_works(work):
-    if not as_root(work):
+    if not as_root():
         return
     done = subprocess.run(["unshare", "-n", PROGRAM, *arguments_of(work, "alone", *MINI)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

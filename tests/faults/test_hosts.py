@@ -93,6 +93,17 @@ def a_rank_killed_on_the_other_host_is_named_with_it(work):
     same(work, "killed", "calm2")
 
 
+def a_link_that_is_away_for_three_seconds_changes_nothing(work):
+    process = start_on_hosts(work, "blinked")
+    wait_for_stage(work, "blinked", process, "pretrain")
+    assert ip("-n", HOSTS[1], "link", "set", "eth-m", "down").returncode == 0
+    time.sleep(3)
+    assert ip("-n", HOSTS[1], "link", "set", "eth-m", "up").returncode == 0
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 0 and not error_lines(text), text
+    same(work, "blinked", "calm2")
+
+
 def a_link_that_goes_silent_ends_the_ranks_on_both_hosts(work):
     process = start_on_hosts(work, "cut", **FAST)
     wait_for_stage(work, "cut", process, "warmup")
@@ -117,4 +128,4 @@ def a_link_that_goes_silent_ends_the_ranks_on_both_hosts(work):
 
 if __name__ == "__main__":
     main([two_hosts_give_the_bits_of_one, a_rank_killed_on_the_other_host_is_named_with_it,
-          a_link_that_goes_silent_ends_the_ranks_on_both_hosts], halved=True)
+          a_link_that_is_away_for_three_seconds_changes_nothing, a_link_that_goes_silent_ends_the_ranks_on_both_hosts], halved=True)

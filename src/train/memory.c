@@ -123,8 +123,7 @@ static mdm_status place_search(mdm_trainer *t) {
     t->searches_on_device = fits;
     if (!fits)
         mdm_warn("divisions search for neighbours on the processors: beside the run's %.0f MiB the "
-                 "embeddings and what the search "
-                 "takes (%.0f MiB) do not fit the %.0f MiB of %s",
+                 "embeddings and what the search takes (%.0f MiB) do not fit the %.0f MiB of %s",
                  rest, search, memory, info->name);
     return MDM_OK;
 }

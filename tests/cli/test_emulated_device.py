@@ -13,6 +13,10 @@ TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pr
         "tensorboard=false", "baseline=none", "device=cuda", "run.oversubscribe=true"]
 
 
+# Two devices and the library of tests/device/fake_nccl.c, where there is one.
+FAKE_NCCL = {"LD_LIBRARY_PATH": os.environ["MDM_FAKE_NCCL"], "MDM_EMULATED_GPUS": "2"} if "MDM_FAKE_NCCL" in os.environ else {}
+
+
 def make_pictures(path, count, test_count, side, channels):
     random, labels = np.random.default_rng(1), np.arange(count + test_count) % 4
     pictures = random.integers(0, 128, (4, side, side, channels))[labels] + random.integers(0, 120, (len(labels), side, side, channels))
@@ -35,12 +39,11 @@ def train(work, name, data, *arguments, memory=8192, variables={}, **options):
 def networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl(work):
     make_pictures(work.file("tiny.h5"), 60, 16, 8, 3)
     places = {"device": "on the device", "host": "in memory", "stream": "streamed", "auto": "on the device"}
-    nccl = {"LD_LIBRARY_PATH": os.environ["MDM_FAKE_NCCL"], "MDM_EMULATED_GPUS": "2"} if "MDM_FAKE_NCCL" in os.environ else {}
     for ranks, kept in ((1, ("device", "host", "stream", "auto")), (2, ("device", "stream"))):
         weights = set()
         for resident in kept:
-            name, by_nccl = f"{resident}-{ranks}", bool(nccl) and ranks == 2 and resident == "device"
-            done = train(work, name, "tiny.h5", "data.resident=" + resident, ranks=ranks, variables=nccl if by_nccl else {})
+            name, by_nccl = f"{resident}-{ranks}", bool(FAKE_NCCL) and ranks == 2 and resident == "device"
+            done = train(work, name, "tiny.h5", "data.resident=" + resident, ranks=ranks, variables=FAKE_NCCL if by_nccl else {})
             assert done.returncode == 0, (name, done.stderr)
             assert f"4 classes, {places[resident]}\n" in done.stderr, (name, done.stderr)
             assert not by_nccl or "CUDA devices communicate by NCCL" in done.stderr, done.stderr
@@ -124,7 +127,19 @@ def the_device_makes_views_for_the_benchmark(work):
     assert done.returncode == 0 and '"bench":"augment"' in done.stdout and "emulated device 0" in done.stdout, done.stderr
 
 
+def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
+    if not FAKE_NCCL:
+        return
+    sound = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL})
+    assert sound.returncode == 0 and re.search(r"all-reduce, NCCL [\d.]+ .* right\n", sound.stdout), sound.stdout
+    failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "2", "MDM_FAKE_NCCL_RANK": "1", "MDM_WATCH_FACTOR": "0.02"}
+    broken = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL, **failing})
+    assert broken.returncode == 4, (broken.returncode, broken.stderr)
+    assert re.search(r"problem: CUDA devices do not work together: rank 1 on \S+: ncclAllReduce failed", broken.stdout), broken.stdout
+
+
 if __name__ == "__main__":
-    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
+    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
+          doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

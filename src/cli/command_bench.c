@@ -203,6 +203,7 @@ static void free_step_data(bench *b, step_context *c) {
 static mdm_status time_step(bench *b, const char *name, int views, int passes_forward, int passes_backward,
                             work run, step_context *c) {
     double times[MOST_TIMES], batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
+    mdm_executor_set_batch(b->executor, views, b->config->train.batch);
     MDM_TRY(mdm_executor_plan(b->executor, (int)(views * b->count), 0));
     MDM_TRY(measure(b, run, c, times, REPEATS));
     report(b, name, times, REPEATS, batch, batch * views * flop * (passes_forward + 3.0 * passes_backward));

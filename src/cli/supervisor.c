@@ -32,6 +32,7 @@ typedef struct supervisor {
     int under_launcher;
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
+    int64_t pulse, pulse_at;   /* the worker's latest, and when it was first seen */
     int64_t record_at;         /* when the record was written, 0: not yet */
     int64_t term_at;           /* when the launcher first sent TERM, 0: not yet */
     sigset_t passed_on;        /* signals that were sent on to the worker */
@@ -182,6 +183,13 @@ static void judge_after_term(supervisor *s, int64_t pause) {
     end_worker(s, CODE_LOST);
 }
 
+/* Whether the worker looks for other ranks. One that is inside a collective, but has not looked for half of
+ * this pause, hangs there by itself. */
+static int waits_for_others(const supervisor *s, char state, int64_t now, int64_t pause) {
+    if (!atomic_load(&s->page->inside) || state == 'T' || state == 't' || state == 'D') return 0;
+    return s->pulse == 0 || now - s->pulse_at < pause / 2;
+}
+
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
  * collective is probably a victim, and speaks later, when the culprit's own supervisor did not. */
 static void judge(supervisor *s) {
@@ -189,8 +197,15 @@ static void judge(supervisor *s) {
     int64_t now = mdm_watch_now(), note = atomic_load(&p->progress), limit = mdm_watch_allowed(p);
     int64_t late = now - s->last_tick - tick;
     if (note != s->excused_progress) s->excuse = 0, s->excused_progress = note;
-    if (late > second) s->excuse += late; /* a suspended job, a frozen machine: nobody could make progress */
+    if (late > second) { /* a suspended job, a frozen machine: nobody could make progress */
+        s->excuse += late;
+        s->pulse_at += late;
+    }
     s->last_tick = now;
+    if (p->pulse != s->pulse) {
+        s->pulse = p->pulse;
+        s->pulse_at = now;
+    }
     int64_t pause = now - note - s->excuse;
     if (pause <= limit) {
         judge_after_term(s, pause);
@@ -198,7 +213,7 @@ static void judge(supervisor *s) {
     }
     char place[256], what[900], missing[300] = "";
     char state = state_of(s->worker);
-    int waiting = atomic_load(&p->inside) && state != 'T' && state != 't' && state != 'D';
+    int waiting = waits_for_others(s, state, now, pause);
     describe_place(s, place, sizeof place);
     snprintf(what, sizeof what, "no progress for %.0f s (%s) in %s", (double)pause / 1e9,
              state == 'T' || state == 't' ? "the worker is stopped"

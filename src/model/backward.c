@@ -92,9 +92,8 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
     MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns));
     take_norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
     if (executor->current_uses_batch_statistics) {
-        int64_t total;
-        MDM_TRY(mdm_executor_sum(executor, 2 * columns, rows, &total));
-        count = (double)total;
+        MDM_TRY(mdm_executor_sum(executor, 2 * columns));
+        count = (double)executor->current_total;
     }
     mdm_norm_means(executor->device, columns, sums, sums + columns, count, executor->mean_gradient,
                    executor->mean_product);
@@ -219,9 +218,8 @@ static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *wo
     MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded));
     take_norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
     if (is_batch) {
-        int64_t total;
-        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
-        count = (double)(total > 0 ? total : 1) * l->height * l->width;
+        MDM_TRY(mdm_executor_sum(executor, 2 * padded));
+        count = (double)(executor->current_total > 0 ? executor->current_total : 1) * l->height * l->width;
     }
     mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
                    executor->mean_product);

@@ -27,6 +27,18 @@ static void chunk_range(int64_t all, int chunk, int chunks, int64_t *first, int6
     mdm_comm_slice(all, chunk, chunks, first, count);
 }
 
+int64_t mdm_executor_total_rows(const mdm_executor *executor) {
+    int ranks = mdm_comm_size(executor->comm);
+    int64_t total = 0, first, count, some;
+    if (executor->chunks.in_chunks == 1) return executor->batch.groups * executor->batch.n;
+    for (int r = 0; r < ranks; r++) {
+        mdm_comm_slice(executor->batch.n, r, ranks, &first, &count);
+        chunk_range(count, executor->chunks.chunk, executor->chunks.in_chunks, &first, &some);
+        total += executor->batch.groups * some;
+    }
+    return total;
+}
+
 static int64_t image_floats(const mdm_executor *executor) {
     const mdm_network_spec *s = &executor->layout->spec;
     return (int64_t)s->channels * s->height * s->width;
@@ -120,6 +132,7 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
 static mdm_status forward_chunk(mdm_executor *executor, mdm_network *network, int rows, int chunk, int chunks,
                                 const float *images, mdm_pass pass, mdm_outputs *out) {
     chunking *c = &executor->chunks;
+    c->chunk = chunk;
     move_rows(executor, rows, chunk, chunks, image_floats(executor), 1, (float *)images, c->images);
     return mdm_executor_forward_pass(executor, network, chunk_rows(executor, rows, chunk, chunks), c->images,
                                      pass, out);

@@ -36,10 +36,8 @@ static mdm_status allocate_norms(mdm_executor *executor) {
     executor->head_norm = (mdm_norm_values){next, next + head, next + 2 * head, next + 3 * head};
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_gradient));
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_product));
-    MDM_TRY(allocate_on_device(executor, 2 * widest + 1, sizeof(double), (void **)&executor->sums));
-    executor->host_sums = executor->sums;
-    if (!executor->shares_memory)
-        MDM_TRY(MDM_ALLOCATE(executor->host_sums, 2 * widest + 1, "batch norm sums"));
+    MDM_TRY(allocate_on_device(executor, 2 * widest, sizeof(double), (void **)&executor->sums));
+    MDM_TRY(mdm_group_reserve(executor->group, 2 * widest * sizeof(double)));
     MDM_TRY(mdm_device_reserve_columns(executor->device, layout->spec.classes));
     return mdm_device_reserve_columns(executor->device, layout->spec.projection);
 }
@@ -103,7 +101,6 @@ void mdm_executor_destroy(mdm_executor *executor) {
     mdm_executor_free_chunks(executor);
     free(executor->plans);
     free(executor->norms);
-    if (executor->host_sums != executor->sums) free(executor->host_sums);
     void *on_device[] = {executor->arena, executor->norm_memory, executor->mean_gradient,
                          executor->mean_product, executor->sums};
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
@@ -285,23 +282,17 @@ mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows) {
 }
 
 /* The sums of all parts of all ranks, added exactly. */
-static mdm_status sum_exactly(mdm_executor *executor, int count, int64_t *total) {
+static mdm_status sum_exactly(mdm_executor *executor, int count) {
     reproducible *r = executor->reproducible;
     MDM_TRY(mdm_comm_all_reduce(executor->comm, r->sums.whole, mdm_exact_sums_size(&r->sums), MDM_INT64,
                                 MDM_SUM));
-    mdm_exact_sums_get_doubles(&r->sums, 0, count, executor->host_sums);
-    *total = executor->batch.groups * executor->batch.n;
+    mdm_exact_sums_get_doubles(&r->sums, 0, count, executor->sums);
     return MDM_OK;
 }
 
 mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count) {
-    size_t bytes = sizeof(double) * (size_t)count;
-    int64_t total;
-    if (executor->reproducible) return sum_exactly(executor, count, &total);
-    if (mdm_comm_size(executor->comm) == 1) return MDM_OK;
-    MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
-    MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count, MDM_DOUBLE, MDM_SUM));
-    return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
+    if (executor->reproducible) return sum_exactly(executor, count);
+    return mdm_group_all_reduce(executor->group, executor->sums, count, MDM_DOUBLE, MDM_SUM);
 }
 
 int mdm_executor_sums_alone(const mdm_executor *executor) {
@@ -309,21 +300,8 @@ int mdm_executor_sums_alone(const mdm_executor *executor) {
            (executor->batchnorm != MDM_BATCHNORM_SYNC || mdm_comm_size(executor->comm) == 1);
 }
 
-/* The number of rows is added on the host, which knows it. */
-mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total) {
-    size_t bytes = sizeof(double) * (size_t)count;
-    *total = rows;
-    if (executor->reproducible) return sum_exactly(executor, count, total);
-    if (mdm_executor_sums_alone(executor)) return MDM_OK;
-    if (mdm_group_is_queued(executor->group)) {
-        *total = executor->current_total; /* counted when the pass began: no layer waits for the host */
-        return mdm_group_all_reduce(executor->group, executor->sums, count, MDM_DOUBLE, MDM_SUM);
-    }
-    MDM_TRY(mdm_device_download(executor->device, executor->host_sums, executor->sums, bytes));
-    executor->host_sums[count] = rows;
-    MDM_TRY(mdm_comm_all_reduce(executor->comm, executor->host_sums, count + 1, MDM_DOUBLE, MDM_SUM));
-    *total = (int64_t)executor->host_sums[count];
-    return mdm_device_upload(executor->device, executor->sums, executor->host_sums, bytes);
+mdm_status mdm_executor_sum(mdm_executor *executor, int count) {
+    return mdm_executor_sums_alone(executor) ? MDM_OK : mdm_executor_add_ranks(executor, count);
 }
 
 mdm_status mdm_executor_agree_statistics(mdm_executor *executor, mdm_network *network) {

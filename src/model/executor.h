@@ -35,13 +35,13 @@ typedef struct part {
     mdm_device *device;
     mdm_convolution *const *convolutions; /* [layer_count] */
     mdm_linear *const *heads;             /* [HEADS] */
-    double *sums;                         /* [2 * widest + 1], of this part alone while it is worked on */
+    double *sums;                         /* [2 * widest], of this part alone while it is worked on */
 } part;
 
 /* One thread's own device and room. */
 typedef struct worker {
     mdm_device *device;
-    double *sums;    /* [2 * widest + 1] */
+    double *sums;    /* [2 * widest] */
     float *gradient; /* [largest tensor and a head's bias] */
 } worker;
 
@@ -57,7 +57,7 @@ typedef struct convolution_set {
 typedef struct reproducible {
     int worker_count;
     worker *workers;
-    mdm_exact_sums sums; /* [2 * widest + 1] of the layer at work */
+    mdm_exact_sums sums; /* [2 * widest] of the layer at work */
     convolution_set *sets;
     int set_count, set_capacity;
     part *parts; /* of the latest pass */
@@ -68,7 +68,7 @@ typedef struct reproducible {
 enum { CHUNK_ARRAYS = 3 }; /* embedding, projection, logits */
 typedef struct chunking {
     int64_t samples;               /* at most in a chunk; 0: no limit */
-    int in_chunks;                 /* of the latest pass */
+    int in_chunks, chunk;          /* of the latest pass */
     int rows, most;                /* room for a batch's outputs, for a chunk's inputs */
     float *output[CHUNK_ARRAYS];   /* [rows, ...] */
     float *images;                 /* [most, image] */
@@ -90,13 +90,12 @@ struct mdm_executor {
     mdm_norm_values *norms; /* [layer_count], what batch norm layers remember between forward and backward */
     float *norm_memory;
     float *mean_gradient, *mean_product; /* [widest] */
-    double *sums;                        /* [2 * widest + 1] */
+    double *sums;                        /* [2 * widest] */
     mdm_norm_values head_norm;           /* [projection] */
     head_buffers heads;
-    double *host_sums; /* in host memory: [2 * widest + 1]; the device's on the CPU */
-    plan *current;     /* of the latest forward pass */
+    plan *current; /* of the latest forward pass */
     int current_uses_batch_statistics;
-    int64_t current_total; /* rows over all ranks of the latest pass */
+    int64_t current_total; /* rows that share the latest pass's batch statistics, of all ranks under sync */
     int shares_memory;     /* the device computes in host memory */
     struct {
         int groups; /* rows are this rank's slice of n in each group */
@@ -111,14 +110,16 @@ plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only)
 /* The heads for so many rows that chunks make up; while planning, and afterwards. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows);
 plan *mdm_executor_find_heads(mdm_executor *executor, int rows);
-/* Collective under sync. Sums the first `count` doubles of executor->sums and the row count over ranks;
- * returns the rows over all ranks. */
-MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count, int rows, int64_t *total);
+/* Collective under sync. Sums the first `count` doubles of executor->sums over ranks. */
+MDM_MUST_CHECK mdm_status mdm_executor_sum(mdm_executor *executor, int count);
 /* Collective, whatever the statistics: the first `count` of those sums over ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_add_ranks(mdm_executor *executor, int count);
 
 /* 1 where mdm_executor_sum would find nothing to add: the sums of this pass are whole already. */
 int mdm_executor_sums_alone(const mdm_executor *executor);
+
+/* Rows of all ranks in the chunk at work, as mdm_executor_set_batch told. */
+int64_t mdm_executor_total_rows(const mdm_executor *executor);
 
 /* chunks.c makes public passes of these, which take all rows at once. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only);

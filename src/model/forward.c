@@ -46,7 +46,7 @@ static mdm_status norm_relu_part(mdm_executor *executor, const part *p, void *co
 }
 
 /* Statistics and what they give in one, where they are this rank's alone. */
-static void norm_statistics_here(mdm_executor *executor, int rows, const layer_work *work,
+static void norm_statistics_here(mdm_executor *executor, const layer_work *work,
                                  const mdm_norm_forward_rest *rest) {
     const part *p = &executor->whole;
     const mdm_layer *l = work->layer;
@@ -54,7 +54,6 @@ static void norm_statistics_here(mdm_executor *executor, int rows, const layer_w
     mdm_norm_statistics_then(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
                              residual_of(executor, l, p), p->sums,
                              p->sums + mdm_padded_channels(executor->device, l->in_channels), rest);
-    executor->current_total = rows;
 }
 
 static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *work) {
@@ -75,19 +74,17 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
                                       work->mode.track ? running_mean : NULL,
                                       running_variance,
                                       values};
-        norm_statistics_here(executor, rows, work, &rest);
+        norm_statistics_here(executor, work, &rest);
         return mdm_executor_each_part(executor, norm_relu_part, work);
     }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
         MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded));
     if (work->mode.batch) {
-        int64_t total;
-        MDM_TRY(mdm_executor_sum(executor, 2 * padded, rows, &total));
-        if (total > 0)
+        MDM_TRY(mdm_executor_sum(executor, 2 * padded));
+        if (executor->current_total > 0)
             mdm_norm_from_sums(device, l->in_channels, executor->sums, executor->sums + padded,
-                               (double)total * l->height * l->width, gamma, beta,
+                               (double)executor->current_total * l->height * l->width, gamma, beta,
                                work->mode.track ? running_mean : NULL, running_variance, values);
-        executor->current_total = total;
     } else {
         mdm_norm_from_running(device, l->in_channels, running_mean, running_variance, gamma, beta, values);
     }
@@ -137,13 +134,12 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
     const float *gamma = network->home.weights + layout->tensors[layout->projection_gamma].offset;
     const float *beta = network->home.weights + layout->tensors[layout->projection_gamma + 1].offset;
     if (mode.batch) {
-        int64_t total;
         MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, NULL, 2 * columns));
-        MDM_TRY(mdm_executor_sum(executor, 2 * columns, rows, &total));
-        if (total > 0)
-            mdm_norm_from_sums(device, columns, executor->sums, executor->sums + columns, (double)total,
-                               gamma, beta, mode.track ? running_mean : NULL, running_variance,
-                               &executor->head_norm);
+        MDM_TRY(mdm_executor_sum(executor, 2 * columns));
+        if (executor->current_total > 0)
+            mdm_norm_from_sums(device, columns, executor->sums, executor->sums + columns,
+                               (double)executor->current_total, gamma, beta, mode.track ? running_mean : NULL,
+                               running_variance, &executor->head_norm);
     } else {
         mdm_norm_from_running(device, columns, running_mean, running_variance, gamma, beta,
                               &executor->head_norm);
@@ -216,14 +212,6 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
-/* Over all ranks, where the sums over them will not carry the count along. */
-static mdm_status count_rows(mdm_executor *executor, int rows, norm_mode mode) {
-    executor->current_total = rows;
-    if (!mode.batch || executor->batchnorm != MDM_BATCHNORM_SYNC || !mdm_group_is_queued(executor->group))
-        return MDM_OK;
-    return mdm_comm_all_reduce(executor->comm, &executor->current_total, 1, MDM_INT64, MDM_SUM);
-}
-
 mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
                                      const float *images, mdm_pass pass, mdm_outputs *outputs) {
     const mdm_layout *layout = executor->layout;
@@ -234,7 +222,7 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     MDM_TRY(prepare_weights(executor, network));
     MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
     executor->current_uses_batch_statistics = mode.batch;
-    MDM_TRY(count_rows(executor, rows, mode));
+    executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);
     for (int i = 0; i < layout->layer_count; i++) {
         layer_work work = {network, &layout->layers[i], i, mode, images};
         if (work.layer->kind == MDM_LAYER_NORM_RELU)

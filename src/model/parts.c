@@ -24,7 +24,7 @@ void *mdm_executor_slot_rows(const mdm_executor *executor, int slot, int shape_o
 }
 
 static int widest_sums(const mdm_executor *executor) {
-    return 2 * mdm_executor_widest_layer(executor) + 1;
+    return 2 * mdm_executor_widest_layer(executor);
 }
 
 static mdm_status create_worker(mdm_executor *executor, worker *w) {

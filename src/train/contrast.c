@@ -1,8 +1,8 @@
 /* Contrast over the global batch: unit projections are gathered, every rank takes its own anchors, and the
  * gradients of all rows are summed back to their owners. */
 #include "mdm/train/contrast.h"
+#include "mdm/device/group.h"
 #include "mdm/device/losses.h"
-#include "mdm/model/exchange.h"
 #include <omp.h>
 #include <stdlib.h>
 
@@ -15,7 +15,7 @@ typedef struct contrast_plan {
 struct mdm_contrast {
     mdm_comm *comm;
     mdm_device *device;
-    mdm_exchange *exchange;
+    mdm_group *group;
     int64_t pairs;
     int width, reproducible;
     float temperature;
@@ -42,7 +42,8 @@ static mdm_status allocate(mdm_contrast *c) {
                   {(void **)&c->value, 16 * c->pairs}};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         MDM_TRY(mdm_device_allocate(c->device, (size_t)arrays[i].bytes, "contrast", arrays[i].memory));
-    MDM_TRY(mdm_exchange_create(c->comm, c->device, c->pairs * width, &c->exchange));
+    MDM_TRY(mdm_group_create(c->comm, c->device, &c->group));
+    MDM_TRY(mdm_group_reserve(c->group, 2 * sizeof(float) * (size_t)(c->pairs * width)));
     return MDM_ALLOCATE(c->counts, mdm_comm_size(c->comm), "contrast");
 }
 
@@ -72,7 +73,7 @@ void mdm_contrast_destroy(mdm_contrast *c) {
     for (int i = 0; i < c->plan_count; i++) mdm_nt_xent_destroy(c->plans[i].loss);
     void *arrays[] = {c->unit, c->norm, c->unit_gradient, c->unit_all, c->unit_gradient_all, c->value};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mdm_device_free(c->device, arrays[i]);
-    mdm_exchange_destroy(c->exchange);
+    mdm_group_destroy(c->group);
     free(c->plans);
     free(c->counts);
     free(c);
@@ -125,8 +126,8 @@ static mdm_status lose_together(mdm_contrast *c, const contrast_plan *p, float s
     int64_t width = c->width, pairs = p->shape.pairs, count = p->shape.count;
     MDM_TRY(mdm_nt_xent_run(p->loss, c->unit_all, scale, c->value, c->unit_gradient_all));
     for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_exchange_reduce_scatter(c->exchange, c->unit_gradient_all + view * pairs * width,
-                                            c->unit_gradient + view * count * width, c->counts));
+        MDM_TRY(mdm_group_reduce_scatter(c->group, c->unit_gradient_all + view * pairs * width,
+                                         c->unit_gradient + view * count * width, c->counts));
     return MDM_OK;
 }
 
@@ -144,8 +145,8 @@ mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, float lambda, const
     mdm_comm_my_slice(c->comm, pairs, &first, &count);
     mdm_unit_rows_forward(c->device, projection, 2 * count, c->width, c->unit, c->norm);
     for (int view = 0; view < 2; view++)
-        MDM_TRY(mdm_exchange_gather(c->exchange, c->unit + view * count * width,
-                                    c->unit_all + view * pairs * width, c->counts));
+        MDM_TRY(mdm_group_all_gather(c->group, c->unit + view * count * width,
+                                     c->unit_all + view * pairs * width, c->counts, MDM_FLOAT));
     float scale = lambda / (float)(2 * pairs);
     MDM_TRY(c->reproducible ? lose_alone(c, p, scale) : lose_together(c, p, scale));
     /* the sum over ranks counts each anchor once */

@@ -7,8 +7,8 @@
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
+#include "mdm/device/group.h"
 #include "mdm/device/losses.h"
-#include "mdm/model/exchange.h"
 #include "mdm/train/contrast.h"
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +17,7 @@ struct mdm_semi_workspace {
     int64_t n; /* largest global batch */
     int64_t image;
     mdm_device *device;
-    mdm_exchange *exchange;
+    mdm_group *group;
     mdm_contrast *contrast;
     int64_t *counts; /* [P], elements per rank of a gather */
     /* What a step is told, in host memory and, sent at once, in the device's: 4-byte words. */
@@ -88,7 +88,8 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
         MDM_TRY(mdm_device_allocate(w->device, sizeof(float) * (size_t)parts[i].floats, "the step's memory",
                                     (void **)parts[i].pointer));
     MDM_TRY(MDM_ALLOCATE(w->told, told_words(n, count), "the step's memory"));
-    MDM_TRY(mdm_exchange_create(comm, w->device, 4 * n * (d > c + 1 ? d : c + 1), &w->exchange));
+    MDM_TRY(mdm_group_create(comm, w->device, &w->group));
+    MDM_TRY(mdm_group_reserve(w->group, 2 * sizeof(float) * (size_t)(4 * n * (d > c + 1 ? d : c + 1))));
     return MDM_ALLOCATE(w->counts, mdm_comm_size(comm), "the step's memory");
 }
 
@@ -140,7 +141,7 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
                      w->result};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) mdm_device_free(w->device, parts[i]);
     mdm_contrast_destroy(w->contrast);
-    mdm_exchange_destroy(w->exchange);
+    mdm_group_destroy(w->group);
     free(w->counts);
     free(w->told);
     free(w);
@@ -238,8 +239,8 @@ static mdm_status make_targets(mdm_executor *executor, mdm_network *network, mdm
 static mdm_status mix_targets_and_images(mdm_comm *comm, const mdm_semi_batch *b, int classes, const told *t,
                                          mdm_semi_workspace *w) {
     int64_t rows = b->groups * b->count;
-    MDM_TRY(mdm_exchange_gather(w->exchange, w->target, w->target_all,
-                                counts_of(comm, w, b->n, b->groups, classes + 1)));
+    MDM_TRY(mdm_group_all_gather(w->group, w->target, w->target_all,
+                                 counts_of(comm, w, b->n, b->groups, classes + 1), MDM_FLOAT));
     mdm_mix_targets(w->device, rows, classes, t->lambda, w->target, w->target_all, t->partner,
                     w->mixed_target, w->mixed_mask);
     mdm_mix_rows(w->device, rows, w->image, t->lambda, b->strong, b->partner, NULL, w->mixed);
@@ -279,7 +280,7 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_executor *executor, mdm_net
     int64_t rows = b->groups * b->count, d = network->layout->embedding;
     int classes = network->layout->spec.classes;
     const int64_t *counts = counts_of(comm, w, b->n, b->groups, d);
-    MDM_TRY(mdm_exchange_gather(w->exchange, embedding, w->embedding_all, counts));
+    MDM_TRY(mdm_group_all_gather(w->group, embedding, w->embedding_all, counts, MDM_FLOAT));
     mdm_mix_rows(w->device, rows, d, t->lambda, embedding, w->embedding_all, t->partner, w->mixed_embedding);
     MDM_TRY(mdm_classifier_forward(executor, network, w->mixed_embedding, w->logits));
     supervised_and_consistency(o, b, classes, w->logits, t, o->lambda_xe, o->lambda_ue, MDM_PART_XE,
@@ -288,7 +289,7 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_executor *executor, mdm_net
                                     w->mixed_embedding_gradient, 1));
     mdm_mix_rows_backward(w->device, b->groups * b->n, rows, d, b->groups * b->first, t->lambda,
                           w->mixed_embedding_gradient, t->mixed_with, w->embedding_gradient_all);
-    return mdm_exchange_reduce_scatter(w->exchange, w->embedding_gradient_all, w->embedding_gradient, counts);
+    return mdm_group_reduce_scatter(w->group, w->embedding_gradient_all, w->embedding_gradient, counts);
 }
 
 /* NT-Xent between the two strong views of every unlabelled sample (of every labelled one when there are no

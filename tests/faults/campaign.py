@@ -1,8 +1,9 @@
 """Campaigns of random faults, by hand; docs/reliability.md has the last figures.
 
-    MDM_PROGRAM=build/mdm-dist MDM_SOURCE=. MDM_INJECTOR=build/tests/faults/libmdm_inject.so tests/faults/campaign.py WHAT [COUNT]
+    MDM_PROGRAM=build/mdm-dist MDM_SOURCE=. MDM_INJECTOR=build/tests/faults/libmdm_inject.so tests/faults/campaign.py WHAT [COUNT [SEED]]
 
     injected    COUNT runs [500] on 2 or 3 ranks in which a random call on a random rank goes wrong: error lines, culprit, time to the end
+    hangs       the same with ranks that stop or loop alone [60]
     kills       COUNT times [200] everything of a run is killed at a random time, and the run started again: no whole checkpoint is lost
     stops       a run is stopped by USR1 at three random steps in each stage and goes on: the weights of one left alone
     crowd       COUNT seconds [600] of eight ranks on the cores that there are: no alarm
@@ -18,7 +19,8 @@ from program import Workspace, events, shorten_test_set
 MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=3", "train.warmup=1", "train.batch=20",
         "report=false", "tensorboard=false"]
 COUNTED = ("MPI_Allreduce", "MPI_Iallreduce", "write", "fsync", "rename", "unlink", "pread", "MPI_Finalize")
-ACTIONS = 12 * ("kill", "segv", "abort") + ("stop", "loop")
+HANGS = ("stop", "loop")
+ACTIONS = 12 * ("kill", "segv", "abort") + HANGS
 
 
 def small_data(work):
@@ -47,9 +49,9 @@ def end_of_all(work, name, limit=60):
     return time.time()
 
 
-def injected_runs(work, count):
+def injected_runs(work, count, seed=11, actions=ACTIONS):
     """Most injected calls end the worker in one of its calls; a stopped or looping one is found at a tenth of the limits."""
-    draw, seconds, hangs, odd, fatal, right, lines_wrong, untouched = random.Random(11), [], [], [], 0, 0, 0, 0
+    draw, seconds, hangs, odd, fatal, right, lines_wrong, untouched = random.Random(seed), [], [], [], 0, 0, 0, 0
     calls = {}
     for ranks in (2, 3):
         done, _ = train(work, f"calm{ranks}", *MINI, ranks=ranks)
@@ -64,7 +66,7 @@ def injected_runs(work, count):
     number = 0
     while number < count:
         ranks = draw.choice((2, 3))
-        rank, call, action = draw.randrange(ranks), draw.choice(COUNTED), draw.choice(ACTIONS)
+        rank, call, action = draw.randrange(ranks), draw.choice(COUNTED), draw.choice(actions)
         if not calls[ranks, call, rank]:
             continue
         at = draw.randint(1, calls[ranks, call, rank])
@@ -107,9 +109,13 @@ def position(name):
     return [int(n) for n in re.findall("[0-9]+", name)]
 
 
-def kills(work, count):
+def hangs(work, count, seed=14):
+    injected_runs(work, count, seed, HANGS)
+
+
+def kills(work, count, seed=12):
     """Everything of the run, mpirun first, at a time drawn from its length; the newest whole checkpoint never goes back."""
-    draw, lost, done_runs, differ = random.Random(12), 0, 0, 0
+    draw, lost, done_runs, differ = random.Random(seed), 0, 0, 0
     begun = time.time()
     done, _ = train(work, "calm", *MINI, ranks=2)
     length = time.time() - begun
@@ -151,9 +157,9 @@ def kills(work, count):
                   f" whole checkpoints lost: {lost}", flush=True)
 
 
-def stops(work, _):
+def stops(work, _, seed=13):
     """USR1 at random times: three in each stage, on one, two and three ranks."""
-    draw = random.Random(13)
+    draw = random.Random(seed)
     longer = ["pretrain.epochs=6", "train.epochs=12", "train.warmup=6", "report=false", "tensorboard=false"]
     for ranks in (1, 2, 3):
         done, _ = train(work, f"calm{ranks}", *longer, ranks=ranks)
@@ -179,7 +185,7 @@ def stops(work, _):
                   flush=True)
 
 
-def crowd(work, seconds):
+def crowd(work, seconds, _=0):
     begun, runs = time.time(), 0
     while time.time() - begun < seconds:
         done = subprocess.run(command(8, arguments_of(work, f"crowd{runs}", "train.epochs=30", "train.warmup=10")), capture_output=True,
@@ -193,10 +199,10 @@ def main():
     what = sys.argv[1]
     work = Workspace(halved=True)
     small_data(work)
-    defaults = {"injected": 500, "kills": 200, "stops": 0, "crowd": 600}
-    campaign = {"injected": injected_runs, "kills": kills, "stops": stops, "crowd": crowd}[what]
+    defaults = {"injected": 500, "hangs": 60, "kills": 200, "stops": 0, "crowd": 600}
+    campaign = {"injected": injected_runs, "hangs": hangs, "kills": kills, "stops": stops, "crowd": crowd}[what]
     try:
-        campaign(work, int(sys.argv[2]) if len(sys.argv) > 2 else defaults[what])
+        campaign(work, *([int(word) for word in sys.argv[2:4]] or [defaults[what]]))
     finally:
         work.remove()
 

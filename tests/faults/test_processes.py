@@ -32,8 +32,9 @@ def a_worker_that_dies_in_any_stage_is_named_and_the_others_leave(work):
 
 
 def a_worker_that_stops_or_loops_is_found_and_named_not_its_victims(work):
-    for action, call, at, words in (("stop", "MPI_Allreduce", 350, "stopped"), ("loop", "MPI_Iallreduce", 15, "computing")):
-        folder = f"hung-{action}"
+    for action, call, at, words in (("stop", "MPI_Allreduce", 350, "stopped"), ("loop", "MPI_Allreduce", 350, "computing"),
+                                    ("loop", "MPI_Iallreduce", 15, "computing")):
+        folder = f"hung-{action}-{call}"
         done, ended = train(work, folder, ranks=3, environment=injected(work, call, at, action, rank=1, **FAST))
         assert was_hit(work)
         assert done.returncode == 6, (action, done.returncode, done.stderr)

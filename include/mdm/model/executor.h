@@ -49,7 +49,8 @@ mdm_device *mdm_executor_device(const mdm_executor *executor);
 /* Of products behind the encoder: MDM_FP32 or MDM_TF32. */
 mdm_precision mdm_executor_head_precision(const mdm_executor *executor);
 /* What the rows of the next plans and passes with batch statistics are: this rank's slice of `n` rows
- * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results and for chunks. */
+ * (mdm_comm_my_slice) in each of `groups` groups. Needed for reproducible results, for chunks and where
+ * ranks share batch statistics. */
 void mdm_executor_set_batch(mdm_executor *executor, int groups, int64_t n);
 
 /* Where a rank's slice of a batch has more than so many samples, passes are computed in chunks of at most

@@ -1,4 +1,5 @@
 """The whole program on an emulated CUDA device: where it keeps its pictures makes no difference, and is told."""
+import json
 import os
 import re
 import subprocess
@@ -138,8 +139,24 @@ def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
     assert re.search(r"problem: CUDA devices do not work together: rank 1 on \S+: ncclAllReduce failed", broken.stdout), broken.stdout
 
 
+def bench_measures_what_ranks_exchange(work):
+    environment = {**os.environ, **FAKE_NCCL, "MDM_EMULATED_GPUS": "2"}
+    small = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "train.precision=fp32", "run.threads=1"]
+    for measurement, device in (("step", "cuda"), ("step", "cpu"), ("allreduce", "cuda")):
+        done = run("bench", measurement, "device=" + device, *small, ranks=2, env=environment)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0 and all(line["bench"] == measurement and line["ranks"] == 2 for line in lines), done.stderr
+        if measurement == "step":
+            share = 100 * (1 - lines[0]["alone_median_ms"] / lines[0]["median_ms"])
+            assert len(lines) == 1 and abs(lines[0]["exposed_percent"] - share) < 0.02 * abs(share) + 0.1, lines
+        else:
+            assert [line["bytes"] for line in lines[:4]] == [4096, 262144, 4194304, 67108864] and len(lines) == 5, lines
+            assert {line["by"] for line in lines} == {"NCCL" if FAKE_NCCL else "MPI"}, lines
+            assert all(abs(line["gbyte_per_s"] * line["median_ms"] * 1e6 / line["bytes"] - 1) < 0.01 for line in lines), lines
+
+
 if __name__ == "__main__":
     main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
-          doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
+          bench_measures_what_ranks_exchange, doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

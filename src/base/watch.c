@@ -176,6 +176,10 @@ void mdm_watch_leave(void) {
     note_at(page, now);
 }
 
+void mdm_watch_pulse(void) {
+    if (state.page) store(&state.page->pulse, load(&state.page->pulse) + 1);
+}
+
 void mdm_watch_folder(const char *folder) {
     mdm_watch_page *page = state.page;
     if (!page || strlen(folder) >= sizeof page->folder) return;

@@ -4,39 +4,21 @@
  * Steps are those of training: weights, views and labels are random, the arithmetic is the same. Ranks work
  * together, and the slowest one sets the time.
  */
+#include "bench.h"
 #include "commands.h"
-#include "mdm/base/config.h"
 #include "mdm/base/log.h"
 #include "mdm/base/random.h"
-#include "mdm/comm/comm.h"
 #include "mdm/data/augment.h"
 #include "mdm/data/store.h"
-#include "mdm/device/losses.h"
+#include "mdm/device/group.h"
 #include "mdm/device/views.h"
 #include "mdm/divide/gmm.h"
 #include "mdm/divide/knn.h"
-#include "mdm/model/executor.h"
-#include "mdm/train/contrast.h"
 #include "mdm/train/run.h"
-#include "mdm/train/semi_step.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { WARM_UPS = 2, REPEATS = 7, MOST_TIMES = 16, CLASSES = 100, SIDE = 32, CHANNELS = 3 };
-
-typedef struct bench {
-    mdm_comm *comm;
-    mdm_config *config;
-    mdm_device *device;
-    mdm_layout *layout;
-    mdm_executor *executor;
-    mdm_network *network;
-    mdm_precision precision;
-    int64_t first, count; /* this rank's rows of train.batch */
-    int threads;
-} bench;
 
 static float *random_floats(int64_t count, uint32_t item) {
     float *values;
@@ -46,17 +28,29 @@ static float *random_floats(int64_t count, uint32_t item) {
     return values;
 }
 
+mdm_status mdm_bench_send_random(bench *b, int64_t count, float **values) {
+    size_t bytes = sizeof(float) * (size_t)count;
+    float *host = random_floats(count, 1);
+    if (!host) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
+    mdm_status status = mdm_device_allocate(b->device, bytes, "bench data", (void **)values);
+    if (status == MDM_OK) status = mdm_device_upload(b->device, *values, host, bytes);
+    free(host);
+    return status;
+}
+
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return x < y ? -1 : x > y;
 }
 
-/* `images` and `flop` are those of one measurement, over all ranks; `more`: further fields, each with a comma
- * before it. */
-static void report_more(const bench *b, const char *name, double *times, int count, double images,
-                        double flop, const char *more) {
+double mdm_bench_median(double *times, int count) {
     qsort(times, (size_t)count, sizeof *times, by_value);
-    double median = times[count / 2];
+    return times[count / 2];
+}
+
+void mdm_bench_report(const bench *b, const char *name, double *times, int count, double images, double flop,
+                      const char *more) {
+    double median = mdm_bench_median(times, count);
     if (mdm_comm_rank(b->comm) != 0) return;
     printf("{\"bench\":\"%s\",\"median_ms\":%.4g,\"min_ms\":%.4g,\"images_per_s\":%.6g,\"gflop_per_s\":%.5g,"
            "\"device\":\"%s\","
@@ -68,192 +62,24 @@ static void report_more(const bench *b, const char *name, double *times, int cou
 }
 
 static void report(const bench *b, const char *name, double *times, int count, double images, double flop) {
-    report_more(b, name, times, count, images, flop, "");
+    mdm_bench_report(b, name, times, count, images, flop, "");
 }
 
-typedef mdm_status (*work)(bench *b, void *context);
+mdm_status mdm_bench_time(bench *b, work run, void *context, double *seconds) {
+    MDM_TRY(mdm_comm_barrier(b->comm));
+    double start = mdm_seconds();
+    MDM_TRY(run(b, context));
+    *seconds = mdm_seconds() - start;
+    return mdm_comm_all_reduce(b->comm, seconds, 1, MDM_DOUBLE, MDM_MAX);
+}
 
-/* Times `run`, the slowest rank counting. */
-static mdm_status measure(bench *b, work run, void *context, double *times, int repeats) {
+mdm_status mdm_bench_measure(bench *b, work run, void *context, double *times, int repeats) {
+    double seconds;
     for (int i = -WARM_UPS; i < repeats; i++) {
-        MDM_TRY(mdm_comm_barrier(b->comm));
-        double start = mdm_seconds();
-        MDM_TRY(run(b, context));
-        double seconds = mdm_seconds() - start;
-        MDM_TRY(mdm_comm_all_reduce(b->comm, &seconds, 1, MDM_DOUBLE, MDM_MAX));
+        MDM_TRY(mdm_bench_time(b, run, context, &seconds));
         if (i >= 0) times[i] = seconds;
     }
     return MDM_OK;
-}
-
-/* In the device's memory but for the batch of a MixEMatch step. */
-typedef struct step_context {
-    float *images, *gradient;
-    int32_t *label_on_device;
-    double *value; /* [2 + count]: loss, the gradient's squared norm, losses of rows */
-    mdm_semi_workspace *workspace;
-    mdm_contrast *contrast;
-    mdm_semi_batch batch;
-    float *clean_probability;
-    int32_t *label;
-    int64_t *permutation;
-} step_context;
-
-static void optimizer_step(bench *b) {
-    mdm_network_step(b->device, b->network, MDM_STEP_ALL, 0.01f, 0.01f, 0.9f, 5e-4f);
-}
-
-/* What a run does with every step: takes its loss, and looks whether its gradient is fit for use. */
-static mdm_status finish_step(bench *b, step_context *c) {
-    double result[2];
-    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
-    mdm_network_square_gradient(b->device, b->network, &c->value[1]);
-    MDM_TRY(mdm_device_download(b->device, result, c->value, sizeof result));
-    optimizer_step(b);
-    return MDM_OK;
-}
-
-static mdm_status warmup_step(bench *b, void *context) {
-    step_context *c = context;
-    mdm_outputs out;
-    int rows = (int)b->count;
-    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    mdm_loss_rows losses = {.logits = out.logits,
-                            .rows = rows,
-                            .classes = CLASSES,
-                            .scale = 1.0f / (float)b->config->train.batch,
-                            .value = c->value + 2,
-                            .gradient = c->gradient};
-    mdm_loss_hard(b->device, &losses, c->label_on_device, 1, 1);
-    mdm_sum_rows(b->device, &(mdm_row_sum){c->value + 2, rows, b->config->train.batch, c->value}, 1);
-    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
-    return finish_step(b, c);
-}
-
-static mdm_status pretrain_step(bench *b, void *context) {
-    step_context *c = context;
-    mdm_outputs out;
-    int rows = (int)(2 * b->count);
-    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(
-        mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient, c->value));
-    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
-    return finish_step(b, c);
-}
-
-static mdm_status semi_step(bench *b, void *context) {
-    step_context *c = context;
-    mdm_semi_result result;
-    mdm_semi_options o = {.temperature = 0.5f,
-                          .confidence = 0.9f,
-                          .lambda_x = 1,
-                          .lambda_u = 100,
-                          .lambda_xe = 1,
-                          .lambda_ue = 100,
-                          .lambda_contrast = 1,
-                          .rce_weight = 1};
-    MDM_TRY(mdm_semi_step(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace, &result));
-    optimizer_step(b);
-    return MDM_OK;
-}
-
-static mdm_status send_random_floats(bench *b, int64_t count, float **values) {
-    size_t bytes = sizeof(float) * (size_t)count;
-    float *host = random_floats(count, 1);
-    if (!host) return mdm_fail(MDM_RESOURCE, "out of memory; a smaller train.batch needs less");
-    mdm_status status = mdm_device_allocate(b->device, bytes, "bench data", (void **)values);
-    if (status == MDM_OK) status = mdm_device_upload(b->device, *values, host, bytes);
-    free(host);
-    return status;
-}
-
-static mdm_status make_step_data(bench *b, step_context *c, int views) {
-    int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
-    size_t labels = sizeof(int32_t) * (size_t)b->count;
-    memset(c, 0, sizeof *c);
-    MDM_TRY(send_random_floats(b, views * b->count * image, &c->images));
-    MDM_TRY(send_random_floats(b, 2 * b->count * (CLASSES + b->config->model.projection), &c->gradient));
-    MDM_TRY(MDM_ALLOCATE(c->label, b->count, "bench data"));
-    MDM_TRY(MDM_ALLOCATE(c->clean_probability, b->count, "bench data"));
-    MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
-    for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
-    for (int64_t i = 0; i < b->count; i++) c->clean_probability[i] = 0.5f;
-    MDM_TRY(mdm_device_allocate(b->device, labels, "bench data", (void **)&c->label_on_device));
-    MDM_TRY(mdm_device_upload(b->device, c->label_on_device, c->label, labels));
-    MDM_TRY(mdm_device_allocate(b->device, sizeof(double) * (size_t)(2 + b->count), "bench data",
-                                (void **)&c->value));
-    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
-    for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
-    mdm_random_shuffle(&random, c->permutation, 4 * batch);
-    return MDM_OK;
-}
-
-static void free_step_data(bench *b, step_context *c) {
-    mdm_semi_workspace_destroy(c->workspace);
-    mdm_contrast_destroy(c->contrast);
-    mdm_device_free(b->device, c->images);
-    mdm_device_free(b->device, c->gradient);
-    mdm_device_free(b->device, c->label_on_device);
-    mdm_device_free(b->device, c->value);
-    free(c->clean_probability);
-    free(c->label);
-    free(c->permutation);
-}
-
-static mdm_status time_step(bench *b, const char *name, int views, int passes_forward, int passes_backward,
-                            work run, step_context *c) {
-    double times[MOST_TIMES], batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
-    mdm_executor_set_batch(b->executor, views, b->config->train.batch);
-    MDM_TRY(mdm_executor_plan(b->executor, (int)(views * b->count), 0));
-    MDM_TRY(measure(b, run, c, times, REPEATS));
-    report(b, name, times, REPEATS, batch, batch * views * flop * (passes_forward + 3.0 * passes_backward));
-    return MDM_OK;
-}
-
-static mdm_status bench_step(bench *b) {
-    step_context c;
-    mdm_status status = make_step_data(b, &c, 1);
-    if (status == MDM_OK) status = time_step(b, "step", 1, 0, 1, warmup_step, &c);
-    free_step_data(b, &c);
-    return status;
-}
-
-static mdm_status bench_pretrain(bench *b) {
-    step_context c;
-    mdm_status status = make_step_data(b, &c, 2);
-    if (status == MDM_OK)
-        status = mdm_contrast_create(b->comm, b->executor, b->config->train.batch,
-                                     b->config->model.projection, 0.5f, &c.contrast);
-    if (status == MDM_OK) status = mdm_contrast_plan(c.contrast, b->config->train.batch);
-    if (status == MDM_OK) status = time_step(b, "pretrain", 2, 0, 1, pretrain_step, &c);
-    free_step_data(b, &c);
-    return status;
-}
-
-static mdm_status bench_semi(bench *b) {
-    step_context c;
-    mdm_status status = make_step_data(b, &c, 4);
-    if (status == MDM_OK)
-        status = mdm_semi_workspace_create(b->comm, b->executor, b->layout, b->config->train.batch, 0.05f,
-                                           &c.workspace);
-    if (status == MDM_OK) status = mdm_semi_workspace_plan(c.workspace, b->config->train.batch);
-    if (status == MDM_OK) {
-        c.batch = (mdm_semi_batch){.n = b->config->train.batch,
-                                   .first = b->first,
-                                   .count = b->count,
-                                   .groups = 4,
-                                   .weak = c.images,
-                                   .strong = c.images,
-                                   .partner = c.images,
-                                   .label = c.label,
-                                   .clean_probability = c.clean_probability,
-                                   .permutation = c.permutation,
-                                   .lambda = 0.7f,
-                                   .ramp = 1.0f};
-        status = time_step(b, "semi", 4, 1, 2, semi_step, &c);
-    }
-    free_step_data(b, &c);
-    return status;
 }
 
 /* Memory of the device with a copy of `host`, which on the CPU is the same. */
@@ -304,12 +130,12 @@ static mdm_status time_knn(bench *b, int64_t total) {
     double times[MOST_TIMES];
     char more[128];
     mdm_status status = mdm_comm_agree(b->comm, make_embeddings(b, &c));
-    if (status == MDM_OK) status = measure(b, run_knn, &c, times, 3);
+    if (status == MDM_OK) status = mdm_bench_measure(b, run_knn, &c, times, 3);
     snprintf(more, sizeof more, ",\"samples\":%lld,\"searched_again\":%lld", (long long)total,
              (long long)c.report.repeated);
     if (status == MDM_OK)
-        report_more(b, "knn", times, 3, (double)total, 2.0 * (double)total * (double)total * c.dimension,
-                    more);
+        mdm_bench_report(b, "knn", times, 3, (double)total, 2.0 * (double)total * (double)total * c.dimension,
+                         more);
     free_on_device(b, c.embedding, c.on_device);
     free(c.embedding);
     free(c.score);
@@ -359,7 +185,7 @@ static mdm_status bench_gmm(bench *b) {
     memset(&c, 0, sizeof c);
     const int64_t total = 1000000;
     mdm_status status = mdm_comm_agree(b->comm, make_losses(b, total, &c));
-    if (status == MDM_OK) status = measure(b, run_gmm, &c, times, REPEATS);
+    if (status == MDM_OK) status = mdm_bench_measure(b, run_gmm, &c, times, REPEATS);
     if (status == MDM_OK) report(b, "gmm", times, REPEATS, (double)total, 0);
     free_on_device(b, c.loss, c.loss_on_device);
     free_on_device(b, c.probability, c.probability_on_device);
@@ -422,7 +248,7 @@ static mdm_status fill_device_views(bench *b, const uint8_t *pictures, size_t by
 static mdm_status measure_on_device(bench *b, const uint8_t *pictures, size_t bytes, double *times) {
     device_views c = {0};
     mdm_status status = fill_device_views(b, pictures, bytes, &c);
-    if (status == MDM_OK) status = measure(b, run_augment_on_device, &c, times, REPEATS);
+    if (status == MDM_OK) status = mdm_bench_measure(b, run_augment_on_device, &c, times, REPEATS);
     mdm_view_maker_destroy(c.maker);
     mdm_device_free(b->device, c.pictures);
     mdm_device_free(b->device, c.images);
@@ -439,7 +265,7 @@ static mdm_status bench_augment(bench *b) {
     for (size_t i = 0; i < bytes; i++) pictures[i] = (uint8_t)mdm_random_bits(&random);
     mdm_status status = mdm_device_get_info(b->device)->is_cuda
                             ? measure_on_device(b, pictures, bytes, times)
-                            : measure(b, run_augment, pictures, times, REPEATS);
+                            : mdm_bench_measure(b, run_augment, pictures, times, REPEATS);
     if (status == MDM_OK) report(b, "augment", times, REPEATS, (double)VIEWS * mdm_comm_size(b->comm), 0);
     free(pictures);
     return status;
@@ -499,7 +325,7 @@ static mdm_status bench_io(bench *b) {
     double times[MOST_TIMES];
     MDM_TRY(mdm_store_open(b->comm, b->config->data.train, MDM_RESIDENT_STREAM, &c.store));
     mdm_status status = order_io(b, &c);
-    if (status == MDM_OK) status = measure(b, run_io, &c, times, REPEATS);
+    if (status == MDM_OK) status = mdm_bench_measure(b, run_io, &c, times, REPEATS);
     if (status == MDM_OK) report(b, "io", times, REPEATS, (double)c.per_call * mdm_comm_size(b->comm), 0);
     free(c.order);
     free(c.pictures);
@@ -507,28 +333,55 @@ static mdm_status bench_io(bench *b) {
     return status;
 }
 
+typedef struct allreduce_context {
+    mdm_group *group;
+    float *values; /* in the device's memory */
+    int64_t count;
+} allreduce_context;
+
 static mdm_status run_allreduce(bench *b, void *context) {
-    float *values = context;
-    MDM_TRY(mdm_comm_reduce_start(b->comm, values, b->layout->weight_count));
-    return mdm_comm_reduce_wait(b->comm);
+    const allreduce_context *c = context;
+    float waited_for;
+    MDM_TRY(mdm_group_reduce_start(c->group, c->values, c->count));
+    MDM_TRY(mdm_group_reduce_wait(c->group));
+    return mdm_device_download(b->device, &waited_for, c->values, sizeof waited_for);
 }
 
+static mdm_status time_allreduce(bench *b, allreduce_context *c) {
+    double times[MOST_TIMES], gigabytes = 4e-9 * (double)c->count;
+    char more[160];
+    MDM_TRY(mdm_bench_measure(b, run_allreduce, c, times, REPEATS));
+    snprintf(more, sizeof more, ",\"bytes\":%lld,\"gbyte_per_s\":%.4g,\"by\":\"%s\"", 4 * (long long)c->count,
+             gigabytes / mdm_bench_median(times, REPEATS), mdm_group_is_queued(c->group) ? "NCCL" : "MPI");
+    mdm_bench_report(b, "allreduce", times, REPEATS, 0, 0, more);
+    return MDM_OK;
+}
+
+/* Sums of several sizes, the last one that of the network's gradient. */
 static mdm_status bench_allreduce(bench *b) {
-    double times[MOST_TIMES];
-    float *values = random_floats(b->layout->weight_count, 5);
-    if (!values) return mdm_fail(MDM_RESOURCE, "out of memory");
-    mdm_status status = measure(b, run_allreduce, values, times, REPEATS);
-    if (status == MDM_OK) report(b, "allreduce", times, REPEATS, 0, 0);
-    free(values);
+    const int64_t counts[] = {1 << 10, 1 << 16, 1 << 20, 1 << 24, b->layout->weight_count};
+    enum { SIZES = sizeof counts / sizeof *counts };
+    int64_t most = counts[3] > counts[4] ? counts[3] : counts[4];
+    allreduce_context c = {0};
+    mdm_status status = mdm_bench_send_random(b, most, &c.values);
+    if (status == MDM_OK) status = mdm_group_create(b->comm, b->device, &c.group);
+    if (status == MDM_OK) status = mdm_group_reserve(c.group, sizeof(float) * (size_t)most);
+    status = mdm_comm_agree(b->comm, status);
+    for (int i = 0; i < SIZES && status == MDM_OK; i++) {
+        c.count = counts[i];
+        status = time_allreduce(b, &c);
+    }
+    mdm_group_destroy(c.group);
+    mdm_device_free(b->device, c.values);
     return status;
 }
 
 static const struct {
     const char *name;
     mdm_status (*run)(bench *b);
-} benches[] = {{"step", bench_step},
-               {"semi", bench_semi},
-               {"pretrain", bench_pretrain},
+} benches[] = {{"step", mdm_bench_step},
+               {"semi", mdm_bench_semi},
+               {"pretrain", mdm_bench_pretrain},
                {"knn", bench_knn},
                {"gmm", bench_gmm},
                {"augment", bench_augment},

@@ -16,14 +16,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { ELEMENTS = 1 << 20, REPEATS = 5, PATHS = 6 };
-
-typedef struct path_result {
-    const char *name;
-    int64_t bytes;
-    double seconds; /* median of the slowest rank */
-    int right;      /* on all ranks */
-} path_result;
+enum { ELEMENTS = 1 << 20, REPEATS = 5, KINDS = 6, PATHS = KINDS + 1 };
 
 typedef struct doctor {
     mdm_comm *comm;
@@ -31,7 +24,7 @@ typedef struct doctor {
     const char *run;
     mdm_rank_account *accounts;
     mdm_findings findings;
-    path_result paths[PATHS];
+    mdm_doctor_path paths[PATHS]; /* by MPI, then between CUDA devices where there are any */
     float *data, *other;
     int64_t *counts;
     char *failure; /* of the run, rank 0 */
@@ -105,13 +98,13 @@ static mdm_status try_paths(doctor *d) {
         const char *name;
         int64_t count;
         mdm_status (*send)(doctor *d, int64_t count, int *right);
-    } kinds[PATHS] = {{"all-reduce, one number", 1, send_reduce},
+    } kinds[KINDS] = {{"all-reduce, one number", 1, send_reduce},
                       {"all-reduce", ELEMENTS, send_reduce},
                       {"all-reduce in the background", ELEMENTS, send_buckets},
                       {"ring", ELEMENTS, send_ring},
                       {"all-gather", ELEMENTS, send_gather},
                       {"reduce-scatter", ELEMENTS, send_scatter}};
-    for (int p = 0; p < PATHS; p++) {
+    for (int p = 0; p < KINDS; p++) {
         double times[REPEATS];
         int32_t right = 1;
         for (int i = -1; i < REPEATS; i++) {
@@ -126,7 +119,10 @@ static mdm_status try_paths(doctor *d) {
         }
         MDM_TRY(mdm_comm_all_reduce(d->comm, &right, 1, MDM_INT32, MDM_MIN));
         qsort(times, REPEATS, sizeof *times, by_value);
-        d->paths[p] = (path_result){kinds[p].name, kinds[p].count * 4, times[REPEATS / 2], right};
+        snprintf(d->paths[p].name, sizeof d->paths[p].name, "%s", kinds[p].name);
+        d->paths[p].bytes = kinds[p].count * 4;
+        d->paths[p].seconds = times[REPEATS / 2];
+        d->paths[p].right = right;
         if (!right)
             mdm_findings_add(
                 &d->findings, MDM_FINDING_PROBLEM,
@@ -187,6 +183,7 @@ static mdm_status examine(doctor *d) {
     MDM_TRY(mdm_comm_all_gather(d->comm, mine, sizeof *mine, d->accounts, d->counts, MDM_BYTE));
     mdm_doctor_judge(d->accounts, ranks, &d->findings);
     MDM_TRY(try_paths(d));
+    MDM_TRY(mdm_doctor_try_devices(d->comm, d->data, &d->findings, &d->paths[KINDS]));
     if (d->run && mdm_comm_rank(d->comm) == 0) look_at_run(d);
     MDM_TRY(read_records(d));
     return mdm_comm_broadcast(d->comm, &d->findings.problems, 1, MDM_INT32, 0);
@@ -208,7 +205,8 @@ static void print_text(const doctor *d) {
     }
     printf("messages between them\n");
     for (int p = 0; p < PATHS; p++) {
-        const path_result *path = &d->paths[p];
+        const mdm_doctor_path *path = &d->paths[p];
+        if (path->bytes == 0) continue;
         printf("  %-30s %8lld bytes %10.3f ms", path->name, (long long)path->bytes, 1e3 * path->seconds);
         if (path->bytes > 1024 && path->seconds > 0)
             printf(" %8.2f GB/s", (double)path->bytes / path->seconds / 1e9);
@@ -270,6 +268,7 @@ static mdm_status print_json(const doctor *d) {
     }
     mdm_text_add(&t, "],\"paths\":[");
     for (int p = 0; p < PATHS; p++) {
+        if (d->paths[p].bytes == 0) continue;
         mdm_text_add(&t, p ? ",{" : "{");
         add_string(&t, "path", d->paths[p].name);
         mdm_text_add(&t, ",\"bytes\":%lld", (long long)d->paths[p].bytes);

@@ -23,8 +23,11 @@ void mdm_command_leave(mdm_comm *comm, mdm_status status) {
     if (status != MDM_OK &&
         !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
         char line[1400];
-        snprintf(line, sizeof line, "rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm),
-                 mdm_last_message());
+        if (strncmp(mdm_last_message(), "rank ", 5) == 0) /* as failures of MPI and NCCL do */
+            snprintf(line, sizeof line, "%s", mdm_last_message());
+        else
+            snprintf(line, sizeof line, "rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm),
+                     mdm_last_message());
         if (mdm_watch_claim(mdm_watch_page_get(), line)) mdm_error("%s", line);
         mdm_watch_told((int)status);
         mdm_comm_abort(comm, (int)status);

@@ -2,6 +2,7 @@
 #ifndef MDM_CLI_DOCTOR_H
 #define MDM_CLI_DOCTOR_H
 
+#include "mdm/comm/comm.h"
 #include <sched.h>
 #include <stdint.h>
 
@@ -11,8 +12,10 @@ typedef struct mdm_rank_account {
     char program[32], mpi[128], hdf5[32], onednn[64];
     char memory_source[160];
     cpu_set_t cores;
-    int32_t rank, process, node_rank, node_size, machine_cores, gpus;
-    int32_t omp_threads; /* OMP_NUM_THREADS; 0: not set */
+    int32_t rank, process, node_rank, node_size, machine_cores;
+    int32_t gpus, cuda_devices; /* that the driver offers; that this program can use, */
+    char why_no_cuda[160];      /* or why there are none */
+    int32_t omp_threads;        /* OMP_NUM_THREADS; 0: not set */
     double memory_limit, shared_memory_free, descriptors, stack, program_bytes, clock;
 } mdm_rank_account;
 
@@ -30,6 +33,19 @@ typedef struct mdm_findings {
 
 void mdm_findings_add(mdm_findings *findings, mdm_finding_level level, const char *cure, const char *format,
                       ...) __attribute__((format(printf, 4, 5)));
+
+/* A way that messages between ranks take, as it was tried. */
+typedef struct mdm_doctor_path {
+    char name[64];
+    int64_t bytes;  /* 0: not tried */
+    double seconds; /* median, of the slowest rank */
+    int right;      /* on all ranks */
+} mdm_doctor_path;
+
+/* Collective. Where every rank has a CUDA device: sums over them by NCCL, into `path`. `host` is room for 4
+ * MiB. A rank that fails, or waits in vain for two minutes, is a finding that names it. */
+MDM_MUST_CHECK mdm_status mdm_doctor_try_devices(mdm_comm *comm, float *host, mdm_findings *findings,
+                                                 mdm_doctor_path *path);
 
 /* Judges all ranks' accounts [ranks]: limits, bindings, and what must be the same everywhere. */
 void mdm_doctor_judge(const mdm_rank_account *accounts, int ranks, mdm_findings *findings);

@@ -85,6 +85,7 @@ void mdm_doctor_describe(mdm_rank_account *a) {
     a->omp_threads = threads ? (int32_t)strtol(threads, NULL, 10) : 0;
     a->process = (int32_t)getpid();
     a->gpus = count_gpus();
+    a->cuda_devices = mdm_device_count_cuda(a->why_no_cuda, sizeof a->why_no_cuda);
     a->memory_limit = mdm_memory_limit(a->memory_source, sizeof a->memory_source);
     a->shared_memory_free =
         statvfs("/dev/shm", &shared) == 0 ? (double)shared.f_bavail * (double)shared.f_frsize : -1;
@@ -114,10 +115,11 @@ static void judge_limits(const mdm_rank_account *a, mdm_findings *f) {
                          "ask for more memory, or start fewer ranks; CONFIG --dry-run tells the need",
                          "the %d ranks on %s may use %.0f MiB together (%s)", a->node_size, a->host,
                          a->memory_limit / mebibyte, a->memory_source);
-    if (a->gpus > 0 && a->node_rank == 0)
-        mdm_findings_add(f, MDM_FINDING_WARNING, "none: it runs on the cores",
-                         "%s has %d GPU%s, but this build computes on CPUs only", a->host, a->gpus,
-                         a->gpus > 1 ? "s" : "");
+    if (a->gpus > 0 && a->cuda_devices == 0 && a->node_rank == 0)
+        mdm_findings_add(f, MDM_FINDING_WARNING,
+                         "docs/gpu.md tells what is needed; otherwise it runs on the cores",
+                         "%s has %d GPU%s that cannot be used: %s", a->host, a->gpus, a->gpus > 1 ? "s" : "",
+                         a->why_no_cuda);
 }
 
 static int sharers(const mdm_rank_account *accounts, int ranks, int mine) {

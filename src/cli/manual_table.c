@@ -157,10 +157,13 @@ static const mdm_manual pages[] = {
      .usage = "MEASUREMENT [key=value ...]",
      .text =
          "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys "
-         "that "
-         "matter are model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and "
+         "that matter are model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and "
          "data.train for io. images_per_s counts labelled pictures for semi, samples for knn and gmm, views "
-         "for augment, which a CUDA device also normalises. Under mpirun the ranks work together.",
+         "for augment, which a CUDA device also normalises. Under mpirun the ranks work together; step then "
+         "also tells what a step of each rank alone takes (alone_median_ms), and which share of the ranks' "
+         "step is more than that (exposed_percent): communication that no computation hides. allreduce sums "
+         "messages of several sizes, the last that of the network's gradient, by NCCL between CUDA devices "
+         "(bytes, gbyte_per_s, by).",
      .words = MDM_WORD_KEY,
      .choices = "step|semi|pretrain|knn|gmm|augment|io|allreduce|all",
      .examples = {"mdm-dist bench step model.width=64 train.batch=64",

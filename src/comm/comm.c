@@ -1,6 +1,7 @@
 /* From a started process to its place in the group: starts and ends MPI, tells ranks, nodes and slices. */
 #include "internal.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,11 +73,11 @@ static mdm_status make_group(mdm_comm *comm) {
     name_library(comm);
     mdm_watch_ranks(comm->rank, comm->size);
     MDM_TRY(mdm_comm_check_launcher(comm->size, comm->library));
-    MDM_MPI(comm, MPI_Comm_dup(MPI_COMM_WORLD, &comm->world), "MPI_Comm_dup");
+    MDM_COLLECTIVE(comm, MPI_Comm_dup(MPI_COMM_WORLD, &comm->world), "MPI_Comm_dup", 0);
     MDM_MPI(comm, MPI_Comm_set_errhandler(comm->world, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
-    MDM_MPI(comm,
-            MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->node),
-            "MPI_Comm_split_type");
+    MDM_COLLECTIVE(
+        comm, MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->node),
+        "MPI_Comm_split_type", 0);
     MDM_MPI(comm, MPI_Comm_set_errhandler(comm->node, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
     MDM_MPI(comm, MPI_Comm_rank(comm->node, &comm->node_rank), "MPI_Comm_rank");
     MDM_MPI(comm, MPI_Comm_size(comm->node, &comm->node_size), "MPI_Comm_size");
@@ -100,6 +101,20 @@ mdm_status mdm_comm_create_alone(mdm_comm **out) {
     return MDM_OK;
 }
 
+static int on_progress(void) {
+    mdm_watch_pulse();
+    return 0; /* completed requests */
+}
+
+/* Open MPI calls whoever has asked for it each time it looks for messages. The function is one of its own
+ * plug-ins' (opal/runtime/opal_progress.h, the same since version 1.0), so it is looked up: without it the
+ * supervisor cannot tell a rank that hangs inside a collective from those that wait there. */
+static void count_looks_for_messages(void) {
+    int (*ask)(int (*)(void)) = NULL;
+    *(void **)&ask = dlsym(RTLD_DEFAULT, "opal_progress_register");
+    if (ask && ask(on_progress) == 0) mdm_watch_pulse();
+}
+
 mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
     mdm_comm *comm;
     *out = NULL;
@@ -114,6 +129,7 @@ mdm_status mdm_comm_start(int *argc, char ***argv, mdm_comm **out) {
         mdm_watch_leave();
         status = mdm_comm_check(comm, code, "MPI_Init_thread");
         comm->ends_mpi = status == MDM_OK;
+        if (status == MDM_OK && mdm_watch_page_get()) count_looks_for_messages();
     } else if (status == MDM_OK)
         status = mdm_comm_check(comm, MPI_Query_thread(&provided), "MPI_Query_thread");
     if (status == MDM_OK && provided < MPI_THREAD_FUNNELED)

@@ -27,7 +27,7 @@ static int64_t free_bytes(const char *folder) {
 
 static mdm_status create_window(mdm_comm *comm, int64_t bytes, mdm_comm_shared *shared, void **memory) {
     int64_t room = comm->node_rank == 0 ? free_bytes(backing_folder()) : 0;
-    MDM_MPI(comm, MPI_Bcast(&room, 1, MPI_INT64_T, 0, comm->node), "MPI_Bcast");
+    MDM_COLLECTIVE(comm, MPI_Bcast(&room, 1, MPI_INT64_T, 0, comm->node), "MPI_Bcast", 8);
     if (room < bytes + ((int64_t)1 << 20))
         return mdm_fail(
             MDM_RESOURCE,
@@ -37,7 +37,9 @@ static mdm_status create_window(mdm_comm *comm, int64_t bytes, mdm_comm_shared *
     MPI_Aint mine = comm->node_rank == 0 ? (MPI_Aint)(bytes + ALIGNMENT) : 0, length = 0;
     int unit = 1;
     char *base = NULL;
+    mdm_watch_enter("MPI_Win_allocate_shared", bytes);
     int code = MPI_Win_allocate_shared(mine, 1, MPI_INFO_NULL, comm->node, &base, &shared->window);
+    mdm_watch_leave();
     if (code != MPI_SUCCESS) {
         char reason[MPI_MAX_ERROR_STRING] = "";
         int size = 0;
@@ -82,7 +84,7 @@ mdm_status mdm_comm_shared_create(mdm_comm *comm, int64_t bytes, mdm_comm_shared
 mdm_status mdm_comm_shared_sync(mdm_comm *comm, mdm_comm_shared *shared) {
     if (shared->window == MPI_WIN_NULL) return MDM_OK;
     MDM_MPI(comm, MPI_Win_sync(shared->window), "MPI_Win_sync");
-    MDM_MPI(comm, MPI_Barrier(comm->node), "MPI_Barrier");
+    MDM_COLLECTIVE(comm, MPI_Barrier(comm->node), "MPI_Barrier", 0);
     return mdm_comm_check(comm, MPI_Win_sync(shared->window), "MPI_Win_sync");
 }
 
@@ -90,7 +92,9 @@ void mdm_comm_shared_free(mdm_comm_shared *shared) {
     if (!shared) return;
     if (shared->window != MPI_WIN_NULL) {
         MPI_Win_unlock_all(shared->window);
+        mdm_watch_enter("MPI_Win_free", 0);
         MPI_Win_free(&shared->window);
+        mdm_watch_leave();
     }
     free(shared->plain);
     free(shared);

@@ -58,6 +58,22 @@ typedef struct mdm_head_operations {
                           double *value);
 } mdm_head_operations;
 
+/* The table in a file whose functions have these names; `reserve`: the one that other files of the backend
+ * call too. */
+#define MDM_HEADS_OF_THIS_FILE(reserve)                                                                      \
+    {                                                                                                        \
+        .product_create = product_create, .product_destroy = product_destroy, .product_run = product_run,    \
+        .round_to_bf16 = round_to_bf16, .reserve_columns = reserve, .column_statistics = column_statistics,  \
+        .column_gradient = column_gradient, .column_norm_forward = column_norm_forward,                      \
+        .column_norm_backward_sums = column_norm_backward_sums,                                              \
+        .column_norm_backward_input = column_norm_backward_input, .sum_rows = sum_rows,                      \
+        .softmax_rows = softmax_rows, .make_targets = make_targets, .mix_rows = mix_rows,                    \
+        .mix_targets = mix_targets, .mix_rows_backward = mix_rows_backward, .loss_hard = loss_hard,          \
+        .loss_soft = loss_soft, .loss_consistency = loss_consistency, .balance_sums = balance_sums,          \
+        .loss_balance = loss_balance, .judge_step = judge_step, .unit_rows_forward = unit_rows_forward,      \
+        .unit_rows_backward = unit_rows_backward, .contrast_rows = contrast_rows                             \
+    }
+
 typedef struct mdm_device_operations {
     void (*destroy)(mdm_device *device);
     mdm_status (*create_worker)(mdm_device *device, mdm_device **worker); /* NULL: there are none */

@@ -148,8 +148,7 @@ mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float 
     knn.k = k;
     knn.width = k + MDM_KNN_SPARE;
     mdm_comm_my_slice(comm, total, &knn.first, &knn.n);
-    int64_t parts = knn.ranks * (is_cuda && k <= MDM_NEIGHBOURS_MOST ? 1 : 8),
-            part = (total + parts - 1) / parts;
+    int64_t parts = 8 * (int64_t)knn.ranks, part = (total + parts - 1) / parts;
     knn.chunk = (part + MDM_KNN_TILE - 1) / MDM_KNN_TILE * MDM_KNN_TILE;
     mdm_status status = run(&knn, neighbour || similarity, score);
     if (status == MDM_OK && knn.result) write_answer(&knn, score, neighbour, similarity);

@@ -1,16 +1,19 @@
 /* Exact nearest neighbours over all ranks on CUDA devices: the way of knn.c, with the work on the device.
  *
- * Every rank keeps its queries and their lists; the others' rows come round the ring, a whole rank's at a
- * time, through host memory, and are searched as they come. Candidates are scored exactly while their rows
- * are there, so one round is enough; a second one is only for queries without proof, if there are any. */
+ * Every rank keeps its queries and their lists; the others' rows come round the ring from device to device, a
+ * whole rank's at a time, and are searched while the next ones travel. Candidates are scored exactly while
+ * their rows are there, so one round is enough; a second one is only for queries without proof, if there are
+ * any. */
 #include "knn_internal.h"
+#include "mdm/device/group.h"
 #include "mdm/device/neighbours.h"
 #include <stdlib.h>
 
 typedef struct search {
     mdm_knn *knn;
     mdm_neighbours *neighbours;
-    float *buffer[2]; /* rows that travel */
+    mdm_group *group;
+    float *buffer[2]; /* rows of other ranks, in the device's memory */
     int is_second;
 } search;
 
@@ -42,9 +45,11 @@ static mdm_status prepare(search *s) {
     MDM_TRY(mdm_neighbours_measure(s->neighbours, knn->norm, knn->hash));
     MDM_TRY(mdm_knn_check_lengths(knn));
     if (knn->ranks == 1) return MDM_OK;
-    MDM_TRY(mdm_knn_copy_rows(knn));
+    size_t bytes = (size_t)(most * knn->dimension) * sizeof(float);
+    MDM_TRY(mdm_group_create(knn->comm, knn->device, &s->group));
+    MDM_TRY(mdm_group_reserve(s->group, bytes + (size_t)(knn->n * knn->dimension) * sizeof(float)));
     for (int b = 0; b < 2; b++)
-        MDM_TRY(MDM_ALLOCATE(s->buffer[b], knn->chunk * knn->dimension, "travelling embeddings"));
+        MDM_TRY(mdm_device_allocate(knn->device, bytes, "travelling embeddings", (void **)&s->buffer[b]));
     return MDM_OK;
 }
 
@@ -54,19 +59,37 @@ static mdm_status search_own(search *s) {
                                      mdm_knn_kept_count(s->knn, s->knn->rank));
 }
 
-/* A chunk is all of a rank's rows. */
-static mdm_status visit(mdm_knn *knn, const float *rows, int64_t first, int64_t count, void *context) {
-    search *s = context;
-    if (first == knn->first) return search_own(s);
+/* Rows [first, first + count) of another rank. */
+static mdm_status search_visitors(search *s, const float *rows, int64_t first, int64_t count) {
+    const mdm_knn *knn = s->knn;
     int64_t kept = mdm_knn_kept_from(knn, first), end = mdm_knn_kept_from(knn, first + count);
     const mdm_visiting_rows visitors = {rows, first, count, knn->kept + kept, end - kept};
     return s->is_second ? mdm_neighbours_again_visitors(s->neighbours, &visitors)
                         : mdm_neighbours_search_visitors(s->neighbours, &visitors);
 }
 
+/* A rank's rows are searched while the next one's come. */
 static mdm_status go_round(search *s) {
-    if (s->knn->ranks == 1) return search_own(s);
-    return mdm_knn_pass_round(s->knn, s->buffer, visit, s);
+    const mdm_knn *knn = s->knn;
+    const float *here = knn->on_device;
+    int64_t row = knn->dimension * (int64_t)sizeof(float), first = knn->first, count = knn->n;
+    for (int hop = 0; hop < knn->ranks; hop++) {
+        int64_t next_first = 0, next_count = 0;
+        float *next = s->buffer[hop & 1];
+        int is_last = hop + 1 == knn->ranks;
+        if (!is_last) {
+            mdm_comm_slice(knn->total, (knn->rank - hop - 1 + knn->ranks) % knn->ranks, knn->ranks,
+                           &next_first, &next_count);
+            MDM_TRY(mdm_group_ring_start(s->group, here, count * row, next, next_count * row));
+        }
+        mdm_status searched = hop == 0 ? search_own(s) : search_visitors(s, here, first, count);
+        if (!is_last) MDM_TRY(mdm_group_ring_wait(s->group));
+        MDM_TRY(searched);
+        here = next;
+        first = next_first;
+        count = next_count;
+    }
+    return MDM_OK;
 }
 
 static mdm_status search_again(search *s) {
@@ -98,7 +121,7 @@ mdm_status mdm_knn_run_on_device(mdm_knn *knn, int wants_neighbours, float *scor
     search s = {.knn = knn};
     mdm_status status = run(&s, wants_neighbours, score);
     mdm_neighbours_destroy(s.neighbours);
-    free(s.buffer[0]);
-    free(s.buffer[1]);
+    for (int b = 0; b < 2; b++) mdm_device_free(knn->device, s.buffer[b]);
+    mdm_group_destroy(s.group);
     return status;
 }

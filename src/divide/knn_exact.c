@@ -54,7 +54,10 @@ static void slice_of_chunk(const mdm_knn *knn, int hop, int64_t c, int64_t *firs
     if (*count < 0) *count = 0;
 }
 
-mdm_status mdm_knn_pass_round(mdm_knn *knn, float *const buffer[2], mdm_knn_visit visit, void *context) {
+/* Calls visit for all rows of all ranks: this rank's and those that come round the ring, a chunk at a time;
+ * `buffer` is room for two chunks that travel. */
+typedef mdm_status visit_rows(mdm_knn *knn, const float *rows, int64_t first, int64_t count, void *context);
+static mdm_status pass_round(mdm_knn *knn, float *const buffer[2], visit_rows *visit, void *context) {
     int64_t most = (knn->total + knn->ranks - 1) / knn->ranks, row = knn->dimension * (int64_t)sizeof(float);
     for (int64_t c = 0; c * knn->chunk < most; c++) {
         int64_t first, count;
@@ -273,7 +276,7 @@ static mdm_status repeat(mdm_knn *knn, float *const buffer[2], second *s) {
     MDM_TRY(mdm_comm_all_reduce(knn->comm, &knn->report.repeated, 1, MDM_INT64, MDM_SUM));
     if (knn->report.repeated == 0) return MDM_OK;
     MDM_TRY(mdm_comm_agree(knn->comm, allocate_second(knn, s)));
-    MDM_TRY(mdm_knn_pass_round(knn, buffer, search_again, s));
+    MDM_TRY(pass_round(knn, buffer, search_again, s));
     for (int64_t u = 0; u < s->count; u++)
         write_result(knn, mdm_knn_kept(knn)[s->query[u]] - knn->first, s->neighbour + u * knn->k);
     return MDM_OK;
@@ -287,7 +290,7 @@ mdm_status mdm_knn_finish(mdm_knn *knn) {
     for (int b = 0; b < 2 && status == MDM_OK && knn->ranks > 1; b++)
         status = MDM_ALLOCATE(buffer[b], knn->chunk * knn->dimension, "travelling embeddings");
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
-    MDM_TRY_OR(status, mdm_knn_pass_round(knn, buffer, score_candidates, norm), release);
+    MDM_TRY_OR(status, pass_round(knn, buffer, score_candidates, norm), release);
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, answer_all(knn, &again)), release);
     status = repeat(knn, buffer, &again);
 release:

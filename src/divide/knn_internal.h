@@ -26,7 +26,7 @@ typedef struct mdm_knn {
     const mdm_kernels *kernels;
     int rank, ranks, dimension, k, width; /* width = k + MDM_KNN_SPARE */
     int64_t total, first, n;              /* this rank's rows are [first, first + n) of total */
-    int64_t chunk;                        /* rows that travel at a time; a multiple of MDM_KNN_TILE */
+    int64_t chunk;                        /* rows that travel at a time on CPUs; a multiple of MDM_KNN_TILE */
     const float *embedding;               /* [n, dimension] in host memory, the caller's or a copy */
     double *norm;                         /* [n] */
     uint64_t *hash;                       /* [n, 2] of the rows' bytes */
@@ -94,12 +94,6 @@ MDM_MUST_CHECK mdm_status mdm_knn_search(mdm_knn *knn);
 /* Collective. Scores the candidates exactly, proves or repeats, fills result of the searched rows. */
 MDM_MUST_CHECK mdm_status mdm_knn_finish(mdm_knn *knn);
 
-/* Collective. Calls visit for all rows of all ranks: this rank's and those that come round the ring, a chunk
- * at a time; `buffer` is room for two chunks that travel. */
-typedef mdm_status (*mdm_knn_visit)(mdm_knn *knn, const float *rows, int64_t first, int64_t count,
-                                    void *context);
-MDM_MUST_CHECK mdm_status mdm_knn_pass_round(mdm_knn *knn, float *const buffer[2], mdm_knn_visit visit,
-                                             void *context);
 /* Place in kept[] of the first row from global index `first` on. */
 int64_t mdm_knn_kept_from(const mdm_knn *knn, int64_t first);
 

@@ -15,12 +15,14 @@
 /* This rank's slice of what a division computes. */
 typedef struct slice {
     int64_t first, count;
-    float *loss, *cut, *embedding, *logits, *score, *clean; /* [count, ...] */
+    float *loss, *cut, *embedding, *logits, *score, *clean; /* [count, ...]; some only where wanted */
     int64_t *neighbour;                                     /* [count, k], and how similar: */
     float *similarity;
+    float *on_device; /* [count, D] embeddings in the memory of the CUDA device that searches them, or NULL */
 } slice;
 
-static void free_slice(slice *s) {
+static void free_slice(const mdm_trainer *t, slice *s) {
+    mdm_device_free(t->device, s->on_device);
     free(s->loss);
     free(s->cut);
     free(s->embedding);
@@ -31,14 +33,18 @@ static void free_slice(slice *s) {
     free(s->similarity);
 }
 
-static mdm_status allocate_slice(mdm_trainer *t, slice *s) {
+/* `save_all`: embeddings and logits go to the division's file. */
+static mdm_status allocate_slice(mdm_trainer *t, int save_all, slice *s) {
     memset(s, 0, sizeof *s);
     mdm_comm_my_slice(t->comm, t->data->train_count, &s->first, &s->count);
-    long long n = s->count > 0 ? s->count : 1;
+    long long n = s->count > 0 ? s->count : 1, values = n * t->layout->embedding;
+    if (t->searches_on_device)
+        MDM_TRY(mdm_device_allocate(t->device, sizeof(float) * (size_t)values, "embeddings of all samples",
+                                    (void **)&s->on_device));
     MDM_TRY(MDM_ALLOCATE(s->loss, n, "losses of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->cut, n, "losses of all samples"));
-    MDM_TRY(MDM_ALLOCATE(s->embedding, n * t->layout->embedding, "embeddings of all samples"));
-    MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
+    if (save_all || !s->on_device) MDM_TRY(MDM_ALLOCATE(s->embedding, values, "embeddings of all samples"));
+    if (save_all) MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->score, n, "scores of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->neighbour, n * t->config.divide.k, "neighbours of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->similarity, n * t->config.divide.k, "neighbours of all samples"));
@@ -96,28 +102,20 @@ static int is_on_cuda(const mdm_trainer *t) {
     return mdm_device_get_info(t->device)->is_cuda;
 }
 
-/* Memory of the device with the first `count` floats from `host`, for `all` of them; the same outcome on all
- * ranks. */
-static mdm_status copy_to_device(mdm_trainer *t, const float *host, int64_t count, int64_t all,
-                                 const char *what, float **memory) {
-    void *room = NULL;
-    mdm_status status = mdm_device_allocate(t->device, sizeof(float) * (size_t)all, what, &room);
-    if (status == MDM_OK) status = mdm_device_upload(t->device, room, host, sizeof(float) * (size_t)count);
-    *memory = room;
-    return mdm_comm_agree(t->comm, status);
+/* Embeddings, where the neighbour search wants them, and what else is wanted of all samples. */
+static mdm_status evaluate(mdm_trainer *t, int network, float *loss, slice *s) {
+    const mdm_evaluation wanted = {loss, s->on_device ? NULL : s->embedding, s->logits, s->on_device};
+    MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), &wanted));
+    if (!s->on_device || !s->embedding) return MDM_OK;
+    return mdm_device_download(t->device, s->embedding, s->on_device,
+                               sizeof(float) * (size_t)(s->count * t->layout->embedding));
 }
 
 /* score, and neighbour and similarity where they are wanted, from the embeddings. */
 static mdm_status search_neighbours(mdm_trainer *t, slice *s, int64_t *neighbour, float *similarity) {
-    int64_t samples = t->data->train_count, values = s->count * t->layout->embedding;
-    float *rows = s->embedding;
-    mdm_status status = MDM_OK;
-    if (is_on_cuda(t)) status = copy_to_device(t, s->embedding, values, values, "embeddings", &rows);
-    if (status == MDM_OK)
-        status = mdm_knn_scores_on(t->comm, t->device, rows, samples, t->layout->embedding,
-                                   t->config.divide.k, s->score, neighbour, similarity, NULL);
-    if (rows != s->embedding) mdm_device_free(t->device, rows);
-    return status;
+    mdm_device *device = s->on_device ? t->device : NULL;
+    return mdm_knn_scores_on(t->comm, device, device ? s->on_device : s->embedding, t->data->train_count,
+                             t->layout->embedding, t->config.divide.k, s->score, neighbour, similarity, NULL);
 }
 
 mdm_status mdm_remove_first(mdm_trainer *t) {
@@ -127,12 +125,11 @@ mdm_status mdm_remove_first(mdm_trainer *t) {
     slice s;
     double auc;
     t->removed = (int64_t)ceil(t->config.divide.remove_first * (double)samples);
-    mdm_status status = allocate_slice(t, &s);
-    if (status == MDM_OK)
-        status = mdm_evaluate_training(t, mdm_predicting_network(t, 0), NULL, s.embedding, NULL);
+    mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, 0, &s));
+    if (status == MDM_OK) status = evaluate(t, 0, NULL, &s);
     if (status == MDM_OK) status = search_neighbours(t, &s, NULL, NULL);
     if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
-    free_slice(&s);
+    free_slice(t, &s);
     MDM_TRY(status);
     for (int64_t i = 0; i < samples; i++) o->clean_probability[i] = 1.0f;
     MDM_TRY(
@@ -218,15 +215,19 @@ static mdm_status fit_and_judge(mdm_trainer *t, mdm_comm *comm, const float *los
         mdm_gmm_clean_probability(gmm, loss + front, n - front, clean + front);
         return MDM_OK;
     }
-    float *losses;
-    mdm_status status = copy_to_device(t, loss, n, 2 * n, "losses", &losses);
+    void *memory = NULL;
+    size_t bytes = sizeof *loss * (size_t)n;
+    mdm_status status = mdm_device_allocate(t->device, 2 * bytes, "losses of all samples", &memory);
+    float *losses = memory;
+    if (status == MDM_OK) status = mdm_device_upload(t->device, losses, loss, bytes);
+    status = mdm_comm_agree(t->comm, status);
     if (status == MDM_OK) status = mdm_gmm_fit_on(comm, t->device, losses, front, &options, gmm, losses + n);
     if (status == MDM_OK) {
         float *answer = losses + n;
         mdm_gmm_clean_probability_on(t->device, gmm, losses + front, n - front, answer + front);
-        status = mdm_device_download(t->device, clean, answer, sizeof(float) * (size_t)n);
+        status = mdm_device_download(t->device, clean, answer, bytes);
     }
-    mdm_device_free(t->device, losses);
+    mdm_device_free(t->device, memory);
     return status;
 }
 
@@ -265,7 +266,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
                                float *logits_all) {
     mdm_opinion *o = &t->opinions[network];
     int64_t samples = t->data->train_count;
-    MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), s->loss, s->embedding, s->logits));
+    MDM_TRY(evaluate(t, network, s->loss, s));
     double start = mdm_seconds();
     MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
@@ -303,7 +304,7 @@ mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
     slice s;
     double start = mdm_seconds();
     t->removed += (int64_t)ceil(t->config.divide.remove_step * (double)samples);
-    mdm_status status = allocate_slice(t, &s);
+    mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, save_all, &s));
     if (status == MDM_OK && save_all)
         status =
             MDM_ALLOCATE(embedding, samples * t->layout->embedding * t->network_count, "divide.save=all");
@@ -314,7 +315,7 @@ mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
         status =
             form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
                          logits ? logits + n * samples * t->layout->spec.classes : NULL);
-    free_slice(&s);
+    free_slice(t, &s);
     t->divided = status == MDM_OK;
     if (status == MDM_OK) status = mdm_write_division(t, epoch, embedding, logits);
     free(embedding);

@@ -31,14 +31,55 @@ static mdm_status load_rows(mdm_trainer *t, const mdm_pictures *pictures, int64_
     return mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
 }
 
-mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss, float *embedding,
-                                 float *logits) {
-    int64_t first, count, d = t->layout->embedding, c = t->layout->spec.classes;
+/* Labels and losses of a rank's slice, in the device's memory: no batch waits for the one before it. */
+typedef struct judgement {
+    int32_t *label;
+    double *value;
+} judgement;
+
+static mdm_status prepare_losses(mdm_trainer *t, int64_t first, int64_t count, judgement *j) {
     const int32_t *labels = mdm_store_labels(t->store, MDM_TRAIN);
-    double value[EVALUATION_ROWS];
-    mdm_pictures all = {t->store, t->views, MDM_TRAIN, NULL, t->data->train_count};
-    mdm_comm_my_slice(t->comm, all.count, &first, &count);
+    size_t n = (size_t)(count > 0 ? count : 1);
+    MDM_TRY(
+        mdm_device_allocate(t->device, n * sizeof *j->label, "labels of all samples", (void **)&j->label));
+    MDM_TRY(
+        mdm_device_allocate(t->device, n * sizeof *j->value, "losses of all samples", (void **)&j->value));
+    return mdm_device_upload(t->device, j->label, labels + first, (size_t)count * sizeof *j->label);
+}
+
+static mdm_status fetch_losses(mdm_trainer *t, const judgement *j, int64_t count, float *loss) {
+    double *value;
+    MDM_TRY(MDM_ALLOCATE(value, count + 1, "losses of all samples"));
+    mdm_status status = mdm_device_download(t->device, value, j->value, (size_t)count * sizeof *value);
+    for (int64_t i = 0; status == MDM_OK && i < count; i++) loss[i] = (float)value[i];
+    free(value);
+    return status;
+}
+
+/* What is wanted of rows [done, done + rows) of the slice. */
+static mdm_status take_outputs(mdm_trainer *t, const mdm_outputs *out, int64_t done, int64_t rows,
+                               const judgement *j, const mdm_evaluation *wanted) {
+    int64_t d = t->layout->embedding, c = t->layout->spec.classes;
+    size_t bytes = sizeof(float) * (size_t)(rows * d);
+    if (wanted->loss) {
+        const mdm_loss_rows each = {
+            .logits = out->logits, .rows = rows, .classes = (int)c, .value = j->value + done};
+        mdm_loss_hard(t->device, &each, j->label + done, 1.0f, 0.0f);
+    }
+    if (wanted->embedding_on_device)
+        mdm_device_copy(t->device, wanted->embedding_on_device + done * d, out->embedding, bytes);
+    if (wanted->embedding)
+        MDM_TRY(mdm_device_download(t->device, wanted->embedding + done * d, out->embedding, bytes));
+    if (!wanted->logits) return MDM_OK;
+    return mdm_device_download(t->device, wanted->logits + done * c, out->logits,
+                               sizeof(float) * (size_t)(rows * c));
+}
+
+static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t first, int64_t count,
+                                 judgement *j, const mdm_evaluation *wanted) {
+    const mdm_pictures all = {t->store, t->views, MDM_TRAIN, NULL, t->data->train_count};
     MDM_TRY(plan_slice(t, count));
+    if (wanted->loss) MDM_TRY(prepare_losses(t, first, count, j));
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
         mdm_watch_progress();
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
@@ -46,23 +87,19 @@ mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *lo
         MDM_TRY(load_rows(t, &all, first + done, rows));
         MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
                                      &out));
-        if (loss) {
-            mdm_loss_rows each = {
-                .logits = out.logits, .rows = rows, .classes = (int)c, .value = t->row_value};
-            MDM_TRY(mdm_device_upload(t->device, t->told_on_device, labels + first + done,
-                                      sizeof *labels * (size_t)rows));
-            mdm_loss_hard(t->device, &each, t->told_on_device, 1.0f, 0.0f);
-            MDM_TRY(mdm_device_download(t->device, value, t->row_value, sizeof *value * (size_t)rows));
-            for (int64_t i = 0; i < rows; i++) loss[done + i] = (float)value[i];
-        }
-        if (embedding)
-            MDM_TRY(mdm_device_download(t->device, embedding + done * d, out.embedding,
-                                        sizeof(float) * (size_t)(rows * d)));
-        if (logits)
-            MDM_TRY(mdm_device_download(t->device, logits + done * c, out.logits,
-                                        sizeof(float) * (size_t)(rows * c)));
+        MDM_TRY(take_outputs(t, &out, done, rows, j, wanted));
     }
-    return MDM_OK;
+    return wanted->loss ? fetch_losses(t, j, count, wanted->loss) : MDM_OK;
+}
+
+mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, const mdm_evaluation *wanted) {
+    int64_t first, count;
+    judgement j = {NULL, NULL};
+    mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
+    mdm_status status = evaluate_slice(t, network, first, count, &j, wanted);
+    mdm_device_free(t->device, j.label);
+    mdm_device_free(t->device, j.value);
+    return status;
 }
 
 static int first_of_largest(const float *probability, int classes) {

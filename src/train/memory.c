@@ -2,6 +2,7 @@
  * when that is more than there is. */
 #include "mdm/base/log.h"
 #include "mdm/base/machine.h"
+#include "mdm/device/neighbours.h"
 #include "mdm/device/views.h"
 #include "trainer.h"
 #include <math.h>
@@ -12,6 +13,7 @@ typedef struct need {
     double networks, activations, plans, images, samples; /* bytes of a rank */
     double data, saving;                                  /* bytes once a node */
     double device; /* of a CUDA device's own memory; the first three then count for the host no more */
+    double search; /* of these, a division's embeddings and the search of their neighbours */
 } need;
 
 /* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
@@ -23,6 +25,15 @@ static double slice_rows(const mdm_trainer *t, int batch) {
 static double pictures_of(const mdm_trainer *t) {
     const mdm_store_info *d = t->data;
     return (double)(d->train_count + d->test_count) * d->channels * d->height * d->width;
+}
+
+/* What mdm/device/neighbours.h and src/divide/knn_device.c take: rows in single and half precision, once more
+ * those of visiting ranks, candidates, answers and a tile. */
+static double search_bytes(const mdm_trainer *t) {
+    const double tile = 64 << 20;
+    double width = t->layout->embedding, k = t->config.divide.k, ranks = mdm_comm_size(t->comm);
+    double rows = (double)t->data->train_count / ranks + 1;
+    return rows * ((ranks > 1 ? 16 : 6) * width + 16 * (k + MDM_NEIGHBOUR_SPARE) + 12 * k + 64) + tile;
 }
 
 /* With batches computed at most `chunk` samples a rank at once (0: no limit). */
@@ -60,6 +71,8 @@ static need estimate(const mdm_trainer *t, double chunk) {
         n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation) +
                    (double)mdm_view_scratch_bytes(d->height, d->width, d->channels) +
                    (t->on_device ? pictures_of(t) : 2 * image * listed);
+        n.search = t->searches_on_device ? search_bytes(t) : 0;
+        n.device += n.search;
         n.activations = n.plans = 0;
         n.images = t->on_device ? 0 : image * listed * (d->resident ? 2 : 4);
     }
@@ -94,6 +107,24 @@ static mdm_status place_pictures(mdm_trainer *t) {
     mdm_info("pictures (%.0f MiB) are sent to the device step by step: beside the run's %.0f MiB they do not "
              "fit the %.0f MiB of %s",
              pictures, rest, memory, info->name);
+    return MDM_OK;
+}
+
+/* The processors search for neighbours where one device has no room for it, the pictures in their place.
+ * Collective. */
+static mdm_status place_search(mdm_trainer *t) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    if (!t->searches_on_device) return MDM_OK;
+    need n = estimate(t, 0);
+    double search = n.search / mebibyte, rest = (n.device + cuda_libraries) / mebibyte - search,
+           memory = (double)info->memory_bytes / mebibyte;
+    int32_t fits = search + rest <= memory;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    t->searches_on_device = fits;
+    if (!fits)
+        mdm_warn("divisions search for neighbours on the processors: beside the run's %.0f MiB the "
+                 "embeddings and what the search takes (%.0f MiB) do not fit the %.0f MiB of %s",
+                 rest, search, memory, info->name);
     return MDM_OK;
 }
 
@@ -139,7 +170,10 @@ static double choose_chunk(const mdm_trainer *t, int node, double limit) {
 
 mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
+    t->searches_on_device =
+        mdm_device_get_info(t->device)->is_cuda && t->config.divide.k <= MDM_NEIGHBOURS_MOST;
     MDM_TRY(place_pictures(t));
+    MDM_TRY(place_search(t));
     int node = mdm_comm_node_size(t->comm);
     double limit = mdm_memory_limit(source, sizeof source), chunk = choose_chunk(t, node, limit);
     double parts = chunk > 0 ? -chunk : -INFINITY; /* every node computes in the smallest node's parts */

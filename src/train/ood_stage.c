@@ -100,7 +100,8 @@ static mdm_status refer_to(mdm_trainer *t, int network, float *embedding, int64_
                            mdm_ood_reference *r) {
     int64_t first, count;
     mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
-    MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), NULL, embedding, NULL));
+    MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network),
+                                  &(mdm_evaluation){.embedding = embedding}));
     mdm_ood_normalise(embedding, count, r->width);
     r->count[network] = choose_references(t, network, place);
     MDM_TRY(gather_references(t, embedding, place, r, network));

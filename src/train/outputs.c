@@ -226,7 +226,7 @@ static mdm_status predict_training(mdm_trainer *t, float *all) {
     MDM_TRY(MDM_ALLOCATE(sum, (count + 1) * classes, "predictions"));
     mdm_status status = MDM_OK;
     for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
-        status = mdm_evaluate_training(t, mdm_predicting_network(t, n), NULL, NULL, logits);
+        status = mdm_evaluate_training(t, mdm_predicting_network(t, n), &(mdm_evaluation){.logits = logits});
         if (status != MDM_OK) break;
         mdm_softmax(logits, count, (int)classes, logits);
         for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i] / (float)t->network_count;

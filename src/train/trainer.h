@@ -88,7 +88,8 @@ typedef struct mdm_trainer {
     mdm_network *networks[MDM_MOST_NETWORKS], *averages[MDM_MOST_NETWORKS], *baseline;
     int network_count;
     mdm_views *views, *validation_views;
-    int on_device; /* a CUDA device's memory has the pictures of `store` */
+    int on_device;          /* a CUDA device's memory has the pictures of `store` */
+    int searches_on_device; /* it keeps the embeddings of a division, and searches their neighbours */
     /* what is trained on */
     uint8_t *held;          /* [N] 1: held out for validation */
     int64_t *training;      /* [N] the samples that are not, then those that are */
@@ -260,10 +261,15 @@ MDM_MUST_CHECK mdm_status mdm_divide(mdm_trainer *t, int64_t epoch);
 
 /* evaluate.c. The network that predictions are made with: the average where model.ema is on. */
 mdm_network *mdm_predicting_network(mdm_trainer *t, int number);
-/* Collective. This rank's slice of all training samples without augmentation: loss [n] of the given labels,
- * embedding [n,D] and logits [n,C]; each may be NULL. */
-MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, float *loss,
-                                                float *embedding, float *logits);
+/* What is wanted of this rank's slice of all training samples; each may be NULL. */
+typedef struct mdm_evaluation {
+    float *loss;                /* [n] of the given labels; this and what follows in host memory, */
+    float *embedding, *logits;  /* [n,D], [n,C] */
+    float *embedding_on_device; /* [n,D], but this in the device's */
+} mdm_evaluation;
+/* Collective. Without augmentation. */
+MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network,
+                                                const mdm_evaluation *wanted);
 /* Pictures to measure on: `count` samples of a split, listed in `samples` (NULL: all in their order). */
 typedef struct mdm_pictures {
     mdm_store *store;

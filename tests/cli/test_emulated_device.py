@@ -1,4 +1,5 @@
 """The whole program on an emulated CUDA device: where it keeps its pictures makes no difference, and is told."""
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,10 @@ TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pr
         "pretrain.lr=0.02", "train.epochs=2", "train.warmup=1", "train.batch=16", "train.lr_backbone=0.01",
         "train.lr_head=0.01", "train.precision=fp32", "divide.interval=1", "divide.k=3", "run.threads=1", "report=false",
         "tensorboard=false", "baseline=none", "device=cuda", "run.oversubscribe=true"]
+
+
+# Two devices and the library of tests/device/fake_nccl.c, where there is one.
+FAKE_NCCL = {"LD_LIBRARY_PATH": os.environ["MDM_FAKE_NCCL"], "MDM_EMULATED_GPUS": "2"} if "MDM_FAKE_NCCL" in os.environ else {}
 
 
 def make_pictures(path, count, test_count, side, channels):
@@ -27,23 +32,24 @@ def with_memory(mebibytes):
     return {**os.environ, "MDM_EMULATED_MIB": str(mebibytes)}
 
 
-def train(work, name, data, *arguments, memory=8192, **options):
+def train(work, name, data, *arguments, memory=8192, variables={}, **options):
     return run("train", f"data.train={work.file(data)}", f"run={work.file(name)}", *TINY, *arguments,
-               env=with_memory(memory), **options)
+               env={**with_memory(memory), **variables}, **options)
 
 
-def networks_are_the_same_wherever_pictures_are_kept(work):
+def networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl(work):
     make_pictures(work.file("tiny.h5"), 60, 16, 8, 3)
     places = {"device": "on the device", "host": "in memory", "stream": "streamed", "auto": "on the device"}
     for ranks, kept in ((1, ("device", "host", "stream", "auto")), (2, ("device", "stream"))):
         weights = set()
         for resident in kept:
-            name = f"{resident}-{ranks}"
-            done = train(work, name, "tiny.h5", "data.resident=" + resident, ranks=ranks)
+            name, by_nccl = f"{resident}-{ranks}", bool(FAKE_NCCL) and ranks == 2 and resident == "device"
+            done = train(work, name, "tiny.h5", "data.resident=" + resident, ranks=ranks, variables=FAKE_NCCL if by_nccl else {})
             assert done.returncode == 0, (name, done.stderr)
             assert f"4 classes, {places[resident]}\n" in done.stderr, (name, done.stderr)
+            assert not by_nccl or "CUDA devices communicate by NCCL" in done.stderr, done.stderr
             weights.add(read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors"))
-        assert len(weights) == 1, f"{ranks} ranks"
+        assert len(weights) == 1, f"{ranks} ranks"  # and sums of two ranks are the same in any order
 
 
 def a_training_at_small_rates_ends_where_the_cpus_does(work):
@@ -51,15 +57,16 @@ def a_training_at_small_rates_ends_where_the_cpus_does(work):
     ends = {}
     for device in ("cpu", "cuda"):
         done = train(work, "calm-" + device, "calm.h5", "pretrain.lr=0.0003", "train.lr_backbone=0.0003",
-                     "train.lr_head=0.0003", "device=" + device)
+                     "train.lr_head=0.0003", "divide.save=all", "device=" + device)
         assert done.returncode == 0, done.stderr
         losses = [e["loss"] for e in events(work, "calm-" + device) if e["event"] == "epoch" and "loss" in e]
         assert len(losses) == 6 and np.isfinite(losses).all(), losses  # pretraining, warm-up, MixEMatch of two networks
         with h5py.File(work.file("calm-" + device) + "/divisions/epoch-0001.h5") as f:
-            ends[device] = losses, [f[n]["split"][:] for n in "ab"]
+            ends[device] = losses, [f[n]["split"][:] for n in "ab"], [f[n]["embedding"][:] for n in "ab"]
     assert np.allclose(ends["cpu"][0], ends["cuda"][0], rtol=2e-3), (ends["cpu"][0], ends["cuda"][0])
     for n, (mine, other) in enumerate(zip(ends["cpu"][1], ends["cuda"][1])):
         assert np.array_equal(mine, other), f"network {n}: {(mine != other).sum()} samples differ"
+    assert np.allclose(ends["cpu"][2], ends["cuda"][2], rtol=0.01, atol=1e-3)
 
 
 def a_run_keeps_the_plans_of_its_convolutions(work):
@@ -80,10 +87,10 @@ def pictures_of_one_channel_are_no_different(work):
     assert weights[0] == weights[1]
 
 
-def told_of_memory(work, name, memory):
+def told_of_memory(work, name, memory, data="large.h5", *arguments):
     """The lines of a dry run up to the first about memory; steps of so many pictures would take too long here."""
     lines = []
-    with subprocess.Popen([PROGRAM, "train", f"data.train={work.file('large.h5')}", f"run={work.file(name)}", *TINY, "--dry-run"],
+    with subprocess.Popen([PROGRAM, "train", f"data.train={work.file(data)}", f"run={work.file(name)}", *TINY, *arguments, "--dry-run"],
                           env=with_memory(memory), stderr=subprocess.PIPE, text=True) as process:
         for line in process.stderr:
             lines.append(line.rstrip("\n"))
@@ -108,11 +115,48 @@ def pictures_that_do_not_fit_the_device_are_sent_step_by_step(work):
     assert "data.resident=device: the pictures' 24 MiB" in refused.stderr and "use auto" in refused.stderr, refused.stderr
 
 
+def neighbours_that_do_not_fit_the_device_are_searched_by_the_processors(work):
+    """With the pictures of the test before, and its end."""
+    needed = int(re.search(r"about (\d+) MiB", told_of_memory(work, "needed", 8192, "tiny.h5", "data.resident=stream")[0]).group(1))
+    done = train(work, "tight", "tiny.h5", "data.resident=stream", memory=needed - 1)
+    assert done.returncode == 0 and "divisions search for neighbours on the processors" in done.stderr, done.stderr
+    assert read(work, "tight", "model-a.safetensors") == read(work, "stream-1", "model-a.safetensors")
+
+
 def the_device_makes_views_for_the_benchmark(work):
     done = run("bench", "augment", "device=cuda", "run.threads=1")
     assert done.returncode == 0 and '"bench":"augment"' in done.stdout and "emulated device 0" in done.stdout, done.stderr
 
 
+def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
+    if not FAKE_NCCL:
+        return
+    sound = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL})
+    assert sound.returncode == 0 and re.search(r"all-reduce, NCCL [\d.]+ .* right\n", sound.stdout), sound.stdout
+    failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "2", "MDM_FAKE_NCCL_RANK": "1", "MDM_WATCH_FACTOR": "0.02"}
+    broken = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL, **failing})
+    assert broken.returncode == 4, (broken.returncode, broken.stderr)
+    assert re.search(r"problem: CUDA devices do not work together: rank 1 on \S+: ncclAllReduce failed", broken.stdout), broken.stdout
+
+
+def bench_measures_what_ranks_exchange(work):
+    environment = {**os.environ, **FAKE_NCCL, "MDM_EMULATED_GPUS": "2"}
+    small = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "train.precision=fp32", "run.threads=1"]
+    for measurement, device in (("step", "cuda"), ("step", "cpu"), ("allreduce", "cuda")):
+        done = run("bench", measurement, "device=" + device, *small, ranks=2, env=environment)
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0 and all(line["bench"] == measurement and line["ranks"] == 2 for line in lines), done.stderr
+        if measurement == "step":
+            share = 100 * (1 - lines[0]["alone_median_ms"] / lines[0]["median_ms"])
+            assert len(lines) == 1 and abs(lines[0]["exposed_percent"] - share) < 0.02 * abs(share) + 0.1, lines
+        else:
+            assert [line["bytes"] for line in lines[:4]] == [4096, 262144, 4194304, 67108864] and len(lines) == 5, lines
+            assert {line["by"] for line in lines} == {"NCCL" if FAKE_NCCL else "MPI"}, lines
+            assert all(abs(line["gbyte_per_s"] * line["median_ms"] * 1e6 / line["bytes"] - 1) < 0.01 for line in lines), lines
+
+
 if __name__ == "__main__":
-    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does, networks_are_the_same_wherever_pictures_are_kept, pictures_of_one_channel_are_no_different,
+    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
+          bench_measures_what_ranks_exchange, doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
+          neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])

@@ -194,13 +194,13 @@ static void run_works(stream *s, int64_t end) {
     for (; !gpu->is_stuck && s->done < end; s->done++) {
         emulated_work *work = s->works[s->done % MOST_WORKS];
         int state = 0;
+        set_lock(gpu, 0);
         while (state == 0) {
-            set_lock(gpu, 0);
             state = work->advance(work);
-            set_lock(gpu, 1);
             if (state == 0) usleep(20);
             if (state == 0 && gpu->guard.look && gpu->guard.look(gpu->guard.context) != MDM_OK) state = -1;
         }
+        set_lock(gpu, 1);
         if (state < 0) {
             gpu->is_stuck = 1;
             return;

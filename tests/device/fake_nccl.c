@@ -6,7 +6,8 @@
  * ready). On rank MDM_FAKE_NCCL_RANK only, where that is set. MDM_FAKE_NCCL_ABORT=hang: ncclCommAbort never
  * returns.
  *
- * Every collective also compares what the ranks ask for, so that another order on another rank ends the test.
+ * Every collective also compares what the ranks ask for, so that another order on another rank ends the test;
+ * sends and receives do not, as a rank with nothing to send or receive calls none.
  */
 #include "emulated_stream.h"
 #include <mpi.h>
@@ -176,13 +177,15 @@ static void start_part(const work *w, part *p, MPI_Request *request) {
     if (!writes) p->received_bytes = 0;
 }
 
-/* Two stages: what the ranks ask for is compared, then the data moves. */
+/* Two stages: what the ranks ask for is compared (in collectives), then the data moves. */
 static int advance(emulated_work *common) {
     work *w = (work *)common;
     int done = 0;
     if (w->hangs) return -1;
     if (w->stage == 0) {
-        MPI_Iallreduce(w->asked, w->least, 2, MPI_INT64_T, MPI_MIN, w->comm->group, &w->requests[0]);
+        w->requests[0] = MPI_REQUEST_NULL;
+        if (w->parts[0].kind < SEND)
+            MPI_Iallreduce(w->asked, w->least, 2, MPI_INT64_T, MPI_MIN, w->comm->group, &w->requests[0]);
         w->stage = 1;
     }
     if (w->stage == 1) {
@@ -225,10 +228,8 @@ static ncclResult_t submit(work *w, emulated_stream *stream) {
     const char *at = getenv("MDM_FAKE_NCCL_AT");
     w->common.advance = advance;
     w->common.copy = copy_work;
-    for (int i = 0; i < w->count; i++) /* counts of sends differ between ranks */
-        w->asked[0] =
-            w->asked[0] * 31 +
-            (w->parts[i].kind < SEND ? (int64_t)w->parts[i].kind * 1000003 + (int64_t)w->parts[i].count : 1);
+    for (int i = 0; i < w->count; i++)
+        w->asked[0] = w->asked[0] * 31 + (int64_t)w->parts[i].kind * 1000003 + (int64_t)w->parts[i].count;
     w->asked[1] = -w->asked[0];
     if (++w->comm->collectives == (at ? atoi(at) : -1) && is_mine(w->comm->rank)) {
         if (is_told("MDM_FAKE_NCCL_FAIL", "error")) {

@@ -155,13 +155,18 @@ static void blocks_travel_round_the_ring_and_come_home(void **state) {
     mdm_device_free(device, to);
 }
 
-/* Told to fail by the fake NCCL, a collective ends the run as a training step would: the status is the code.
- */
+/* Told to fail by the fake NCCL, a sum (odd numbers of MDM_FAKE_NCCL_AT) or the ring (even ones) ends the run
+ * as a training step or a division would: the status is the code. */
 static int run_into_failure(void) {
     double numbers[2] = {1, 2}, *memory = test_device_copy(device, numbers, sizeof numbers);
+    double *other = test_device_copy(device, NULL, sizeof numbers);
     mdm_status status = MDM_OK;
     for (int i = 0; i < 10 && status == MDM_OK; i++) {
         status = mdm_group_all_reduce(group, memory, 2, MDM_DOUBLE, MDM_SUM);
+        if (status == MDM_OK) status = mdm_device_download(device, numbers, memory, sizeof numbers);
+        if (status == MDM_OK)
+            status = mdm_group_ring_start(group, memory, sizeof numbers, other, sizeof numbers);
+        if (status == MDM_OK) status = mdm_group_ring_wait(group);
         if (status == MDM_OK) status = mdm_device_download(device, numbers, memory, sizeof numbers);
     }
     return (int)status;

@@ -46,8 +46,8 @@ for ranks in (3,):
     assert len(fails(ranks, ["ncclAllReduce failed: remote process", TEXT], 2, MDM_FAKE_NCCL_FAIL="async", MDM_FAKE_NCCL_AT="3")) == 1
     assert len(fails(ranks, ["ncclAllReduce has not ended"], LIMIT + 5, MDM_FAKE_NCCL_FAIL="hang", MDM_FAKE_NCCL_AT="3")) == 1
 # The others wait, and do not reach their limit before the one that failed has spoken.
-assert len(fails(2, ["rank 1 on", "ncclAllReduce failed", TEXT], 5, limit=12, MDM_FAKE_NCCL_FAIL="error", MDM_FAKE_NCCL_AT="2",
+assert len(fails(2, ["rank 1 on", "ncclSend and ncclRecv failed", TEXT], 5, limit=12, MDM_FAKE_NCCL_FAIL="error", MDM_FAKE_NCCL_AT="2",
                  MDM_FAKE_NCCL_RANK="1")) == 1
-assert len(fails(2, ["ncclAllReduce has not ended"], LIMIT + 8, MDM_FAKE_NCCL_FAIL="hang", MDM_FAKE_NCCL_AT="2",
+assert len(fails(2, ["ncclSend and ncclRecv has not ended"], LIMIT + 8, MDM_FAKE_NCCL_FAIL="hang", MDM_FAKE_NCCL_AT="2",
                  MDM_FAKE_NCCL_ABORT="hang")) == 1
 assert len(fails(2, ["ncclCommInitRank has not ended"], LIMIT + 5, MDM_FAKE_NCCL_FAIL="start")) == 1

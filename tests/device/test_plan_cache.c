@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 static const char machine[] = "cuDNN 91900, test device, sm_90";
 static const mdm_gpu_convolution forward = {MDM_GPU_FORWARD, MDM_BF16, 256, 64, 64, 32, 32, 3, 1};
@@ -187,12 +188,6 @@ static void a_file_that_is_too_long_counts_as_empty(void **state) {
     free(content);
 }
 
-static uint64_t checksum(const char *bytes, size_t count) {
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < count; i++) sum = (sum ^ (unsigned char)bytes[i]) * UINT64_C(0x100000001b3);
-    return sum;
-}
-
 /* A file with a right checksum, but for `count` bytes at `at`. */
 static void write_forged(const char *path, const char *content, size_t bytes, size_t at, const void *what,
                          size_t count) {
@@ -200,7 +195,7 @@ static void write_forged(const char *path, const char *content, size_t bytes, si
     assert_non_null(forged);
     memcpy(forged, content, bytes);
     memcpy(forged + at, what, count);
-    uint64_t sum = checksum(forged, bytes - sizeof sum);
+    uint64_t sum = XXH3_64bits(forged, bytes - sizeof sum);
     memcpy(forged + bytes - sizeof sum, &sum, sizeof sum);
     overwrite(path, forged, bytes);
     free(forged);

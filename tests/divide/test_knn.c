@@ -337,6 +337,7 @@ int main(int argc, char **argv) {
     test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
     device = test_device_open(1, 0);
+    test_device_join(device, comm);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(golden_neighbours_and_scores_are_met),
         cmocka_unit_test(many_rows_are_searched_exhaustively_on_any_number_of_ranks),

@@ -3,12 +3,13 @@
  *   MDM_INJECT_CALL   write, pwrite, pread, fsync, rename, unlink, open (for writing), malloc
  *                     (and its relatives, called by the program itself, not by its libraries),
  *                     MPI_Allreduce, MPI_Iallreduce, MPI_Init_thread or MPI_Finalize
+ *                     A supervisor's own calls do not count.
  *   MDM_INJECT_AT     which call of that kind, from 1 (counted in each process that MDM_INJECT_RANK selects)
  *   MDM_INJECT_TIMES  how many calls from there on [1]
  *   MDM_INJECT_ACTION errno (EIO, or the name in MDM_INJECT_ERRNO), full (ENOSPC), short, kill, stop, loop,
  *                     segv, abort, delay (MDM_INJECT_DELAY milliseconds, then as always); of MPI_Iallreduce
  *                     also nan (among what is sent), large (what is sent, a million times as much) and flip
- *                     (a bit of what this rank received)
+ *                     (a bit of what this rank received); of MPI_Allreduce also skip
  *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
  *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
  *   MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into it
@@ -31,7 +32,8 @@
 #include <unistd.h>
 
 static long calls;
-static void *to_flip; /* a buffer under way that gets a wrong bit */
+static int is_supervisor, is_child; /* the first fork of a supervised program makes the worker */
+static void *to_flip;               /* a buffer under way that gets a wrong bit */
 
 static void mark_hit(void) {
     int (*open_file)(const char *, int, ...) = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
@@ -71,7 +73,7 @@ static int reach(const char *call, const char *path) {
                *mine = getenv("OMPI_COMM_WORLD_RANK"), *action = getenv("MDM_INJECT_ACTION");
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
     if (strcmp(program_invocation_short_name, "mdm-dist") != 0) return 0; /* mpirun is not our affair */
-    if (rank && strcmp(rank, mine ? mine : "0") != 0) return 0;
+    if (is_supervisor || (rank && strcmp(rank, mine ? mine : "0") != 0)) return 0;
     if (part && (!path || !strstr(path, part))) return 0;
     const char *times = getenv("MDM_INJECT_TIMES");
     long number = __sync_add_and_fetch(&calls, 1), first = atol(at);
@@ -88,6 +90,7 @@ static int reach(const char *call, const char *path) {
     if (strcmp(action, "nan") == 0) return 3;
     if (strcmp(action, "flip") == 0) return 4;
     if (strcmp(action, "large") == 0) return 5;
+    if (strcmp(action, "skip") == 0) return 6;
     if (strcmp(action, "delay") == 0) {
         const char *delay = getenv("MDM_INJECT_DELAY");
         usleep((useconds_t)(delay ? 1000 * atol(delay) : 1000000));
@@ -109,6 +112,14 @@ static const char *path_of(int file, char *path, size_t size) {
 #define NEXT(name, type)                                                                                     \
     static __typeof__(type) next;                                                                            \
     if (!next) next = (type)dlsym(RTLD_NEXT, name)
+
+pid_t fork(void) {
+    NEXT("fork", pid_t(*)(void));
+    pid_t made = next();
+    if (made == 0) is_child = 1;
+    if (made > 0 && !is_child && !getenv("MDM_UNSUPERVISED")) is_supervisor = 1;
+    return made;
+}
 
 ssize_t write(int file, const void *data, size_t count) {
     char path[4096];
@@ -161,7 +172,7 @@ int open(const char *path, int flags, ...) {
 
 int MPI_Allreduce(const void *send, void *receive, int count, MPI_Datatype type, MPI_Op operation,
                   MPI_Comm group) {
-    (void)reach("MPI_Allreduce", NULL);
+    if (reach("MPI_Allreduce", NULL) == 6) return MPI_SUCCESS;
     return PMPI_Allreduce(send, receive, count, type, operation, group);
 }
 

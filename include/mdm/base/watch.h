@@ -30,6 +30,7 @@ typedef struct mdm_watch_page {
     double factor;                        /* of MDM_WATCH_FACTOR, on all limits */
     _Atomic int64_t collectives;          /* entered so far */
     _Atomic int inside;                   /* a collective is under way */
+    _Atomic int64_t pulse;                /* looks for the other ranks while it waits; 0: not counted */
     _Atomic int told;                     /* the worker has written the error line and ends with this code */
     _Atomic int folder_known;             /* the text below is complete */
     char folder[MDM_WATCH_PATH];          /* the run folder, where failures are claimed and records left */
@@ -55,6 +56,9 @@ void mdm_watch_back(void);
 void mdm_watch_floor(double floor);
 void mdm_watch_enter(const char *operation, int64_t bytes);
 void mdm_watch_leave(void);
+/* Counts a look for the other ranks inside a collective: a rank whose count stands still does not wait for
+ * them, it keeps them waiting. No progress. */
+void mdm_watch_pulse(void);
 /* The run folder, once it is there and flight/ in it is empty. */
 void mdm_watch_folder(const char *folder);
 

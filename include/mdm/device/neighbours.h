@@ -8,8 +8,8 @@
  * src/device/cuda/kernels_neighbours.h), is unproven, and is searched again without leaving anything out.
  *
  * "Kept" are the rows that take part; the others are nobody's neighbour and have no answer here. Memory: the
- * rows in half precision, the lists and one tile, 32 MiB at most; once more the rows of the largest block
- * that visits. All of it is reserved by mdm_neighbours_create.
+ * rows in half precision, the lists and one tile, 32 MiB at most; once more in half precision the rows of the
+ * largest block that visits. All of it is reserved by mdm_neighbours_create.
  */
 #ifndef MDM_DEVICE_NEIGHBOURS_H
 #define MDM_DEVICE_NEIGHBOURS_H
@@ -44,15 +44,16 @@ MDM_MUST_CHECK mdm_status mdm_neighbours_measure(mdm_neighbours *neighbours, dou
 MDM_MUST_CHECK mdm_status mdm_neighbours_search_own(mdm_neighbours *neighbours, const int32_t *kept,
                                                     int64_t count);
 
-/* A block of another rank's rows, in host memory. */
+/* A block of another rank's rows. */
 typedef struct mdm_visiting_rows {
-    const float *row; /* [count, dimension]; row 0 has the global index `first` */
+    const float *row; /* [count, dimension], in the device's memory; row 0 has the global index `first` */
     int64_t first, count;
-    const int32_t *kept; /* [kept_count] global indices, ascending */
+    const int32_t *kept; /* [kept_count] global indices, ascending, in host memory */
     int64_t kept_count;
 } mdm_visiting_rows;
 
-/* Searches this rank's rows among those of a block; every block is to come once. */
+/* Searches this rank's rows among those of a block, which are read in order with what else is queued on the
+ * device; every block is to come once. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_search_visitors(mdm_neighbours *neighbours,
                                                          const mdm_visiting_rows *visitors);
 

@@ -2,10 +2,10 @@
  *
  * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the
  * layout each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is
- * one buffer shared by all primitives. Those that winograd.c serves are made in convolution_winograd.c.
+ * one buffer shared by all primitives. Those that own kernels serve better are made in
+ * convolution_winograd.c and convolution_tiles.c.
  */
 #include "device.h"
-#include "weight_gradient.h"
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +44,8 @@ typedef struct mdm_cpu_convolution {
     mdm_convolution common;
     mdm_cpu_device *device;
     mdm_convolution_shape shape;
-    operation forward, backward_data, backward_weights; /* the last: unless own_gradient */
-    int own_gradient;
-    mdm_weight_gradient gradient_plan;
+    int data_gradient, weight_gradient; /* asked for */
+    operation forward, backward_data, backward_weights;
     dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
@@ -260,8 +259,9 @@ static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan,
                                    dnnl_primitive_desc_t *description) {
     dnnl_convolution_desc_t desc;
     TRY_DNNL(dnnl_convolution_forward_desc_init(
-                 &desc, c->shape.forward_only ? dnnl_forward_inference : dnnl_forward_training, algorithm,
-                 &plan->x, &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
+                 &desc,
+                 c->data_gradient + c->weight_gradient == 0 ? dnnl_forward_inference : dnnl_forward_training,
+                 algorithm, &plan->x, &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
              "a forward convolution");
     if (dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL) !=
         dnnl_success)
@@ -357,18 +357,6 @@ static mdm_status plan_weights(mdm_cpu_convolution *c, const layouts *forward, c
     return MDM_OK;
 }
 
-static mdm_status plan_own_gradient(mdm_cpu_convolution *c) {
-#ifdef MDM_X86
-    const mdm_convolution_shape *s = &c->shape;
-    mdm_weight_gradient_plan(&c->gradient_plan, s->batch, c->in, c->out, s->height, s->width,
-                             c->device->common.info.threads);
-    return mdm_cpu_reserve_scratch(c->device, mdm_weight_gradient_scratch_bytes(&c->gradient_plan));
-#else
-    (void)c;
-    return MDM_OK;
-#endif
-}
-
 static mdm_status plan_all(mdm_cpu_convolution *c) {
     planning plan;
     layouts forward, backward, gradient;
@@ -377,12 +365,10 @@ static mdm_status plan_all(mdm_cpu_convolution *c) {
     memset(&gradient, 0, sizeof gradient);
     MDM_TRY(plan_layouts(c, &plan));
     MDM_TRY(plan_forward(c, &plan, &hint, &forward));
-    if (!c->shape.forward_only) {
-        if (!c->shape.from_image) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
-        const dnnl_memory_desc_t *source = c->shape.from_image ? &forward.source : &plan.x;
-        MDM_TRY(c->own_gradient ? plan_own_gradient(c)
-                                : plan_backward_weights(c, &plan, hint, source, &gradient));
-    }
+    if (c->data_gradient) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
+    if (c->weight_gradient)
+        MDM_TRY(plan_backward_weights(c, &plan, hint, c->shape.from_image ? &forward.source : &plan.x,
+                                      &gradient));
     dnnl_primitive_desc_destroy(hint);
     dnnl_primitive_attr_destroy(plan.plain);
     dnnl_primitive_attr_destroy(plan.with_sum);
@@ -392,24 +378,29 @@ static mdm_status plan_all(mdm_cpu_convolution *c) {
 
 mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                       mdm_convolution **out) {
-    mdm_cpu_convolution *c;
-    *out = NULL;
 #ifdef MDM_X86
+    if (mdm_tile_convolution_fits(device, shape)) return mdm_tile_convolution_create(device, shape, out);
     if (mdm_winograd_convolution_fits(device, shape))
         return mdm_winograd_convolution_create(device, shape, out);
 #endif
+    return mdm_direct_convolution_create(device, shape, !shape->forward_only && !shape->from_image,
+                                         !shape->forward_only, out);
+}
+
+mdm_status mdm_direct_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                         int data_gradient, int weight_gradient, mdm_convolution **out) {
+    mdm_cpu_convolution *c;
+    *out = NULL;
     MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
     c->common.operations = device->operations;
     c->device = (mdm_cpu_device *)device;
     c->shape = *shape;
+    c->data_gradient = data_gradient;
+    c->weight_gradient = weight_gradient;
     /* Whole blocks of channels: with partial ones oneDNN falls back to its reference loops. The lanes beyond
      * are zero. */
     c->in = shape->from_image ? shape->in_channels : mdm_padded_channels(device, shape->in_channels);
     c->out = mdm_padded_channels(device, shape->out_channels);
-#ifdef MDM_X86
-    c->own_gradient = c->device->has_amx && shape->precision == MDM_BF16 && !shape->from_image &&
-                      mdm_weight_gradient_fits(c->in, c->out, shape->kernel, shape->stride);
-#endif
     int threads = omp_get_max_threads(); /* what a primitive runs on must be set when it is made */
     omp_set_num_threads(device->info.threads);
     mdm_status status = plan_all(c);
@@ -517,13 +508,6 @@ mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, co
                                                 const void *output_gradient, float *gradient,
                                                 int accumulate) {
     mdm_cpu_convolution *c = (mdm_cpu_convolution *)convolution;
-#ifdef MDM_X86
-    if (c->own_gradient) {
-        mdm_weight_gradient_compute(&c->gradient_plan, input, output_gradient, c->shape.out_channels,
-                                    c->shape.in_channels, accumulate, gradient, c->device->scratch);
-        return MDM_OK;
-    }
-#endif
     MDM_TRY(lay_image(c, input, &input));
     MDM_TRY(execute(c, &c->backward_weights, DNNL_ARG_SRC, input, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST,
                     output_gradient));

@@ -42,6 +42,10 @@ mdm_status mdm_cpu_tensor_export(mdm_device *device, const void *tensor, int n, 
                                  int width, mdm_precision precision, float *plain);
 mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                       mdm_convolution **convolution);
+/* oneDNN's convolution, with the gradients that are asked for. */
+MDM_MUST_CHECK mdm_status mdm_direct_convolution_create(mdm_device *device,
+                                                        const mdm_convolution_shape *shape, int data_gradient,
+                                                        int weight_gradient, mdm_convolution **convolution);
 void mdm_cpu_convolution_destroy(mdm_convolution *convolution);
 mdm_status mdm_cpu_convolution_set_weights(mdm_convolution *convolution, const float *weights);
 mdm_status mdm_cpu_convolution_forward(mdm_convolution *convolution, const void *input, void *output);
@@ -55,5 +59,10 @@ int mdm_winograd_convolution_fits(const mdm_device *device, const mdm_convolutio
 MDM_MUST_CHECK mdm_status mdm_winograd_convolution_create(mdm_device *device,
                                                           const mdm_convolution_shape *shape,
                                                           mdm_convolution **convolution);
+
+/* convolution_tiles.c: likewise. */
+int mdm_tile_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape);
+MDM_MUST_CHECK mdm_status mdm_tile_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                                      mdm_convolution **convolution);
 
 #endif

@@ -302,30 +302,4 @@ static void contrast_rows(mdm_device *device, int64_t rows, int64_t pairs, int64
     mdm_gpu_contrast_rows(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
 }
 
-const mdm_head_operations mdm_cuda_head_operations = {
-    .product_create = product_create,
-    .product_destroy = product_destroy,
-    .product_run = product_run,
-    .round_to_bf16 = round_to_bf16,
-    .reserve_columns = reserve_columns,
-    .column_statistics = column_statistics,
-    .column_gradient = column_gradient,
-    .column_norm_forward = column_norm_forward,
-    .column_norm_backward_sums = column_norm_backward_sums,
-    .column_norm_backward_input = column_norm_backward_input,
-    .sum_rows = sum_rows,
-    .softmax_rows = softmax_rows,
-    .make_targets = make_targets,
-    .mix_rows = mix_rows,
-    .mix_targets = mix_targets,
-    .mix_rows_backward = mix_rows_backward,
-    .loss_hard = loss_hard,
-    .loss_soft = loss_soft,
-    .loss_consistency = loss_consistency,
-    .balance_sums = balance_sums,
-    .loss_balance = loss_balance,
-    .judge_step = judge_step,
-    .unit_rows_forward = unit_rows_forward,
-    .unit_rows_backward = unit_rows_backward,
-    .contrast_rows = contrast_rows,
-};
+const mdm_head_operations mdm_cuda_head_operations = MDM_HEADS_OF_THIS_FILE(reserve_columns);

@@ -127,6 +127,7 @@ static mdm_status settle(mdm_nccl *n, const char *operation, ncclResult_t code) 
     n->since = mdm_watch_now();
     for (int looks = 0; is_under_way; looks++) {
         if (looks > PATIENT_LOOKS) usleep(NAP_MICROSECONDS);
+        mdm_watch_pulse();
         MDM_TRY(ask(n, operation, mdm_watch_limit(), &is_under_way));
     }
     return MDM_OK;
@@ -144,6 +145,7 @@ static void begin_wait(void *context) {
 static mdm_status look(void *context) {
     mdm_nccl *n = context;
     int is_under_way;
+    mdm_watch_pulse();
     if (n->looks < PATIENT_LOOKS)
         n->looks++;
     else

@@ -19,7 +19,6 @@ struct mdm_neighbours {
     mdm_gpu_product *square, *oblong; /* tiles of tile_rows x tile_rows, and x tile_columns */
     void *memory;                     /* everything below but the second search's, in one piece */
     mdm_row_block own, visitors;
-    float *visiting_row; /* visitors.row, to be written */
     uint64_t *hash;
     float *tile, *threshold;
     mdm_neighbour *list;
@@ -68,11 +67,7 @@ static size_t lay_out(mdm_neighbours *n) {
     int64_t rows = n->shape.rows, lines = n->tile_rows + n->tile_columns;
     n->counters = lay(&l, COUNTERS, sizeof *n->counters);
     lay_block(&l, n, rows, &n->own);
-    if (n->shape.visitors > 0) {
-        lay_block(&l, n, n->shape.visitors, &n->visitors);
-        n->visiting_row = lay(&l, n->shape.visitors * n->shape.dimension, sizeof *n->visiting_row);
-        n->visitors.row = n->visiting_row;
-    }
+    if (n->shape.visitors > 0) lay_block(&l, n, n->shape.visitors, &n->visitors);
     n->hash = lay(&l, 2 * rows, sizeof *n->hash);
     n->tile = lay(&l, (int64_t)n->tile_rows * n->tile_columns, sizeof *n->tile);
     n->threshold = lay(&l, rows + lines, sizeof *n->threshold);
@@ -169,10 +164,9 @@ static mdm_status pack(mdm_neighbours *n, mdm_row_block *block, const int32_t *k
 
 /* The scratch behind the rows that are kept may hold those of a longer block: finite, and passed over. */
 static mdm_status receive(mdm_neighbours *n, const mdm_visiting_rows *rows) {
+    n->visitors.row = rows->row;
     n->visitors.first = rows->first;
     n->visitors.count = (uint32_t)rows->count;
-    MDM_TRY(mdm_gpu_upload(n->gpu, n->visiting_row, rows->row,
-                           (size_t)(rows->count * n->shape.dimension) * sizeof(float)));
     measure(n, &n->visitors, NULL);
     return pack(n, &n->visitors, rows->kept, rows->kept_count);
 }

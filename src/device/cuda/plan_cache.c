@@ -7,9 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 enum {
-    VERSION = 1, /* of the file and of the way choices are made */
+    VERSION = 2, /* of the file and of the way choices are made */
     MOST_ENTRIES = 4096,
     KEY_NUMBERS = 12, /* the rest beyond the shape's is zero */
     MACHINE_TEXT = 240,
@@ -37,14 +38,6 @@ struct mdm_plan_cache {
     entry *entries;
     int count, capacity, changed, is_kept; /* is_kept: on disk */
 };
-
-/* FNV-1a: each byte changes the sum, whatever follows. */
-static uint64_t checksum(const void *bytes, size_t count) {
-    uint64_t sum = UINT64_C(0xcbf29ce484222325);
-    for (size_t i = 0; i < count; i++)
-        sum = (sum ^ ((const unsigned char *)bytes)[i]) * UINT64_C(0x100000001b3);
-    return sum;
-}
 
 static void make_key(const mdm_gpu_convolution *s, int32_t key[KEY_NUMBERS]) {
     int32_t numbers[KEY_NUMBERS] = {
@@ -90,7 +83,7 @@ static void take_content(mdm_plan_cache *cache, const char *content, size_t byte
         memcmp(head.machine, cache->machine, sizeof head.machine) != 0)
         return;
     memcpy(&sum, content + bytes - sizeof sum, sizeof sum);
-    if (sum != checksum(content, bytes - sizeof sum)) return;
+    if (sum != XXH3_64bits(content, bytes - sizeof sum)) return;
     for (uint32_t i = 0; i < head.count; i++) {
         memcpy(&e, content + sizeof head + i * sizeof e, sizeof e);
         if (is_sound(&e) && find(cache, e.key) < 0) append(cache, &e);
@@ -116,7 +109,7 @@ mdm_status mdm_plan_cache_open(const char *folder, const char *machine, mdm_plan
     if (!cache->is_kept) return MDM_OK;
     snprintf(cache->folder, sizeof cache->folder, "%s", folder);
     snprintf(cache->path, sizeof cache->path, "%s/cudnn-plans-%016" PRIx64, folder,
-             checksum(cache->machine, sizeof cache->machine));
+             XXH3_64bits(cache->machine, sizeof cache->machine));
     read_file(cache);
     return MDM_OK;
 }
@@ -158,7 +151,7 @@ static mdm_status write_file(const mdm_plan_cache *cache) {
     memcpy(head.machine, cache->machine, sizeof head.machine);
     memcpy(content, &head, sizeof head);
     if (entries) memcpy(content + sizeof head, cache->entries, entries);
-    uint64_t sum = checksum(content, sizeof head + entries);
+    uint64_t sum = XXH3_64bits(content, sizeof head + entries);
     memcpy(content + sizeof head + entries, &sum, sizeof sum);
     mdm_status status = mdm_write_file(cache->path, content, bytes);
     free(content);

@@ -1,0 +1,238 @@
+/* The steps of training as bench measures them: weights, views and labels are random, the arithmetic is the
+ * same. */
+#include "bench.h"
+#include "mdm/base/random.h"
+#include "mdm/device/losses.h"
+#include "mdm/train/contrast.h"
+#include "mdm/train/semi_step.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* In the device's memory but for the batch of a MixEMatch step. */
+typedef struct step_context {
+    float *images, *gradient;
+    int32_t *label_on_device;
+    double *value; /* [2 + count]: loss, the gradient's squared norm, losses of rows */
+    mdm_semi_workspace *workspace;
+    mdm_contrast *contrast;
+    mdm_semi_batch batch;
+    float *clean_probability;
+    int32_t *label;
+    int64_t *permutation;
+} step_context;
+
+static void optimizer_step(bench *b) {
+    mdm_network_step(b->device, b->network, MDM_STEP_ALL, 0.01f, 0.01f, 0.9f, 5e-4f);
+}
+
+/* What a run does with every step: takes its loss, and looks whether its gradient is fit for use. */
+static mdm_status finish_step(bench *b, step_context *c) {
+    double result[2];
+    MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
+    mdm_network_square_gradient(b->device, b->network, &c->value[1]);
+    MDM_TRY(mdm_device_download(b->device, result, c->value, sizeof result));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
+static mdm_status warmup_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_outputs out;
+    int rows = (int)b->count;
+    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
+    mdm_loss_rows losses = {.logits = out.logits,
+                            .rows = rows,
+                            .classes = CLASSES,
+                            .scale = 1.0f / (float)b->config->train.batch,
+                            .value = c->value + 2,
+                            .gradient = c->gradient};
+    mdm_loss_hard(b->device, &losses, c->label_on_device, 1, 1);
+    mdm_sum_rows(b->device, &(mdm_row_sum){c->value + 2, rows, b->config->train.batch, c->value}, 1);
+    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
+    return finish_step(b, c);
+}
+
+static mdm_status pretrain_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_outputs out;
+    int rows = (int)(2 * b->count);
+    MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
+    MDM_TRY(
+        mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient, c->value));
+    MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
+    return finish_step(b, c);
+}
+
+static mdm_status semi_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_semi_result result;
+    mdm_semi_options o = {.temperature = 0.5f,
+                          .confidence = 0.9f,
+                          .lambda_x = 1,
+                          .lambda_u = 100,
+                          .lambda_xe = 1,
+                          .lambda_ue = 100,
+                          .lambda_contrast = 1,
+                          .rce_weight = 1};
+    MDM_TRY(mdm_semi_step(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace, &result));
+    optimizer_step(b);
+    return MDM_OK;
+}
+
+static mdm_status make_step_data(bench *b, step_context *c, int views) {
+    int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
+    size_t labels = sizeof(int32_t) * (size_t)b->count;
+    memset(c, 0, sizeof *c);
+    MDM_TRY(mdm_bench_send_random(b, views * b->count * image, &c->images));
+    MDM_TRY(mdm_bench_send_random(b, 2 * b->count * (CLASSES + b->config->model.projection), &c->gradient));
+    MDM_TRY(MDM_ALLOCATE(c->label, b->count, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->clean_probability, b->count, "bench data"));
+    MDM_TRY(MDM_ALLOCATE(c->permutation, 4 * batch, "bench data"));
+    for (int64_t i = 0; i < b->count; i++) c->label[i] = (int32_t)((i * 7) % CLASSES);
+    for (int64_t i = 0; i < b->count; i++) c->clean_probability[i] = 0.5f;
+    MDM_TRY(mdm_device_allocate(b->device, labels, "bench data", (void **)&c->label_on_device));
+    MDM_TRY(mdm_device_upload(b->device, c->label_on_device, c->label, labels));
+    MDM_TRY(mdm_device_allocate(b->device, sizeof(double) * (size_t)(2 + b->count), "bench data",
+                                (void **)&c->value));
+    mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
+    for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
+    mdm_random_shuffle(&random, c->permutation, 4 * batch);
+    return MDM_OK;
+}
+
+static void free_step_data(bench *b, step_context *c) {
+    mdm_semi_workspace_destroy(c->workspace);
+    mdm_contrast_destroy(c->contrast);
+    mdm_device_free(b->device, c->images);
+    mdm_device_free(b->device, c->gradient);
+    mdm_device_free(b->device, c->label_on_device);
+    mdm_device_free(b->device, c->value);
+    free(c->clean_probability);
+    free(c->label);
+    free(c->permutation);
+}
+
+/* The step of each rank by itself, with nothing summed over ranks: what a step takes more than that is what
+ * it waits for the others, communication that no computation hides. */
+typedef struct lonely {
+    bench bench;
+    step_context *context;
+} lonely;
+
+static mdm_status step_alone(bench *b, void *context) {
+    lonely *l = context;
+    (void)b;
+    return warmup_step(&l->bench, l->context);
+}
+
+static mdm_status plan_alone(const bench *b, lonely *l) {
+    MDM_TRY(mdm_comm_create_alone(&l->bench.comm));
+    MDM_TRY(mdm_executor_create(b->device, l->bench.comm, b->layout, b->precision, MDM_BATCHNORM_SYNC,
+                                &l->bench.executor));
+    mdm_executor_set_batch(l->bench.executor, 1, b->count);
+    return mdm_executor_plan(l->bench.executor, (int)b->count, 0);
+}
+
+/* In turns, so that both see the same machine. */
+static mdm_status measure_in_turns(bench *b, lonely *l, double *together, double *alone) {
+    double seconds[2];
+    for (int i = -WARM_UPS; i < REPEATS; i++) {
+        MDM_TRY(mdm_bench_time(b, warmup_step, l->context, &seconds[0]));
+        MDM_TRY(mdm_bench_time(b, step_alone, l, &seconds[1]));
+        if (i < 0) continue;
+        together[i] = seconds[0];
+        alone[i] = seconds[1];
+    }
+    return MDM_OK;
+}
+
+/* Times of a step and, as text, its exposed communication ("" for one rank). */
+static mdm_status measure_exposed(bench *b, step_context *c, double *times, char *exposed, size_t size) {
+    double alone[MOST_TIMES];
+    lonely l = {*b, c};
+    exposed[0] = '\0';
+    if (mdm_comm_size(b->comm) == 1) return mdm_bench_measure(b, warmup_step, c, times, REPEATS);
+    l.bench.executor = NULL;
+    l.bench.comm = NULL;
+    mdm_status status = mdm_comm_agree(b->comm, plan_alone(b, &l));
+    if (status == MDM_OK) status = measure_in_turns(b, &l, times, alone);
+    if (status == MDM_OK) {
+        double median = mdm_bench_median(times, REPEATS), lone = mdm_bench_median(alone, REPEATS);
+        snprintf(exposed, size, ",\"alone_median_ms\":%.4g,\"exposed_percent\":%.3g", 1e3 * lone,
+                 100 * (median - lone) / median);
+    }
+    mdm_executor_destroy(l.bench.executor);
+    if (l.bench.comm) mdm_comm_finish(l.bench.comm);
+    return status;
+}
+
+static mdm_status plan_step(bench *b, int views) {
+    mdm_executor_set_batch(b->executor, views, b->config->train.batch);
+    return mdm_executor_plan(b->executor, (int)(views * b->count), 0);
+}
+
+static void report_step(const bench *b, const char *name, double *times, int views, double passes,
+                        const char *more) {
+    double batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
+    mdm_bench_report(b, name, times, REPEATS, batch, batch * views * flop * passes, more);
+}
+
+/* `passes` in forward ones, of which a backward pass is worth two. */
+static mdm_status time_step(bench *b, const char *name, int views, double passes, work run, step_context *c) {
+    double times[MOST_TIMES];
+    MDM_TRY(plan_step(b, views));
+    MDM_TRY(mdm_bench_measure(b, run, c, times, REPEATS));
+    report_step(b, name, times, views, passes, "");
+    return MDM_OK;
+}
+
+mdm_status mdm_bench_step(bench *b) {
+    step_context c;
+    char exposed[128];
+    double times[MOST_TIMES];
+    mdm_status status = make_step_data(b, &c, 1);
+    if (status == MDM_OK) status = plan_step(b, 1);
+    if (status == MDM_OK) status = measure_exposed(b, &c, times, exposed, sizeof exposed);
+    if (status == MDM_OK) report_step(b, "step", times, 1, 3, exposed);
+    free_step_data(b, &c);
+    return status;
+}
+
+mdm_status mdm_bench_pretrain(bench *b) {
+    step_context c;
+    mdm_status status = make_step_data(b, &c, 2);
+    if (status == MDM_OK)
+        status = mdm_contrast_create(b->comm, b->executor, b->config->train.batch,
+                                     b->config->model.projection, 0.5f, &c.contrast);
+    if (status == MDM_OK) status = mdm_contrast_plan(c.contrast, b->config->train.batch);
+    if (status == MDM_OK) status = time_step(b, "pretrain", 2, 3, pretrain_step, &c);
+    free_step_data(b, &c);
+    return status;
+}
+
+mdm_status mdm_bench_semi(bench *b) {
+    step_context c;
+    mdm_status status = make_step_data(b, &c, 4);
+    if (status == MDM_OK)
+        status = mdm_semi_workspace_create(b->comm, b->executor, b->layout, b->config->train.batch, 0.05f,
+                                           &c.workspace);
+    if (status == MDM_OK) status = mdm_semi_workspace_plan(c.workspace, b->config->train.batch);
+    if (status == MDM_OK) {
+        c.batch = (mdm_semi_batch){.n = b->config->train.batch,
+                                   .first = b->first,
+                                   .count = b->count,
+                                   .groups = 4,
+                                   .weak = c.images,
+                                   .strong = c.images,
+                                   .partner = c.images,
+                                   .label = c.label,
+                                   .clean_probability = c.clean_probability,
+                                   .permutation = c.permutation,
+                                   .lambda = 0.7f,
+                                   .ramp = 1.0f};
+        status = time_step(b, "semi", 4, 7, semi_step, &c);
+    }
+    free_step_data(b, &c);
+    return status;
+}

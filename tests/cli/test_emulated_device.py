@@ -69,6 +69,44 @@ def a_training_at_small_rates_ends_where_the_cpus_does(work):
     assert np.allclose(ends["cpu"][2], ends["cuda"][2], rtol=0.01, atol=1e-3)
 
 
+def train_by_graph(work, name, graph, ranks, **variables):
+    """Steps of all stages, several of each size; what the first rank's device counted, and the weights."""
+    counts = work.file(name + ".json")
+    # one epoch of MixEMatch whose limits leave samples of both kinds
+    done = run("train", f"data.train={work.file('replayed.h5')}", f"run={work.file(name)}", *TINY, "train.batch=8", "divide.threshold=0.1",
+               f"train.cuda_graph={graph}", ranks=ranks, env={**os.environ, "MDM_EMULATED_COUNTS": counts, **variables})
+    assert done.returncode == 0, (name, done.stderr)
+    with open(counts) as f:
+        return json.load(f), read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors"), done.stderr
+
+
+def steps_that_are_replayed_are_those_that_are_launched(work):
+    """Graph or not, the same weights; with it, far fewer calls, but the same one download a step."""
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    for ranks in (1, 2):
+        variables = FAKE_NCCL if ranks == 2 else {}
+        launched, expected, _ = train_by_graph(work, f"launched-{ranks}", "false", ranks, **variables)
+        replayed, weights, told = train_by_graph(work, f"replayed-{ranks}", "true", ranks, **variables)
+        assert weights == expected, f"{ranks} ranks"
+        assert launched["recorded"] == 0 and launched["replayed"] == 0, launched
+        if ranks == 1 or FAKE_NCCL:
+            # two networks in three stages
+            assert replayed["recorded"] >= 6 and replayed["replayed"] > replayed["recorded"] + 6, replayed
+            assert replayed["launches"] < launched["launches"], (launched, replayed)
+            # views' rows and a message go up in each step, which a graph does by itself
+            assert launched["uploads"] - replayed["uploads"] == 2 * replayed["replayed"], (launched, replayed)
+        assert launched["downloads"] == replayed["downloads"], (launched, replayed)
+        assert "launched kernel by kernel" not in told, told
+
+
+def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    _, expected, _ = train_by_graph(work, "plain", "false", 1)
+    refused, weights, told = train_by_graph(work, "refused-graphs", "true", 1, MDM_EMULATED_GRAPHS="refused")
+    assert weights == expected and refused["replayed"] == 0, refused
+    assert told.count("steps are launched kernel by kernel, as their recording failed on rank 0") == 1, told
+
+
 def a_run_keeps_the_plans_of_its_convolutions(work):
     make_pictures(work.file("plans.h5"), 60, 16, 8, 1)
     kept = work.file("kept")
@@ -156,7 +194,7 @@ def bench_measures_what_ranks_exchange(work):
 
 
 if __name__ == "__main__":
-    main([a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
+    main([a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
           bench_measures_what_ranks_exchange, doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
-          pictures_that_do_not_fit_the_device_are_sent_step_by_step, the_device_makes_views_for_the_benchmark])
+          pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark])

@@ -9,11 +9,10 @@
  * host has changed meanwhile, but for page-locked memory, which sends read when they run, as on a device.
  * What a device would refuse between a graph's begin and end, ends the test. MDM_EMULATED_GRAPHS=refused lets
  * every graph fail at its end. The file that MDM_EMULATED_COUNTS names is told, at the end, how often what
- * was called.
+ * was called of device 0.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
-#include "emulated_counts.h"
 #include "emulated_stream.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -44,6 +43,13 @@ typedef struct stream {
     int64_t queued, done;
 } stream;
 
+/* How often it was called, but for what graphs call. */
+typedef struct call_counts {
+    int64_t launches; /* kernels, convolutions, products, copies and zeroing within the device */
+    int64_t uploads, downloads, collectives, marks;
+    int64_t recorded, replayed; /* graphs */
+} call_counts;
+
 /* A call that was recorded: what runs it, and a copy of its arguments. */
 typedef struct call {
     void (*run)(mdm_gpu *gpu, const void *arguments);
@@ -58,9 +64,9 @@ struct mdm_gpu_graph {
 struct mdm_gpu {
     mdm_gpu_graph *recording; /* NULL: calls run */
     pthread_t recorder;       /* the thread that began it */
-    int is_replaying;
+    int is_replaying, number;
     int64_t frees;
-    emulated_counts counts;
+    call_counts counts;
     allocation blocks[MOST];
     int count, unlocked;
     mdm_gpu_plan *plans;
@@ -97,12 +103,6 @@ static void set_lock(mdm_gpu *gpu, int locked) {
 }
 
 /* ---- graphs ---- */
-
-static mdm_gpu *latest_gpu;
-
-emulated_counts emulated_counts_of_latest(void) {
-    return latest_gpu->counts;
-}
 
 /* 1 when the call was recorded instead of being run; otherwise it is counted, unless a graph makes it. */
 static int is_recorded(mdm_gpu *gpu, void (*run)(mdm_gpu *, const void *), const void *arguments,
@@ -255,7 +255,7 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     snprintf(info->library, sizeof info->library, "none");
     snprintf(info->instructions, sizeof info->instructions, "emulated");
     const char *mebibytes = getenv("MDM_EMULATED_MIB");
-    latest_gpu = *gpu;
+    (*gpu)->number = number;
     info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
     (*gpu)->computing = (stream){.common.queue = queue_work, .gpu = *gpu};
@@ -269,8 +269,8 @@ static void unmap(allocation *b) {
 
 static void tell_counts(const mdm_gpu *gpu) {
     const char *path = getenv("MDM_EMULATED_COUNTS");
-    const emulated_counts *c = &gpu->counts;
-    FILE *file = path ? fopen(path, "w") : NULL;
+    const call_counts *c = &gpu->counts;
+    FILE *file = path && gpu->number == 0 ? fopen(path, "w") : NULL;
     if (!file) return;
     fprintf(file,
             "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld}\n",

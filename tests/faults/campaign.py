@@ -149,18 +149,25 @@ def kills(work, count, seed=12):
                   f" whole checkpoints lost: {lost}", flush=True)
 
 
+def ends_of(work, name, stage):
+    """How many epochs of a stage have ended so far."""
+    path = work.file(name) + "/metrics.jsonl"
+    return sum(f'"stage":"{stage}"' in line for line in open(path)) if os.path.exists(path) else 0
+
+
 def stops(work, _, seed=13):
     """USR1 at random times: three in each stage, on one, two and three ranks."""
     draw = random.Random(seed)
-    longer = ["pretrain.epochs=6", "train.epochs=12", "train.warmup=6", "report=false", "tensorboard=false"]
+    longer = ["pretrain.epochs=12", "train.epochs=24", "train.warmup=12", "report=false", "tensorboard=false"]
     for ranks in (1, 2, 3):
         done, _ = train(work, f"calm{ranks}", *longer, ranks=ranks)
         assert done.returncode == 0, done.stderr
         for stage in ("pretrain", "warmup", "semi"):
             name, places = f"stopped-{stage}-{ranks}", []
             while len(places) < 3:
+                ended = ends_of(work, name, stage)
                 process = start_and_wait_for(work, name, stage, *longer, ranks=ranks)
-                while not workers_of(work, name):  # before that there is nobody who answers signals
+                while ends_of(work, name, stage) <= ended and process.poll() is None:  # each start gets on
                     time.sleep(0.01)
                 time.sleep(draw.uniform(0, 0.4))
                 process.send_signal(signal.SIGUSR1)
@@ -169,8 +176,6 @@ def stops(work, _, seed=13):
                     break
                 assert process.returncode == 75, text
                 places.append(open(work.file(name) + "/checkpoints/latest").read().strip())
-                if sum(f'"stage":"{stage}"' in line for line in open(work.file(name) + "/metrics.jsonl")) > 8:
-                    break
             done, _ = train(work, name, *longer, ranks=ranks)
             assert done.returncode == 0, done.stderr
             print(f"{stage} on {ranks} ranks: stopped at {places}: {'the same bits' if agrees(work, name, f'calm{ranks}') else 'DIFFERENT'}",

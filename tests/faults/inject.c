@@ -11,9 +11,9 @@
  *                     also nan (among what is sent), large (what is sent, a million times as much) and flip
  *                     (a bit of what this rank received); of MPI_Allreduce also skip
  *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
- *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
- *   MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into it
- *   MDM_INJECT_HITS   a file that gets a byte when the call is reached
+ *   MDM_INJECT_PATH   only calls on files whose path contains this text, or ends with it: /folder$ (not for
+ * MPI) MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into
+ * it MDM_INJECT_HITS   a file that gets a byte when the call is reached
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -66,6 +66,13 @@ static void crash(int number) {
     raise(number);
 }
 
+/* Whether the path contains the text, or ends with it where the text ends with a dollar sign. */
+static int path_fits(const char *path, const char *part) {
+    size_t length = path ? strlen(path) : 0, wanted = strlen(part);
+    if (!path || wanted == 0 || part[wanted - 1] != '$') return path && strstr(path, part);
+    return length >= wanted - 1 && strncmp(path + length - (wanted - 1), part, wanted - 1) == 0;
+}
+
 /* 1: the call fails with errno set; 2: it does a part only; 0: as always. */
 static int reach(const char *call, const char *path) {
     const char *wanted = getenv("MDM_INJECT_CALL"), *at = getenv("MDM_INJECT_AT"),
@@ -74,7 +81,7 @@ static int reach(const char *call, const char *path) {
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
     if (strcmp(program_invocation_short_name, "mdm-dist") != 0) return 0; /* mpirun is not our affair */
     if (is_supervisor || (rank && strcmp(rank, mine ? mine : "0") != 0)) return 0;
-    if (part && (!path || !strstr(path, part))) return 0;
+    if (part && !path_fits(path, part)) return 0;
     const char *times = getenv("MDM_INJECT_TIMES");
     long number = __sync_add_and_fetch(&calls, 1), first = atol(at);
     if (number < first || number >= first + (times ? atol(times) : 1)) return 0;

@@ -52,6 +52,14 @@ def a_call_that_fails_is_told_and_training_goes_on(work):
         each_call(work, call, action, check)
 
 
+def names_are_put_on_disk_by_their_folder(work):
+    """A checkpoint, then the word that it is the latest: without the folder's fsync a power cut may lose either name."""
+    for k in (1, 2):
+        done, _ = train(work, f"folder-{k}", environment=injected(work, "fsync", k, "errno", path="/checkpoints$"))
+        assert was_hit(work) and done.returncode == 0 and done.stderr.count("could not be saved") == 1, (k, done.returncode, done.stderr)
+        whole(work, f"folder-{k}", "calm")
+
+
 def a_write_that_comes_short_is_completed(work):
     def check(work, name, done):
         assert done.returncode == 0 and "could not be saved" not in done.stderr, (name, done.stderr)
@@ -61,4 +69,4 @@ def a_write_that_comes_short_is_completed(work):
 
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint,
-          a_call_that_fails_is_told_and_training_goes_on, a_write_that_comes_short_is_completed], halved=True)
+          a_call_that_fails_is_told_and_training_goes_on, names_are_put_on_disk_by_their_folder, a_write_that_comes_short_is_completed], halved=True)

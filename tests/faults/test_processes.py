@@ -145,6 +145,14 @@ def a_killed_supervisor_takes_its_worker_along(work):
     whole(work, "beheaded", "calm2", ranks=2)
 
 
+def alone_a_killed_supervisor_takes_its_worker_along(work):
+    """Where no launcher or MPI would end it; the run itself would take minutes."""
+    process = start_and_wait_for(work, "orphan", "warmup", "train.epochs=2000", "train.warmup=1999")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    nobody_is_left(work, "orphan", within=1)
+
+
 def a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm(work):
     process = start_and_wait_for(work, "suspended", "pretrain", ranks=2, environment=dict(os.environ, **FAST))
     members = [p for p, _ in processes_of(work, "suspended")]
@@ -195,6 +203,7 @@ if __name__ == "__main__":
           a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, a_worker_that_dies_in_each_stage_is_named_with_the_stage,
           a_rank_that_leaves_out_a_collective_ends_the_run, a_second_ctrl_c_ends_the_run_at_once, alone_a_dead_worker_is_told_as_well,
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
+          alone_a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,
           a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm], halved=True)

@@ -25,6 +25,7 @@
 
 enum { CODE_VICTIM = 1, CODE_LIBRARY = 1, CODE_RESOURCE = 4, CODE_LOST = 6, CODE_STOPPED = 75 };
 static const int64_t tick = 100000000, second = 1000000000;
+static const double longest_stop = 30e9; /* ns, where the stage's limit is longer */
 
 typedef struct supervisor {
     mdm_watch_page *page;
@@ -33,6 +34,7 @@ typedef struct supervisor {
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
     int64_t pulse, pulse_at;   /* the worker's latest, and when it was first seen */
+    int64_t stopped_at;        /* when the worker was first seen stopped, 0: it is not */
     int64_t record_at;         /* when the record was written, 0: not yet */
     int64_t term_at;           /* when the launcher first sent TERM, 0: not yet */
     sigset_t passed_on;        /* signals that were sent on to the worker */
@@ -183,11 +185,45 @@ static void judge_after_term(supervisor *s, int64_t pause) {
     end_worker(s, CODE_LOST);
 }
 
+/* How often a process has given up its core by itself, and 1; 0 when unknown. */
+static int64_t sleeps_of(pid_t process) {
+    static const char name[] = "\nvoluntary_ctxt_switches:";
+    char path[64], text[4096];
+    snprintf(path, sizeof path, "/proc/%ld/status", (long)process);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t length = file < 0 ? -1 : read(file, text, sizeof text - 1);
+    if (file >= 0) close(file);
+    if (length <= 0) return 0;
+    text[length] = 0;
+    const char *place = strstr(text, name);
+    return place ? 1 + strtoll(place + sizeof name - 1, NULL, 10) : 0;
+}
+
+/* The start of MPI counts no looks, but sleeps between them. */
+static void take_pulse(supervisor *s, int64_t now, int takes_long) {
+    int64_t pulse = s->page->pulse;
+    if (pulse == 0 && takes_long && atomic_load(&s->page->inside)) pulse = sleeps_of(s->worker);
+    if (pulse == s->pulse) return;
+    s->pulse = pulse;
+    s->pulse_at = now;
+}
+
 /* Whether the worker looks for other ranks. One that is inside a collective, but has not looked for half of
  * this pause, hangs there by itself. */
 static int waits_for_others(const supervisor *s, char state, int64_t now, int64_t pause) {
     if (!atomic_load(&s->page->inside) || state == 'T' || state == 't' || state == 'D') return 0;
     return s->pulse == 0 || now - s->pulse_at < pause / 2;
+}
+
+/* No work takes long because its process is stopped. */
+static int stopped_too_long(supervisor *s, int64_t now, int64_t pause) {
+    int64_t most = (int64_t)(longest_stop * s->page->factor);
+    char state = pause > most / 2 ? state_of(s->worker) : '?';
+    if (state != 'T')
+        s->stopped_at = 0;
+    else if (!s->stopped_at)
+        s->stopped_at = now;
+    return s->stopped_at && now - s->stopped_at > most / 2;
 }
 
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
@@ -202,12 +238,9 @@ static void judge(supervisor *s) {
         s->pulse_at += late;
     }
     s->last_tick = now;
-    if (p->pulse != s->pulse) {
-        s->pulse = p->pulse;
-        s->pulse_at = now;
-    }
     int64_t pause = now - note - s->excuse;
-    if (pause <= limit) {
+    take_pulse(s, now, pause > limit / 4);
+    if (pause <= limit && !stopped_too_long(s, now, pause)) {
         judge_after_term(s, pause);
         return;
     }
@@ -287,6 +320,30 @@ static void check_descriptors(const supervisor *s) {
     if (!first_of_node(s) || write(STDERR_FILENO, what, (size_t)length) < 0) _exit(CODE_RESOURCE);
     leave_after_speaking(CODE_RESOURCE);
 }
+
+/* OpenBLAS asks for its buffers when it is loaded, again and again for ever where the address space is too
+ * small: about 370 MiB with all libraries. So this runs before the libraries begin. */
+static void check_address_space(int argc, char **argv, char **variables) {
+    enum { LEAST = 512 };
+    supervisor s = {.parent = getppid()};
+    struct rlimit space;
+    char what[256];
+    (void)argc;
+    (void)argv;
+    if (!environ) environ = variables; /* libc has not begun either */
+    if (getrlimit(RLIMIT_AS, &space) != 0 || space.rlim_cur >> 20 >= LEAST) return;
+    s.under_launcher = mdm_comm_has_launcher();
+    if (gethostname(s.host, sizeof s.host - 1) != 0) snprintf(s.host, sizeof s.host, "this host");
+    int length = snprintf(what, sizeof what,
+                          "error: %s allows %lld MiB of address space, and mdm-dist needs %d or more: ulimit "
+                          "-v unlimited\n",
+                          s.host, (long long)(space.rlim_cur >> 20), LEAST);
+    if (!first_of_node(&s) || write(STDERR_FILENO, what, (size_t)length) < 0) _exit(CODE_RESOURCE);
+    if (!s.under_launcher) _exit(CODE_RESOURCE);
+    leave_after_speaking(CODE_RESOURCE);
+}
+__attribute__((section(".preinit_array"),
+               used)) static void (*const before_libraries)(int, char **, char **) = check_address_space;
 
 void mdm_supervise(void) {
     static const int numbers[] = {SIGCHLD, SIGTERM, SIGINT,  SIGUSR1, SIGUSR2,

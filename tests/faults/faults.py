@@ -8,16 +8,54 @@ import sys
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "cli"))
-from program import SMALL, SOURCE, PROGRAM, command, read, run  # noqa: E402
+from program import SMALL, SOURCE, PROGRAM, command, halve_pictures, read, run, shorten_test_set  # noqa: E402
 
 INJECTOR = os.environ["MDM_INJECTOR"]
 TINY = [*SMALL, "pretrain.epochs=1", "train.epochs=4", "train.warmup=2"]  # about two seconds
+MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=3", "train.warmup=1", "train.batch=20",
+        "report=false", "tensorboard=false"]  # on small_data() less than one
 SLACK = 25  # seconds that a busy machine may add to a bound
 
 
 def arguments_of(work, name, *more):
     return ["train", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}",
             f"run={work.file(name)}", *TINY, *more]
+
+
+def small_data(work):
+    """100 training and 40 test pictures of 14 by 14 instead of the workspace's."""
+    work.data = work.file("mini.h5")
+    made = run("data", "noise", work.full, work.data, "--samples", "100", "--hold-out", "8,9", "--ood", "0.2", "--symmetric", "0.4",
+               "--seed", "3")
+    assert made.returncode == 0, made.stderr
+    shorten_test_set(work.data, 40)
+    halve_pictures(work.data)
+
+
+def calm_runs(work, *settings, ranks=(1, 2)):
+    """Undisturbed runs to compare with."""
+    for count in ranks:
+        done, _ = train(work, f"calm{count}", *settings, ranks=count)
+        assert done.returncode == 0, done.stderr
+
+
+def same(work, name, reference="calm1"):
+    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
+        assert read(work, name, member) == read(work, reference, member), f"{member} of {name} differs from {reference}'s"
+
+
+def as_root():
+    if os.getuid() == 0:
+        return True
+    print("        (not root: left out)")
+    return False
+
+
+def refused(done, code, *words):
+    lines = error_lines(done.stderr)
+    assert done.returncode == code and len(lines) == 1, (code, done.returncode, done.stderr)
+    for word in words:
+        assert word in lines[0], (word, lines[0])
 
 
 def foreign_code():

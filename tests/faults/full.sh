@@ -11,4 +11,5 @@ for name in processes numbers hosts slurm; do
     [ "$status" = 0 ] || [ "$status" = 77 ] || exit "$status"
 done
 /usr/bin/python3 "$root/tests/faults/test_storage.py" --full
+/usr/bin/python3 "$root/tests/faults/test_folders.py" --full
 /usr/bin/python3 "$root/tests/faults/test_surroundings.py" --full

@@ -17,7 +17,7 @@ from slurm_site import Site, what_is_missing
 
 LENGTH = [*TINY, "model.width=4", "train.epochs=40", "train.warmup=8", "divide.interval=5", "pretrain.epochs=4", "report=true"]
 MINUTES = float(sys.argv.pop(1)) if len(sys.argv) > 1 else 55
-PAUSE = 3000  # milliseconds
+PAUSE = int(100 * MINUTES)  # milliseconds, so that the last hit comes before the run's own end
 draw = random.Random(20261126)
 
 
@@ -159,7 +159,7 @@ exec nice -n 10 {PROGRAM} "$@"
               f"{len(lines)} error line(s){': ' + lines[0][:150] if lines else ''}", flush=True)
 
 
-def same(work):
+def differences(work):
     differing = [m for m in ("model-a.safetensors", "model-b.safetensors", "labels.csv") if read(work, "hit", m) != read(work, "calm", m)]
     for name in sorted(os.listdir(work.file("calm") + "/divisions")):
         if read(work, "hit", "divisions/" + name) != read(work, "calm", "divisions/" + name):
@@ -198,7 +198,7 @@ def main():
     site.until(lambda: site.state(one.job) in ("COMPLETED", "FAILED", "CANCELLED"), f"the end: {log_of(site, one.job)}", 1800)
     print(f"{len(hits)} hits in {(time.time() - started) / 60:.0f} minutes; the run ended {site.state(one.job)}", flush=True)
     assert calm.wait() == 0
-    differing = same(work)
+    differing = differences(work)
     print("differs: " + ", ".join(differing) if differing else "the same weights, labels, divisions and report as a run left alone")
     sys.exit(1 if differing or site.state(one.job) != "COMPLETED" else 0)
 

@@ -4,42 +4,17 @@ import shutil
 import sys
 
 from faults import *  # noqa: F403
-from program import events, halve_pictures, main, shorten_test_set
+from program import events, main
 
-MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=3", "train.warmup=1", "train.batch=20",
-        "report=false", "tensorboard=false"]
+FULL = "--full" in sys.argv
+if FULL:
+    sys.argv.remove("--full")
 LONG = [*MINI, "train.epochs=40", "train.warmup=30"]
 
 
-def as_root(work):
-    if os.getuid() == 0:
-        return True
-    print("        (not root: left out)")
-    return False
-
-
-def refused(done, code, *words):
-    lines = error_lines(done.stderr)
-    assert done.returncode == code and len(lines) == 1, (code, done.returncode, done.stderr)
-    for word in words:
-        assert word in lines[0], (word, lines[0])
-
-
 def prepared(work):
-    work.data = work.file("mini.h5")
-    made = run("data", "noise", work.full, work.data, "--samples", "100", "--hold-out", "8,9", "--ood", "0.2", "--symmetric", "0.4",
-               "--seed", "3")
-    assert made.returncode == 0, made.stderr
-    shorten_test_set(work.data, 40)
-    halve_pictures(work.data)
-    for ranks in (1, 2, 3):
-        done, _ = train(work, f"calm{ranks}", *MINI, ranks=ranks)
-        assert done.returncode == 0, done.stderr
-
-
-def same(work, name, reference="calm1"):
-    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
-        assert read(work, name, member) == read(work, reference, member), (name, member)
+    small_data(work)
+    calm_runs(work, *MINI, ranks=(1, 2, 3))
 
 
 def checkpoints(work, name):
@@ -55,6 +30,23 @@ def copy_of_calm(work, name, without_results=True):
         os.remove(os.path.join(folder, names[-1]))
         os.remove(folder + "/latest")
     return checkpoints(work, name)
+
+
+def is_sound(path):
+    """Size and SHA-256 of a checkpoint's image are what its first block tells, found without the program."""
+    content = open(path, "rb").read()
+    words = content[:512].decode("ascii", "replace").split()
+    return hashlib.sha256(content[512:]).hexdigest() in words and str(len(content) - 512) in words
+
+
+def still_copy(path, copied):
+    """A copy of a file that nothing changed meanwhile."""
+    content = None
+    while content is None or content != open(path, "rb").read():
+        content = open(path, "rb").read()
+        time.sleep(0.05)
+    with open(copied, "wb") as f:
+        f.write(content)
 
 
 def saves_that_fail_in_any_way_are_told_and_the_training_goes_on(work):
@@ -84,7 +76,7 @@ def interrupted_and_slow_writes_are_completed(work):
 
 
 def a_disk_without_inodes_costs_saves_not_the_training(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("disk"))
     assert subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m,nr_inodes=14", "tmpfs", work.file("disk")]).returncode == 0
@@ -97,7 +89,7 @@ def a_disk_without_inodes_costs_saves_not_the_training(work):
 
 
 def a_disk_that_becomes_read_only_costs_saves_not_the_training(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("ro"))
     assert subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", work.file("ro")]).returncode == 0
@@ -113,6 +105,56 @@ def a_disk_that_becomes_read_only_costs_saves_not_the_training(work):
             print("        (open files keep this tmpfs writable: left out)")
     finally:
         subprocess.run(["umount", "-l", work.file("ro")], check=True)
+
+
+def after_a_power_cut_the_checkpoints_that_were_told_of_are_there(work):
+    """The run folder is on a disk made of a file; what that file holds while the run stands still is what a power cut would leave."""
+    if not as_root():
+        return
+    disk, copied = work.file("disk.img"), work.file("cut.img")
+    where, after = work.file("disk-of-file"), work.file("cut")
+    with open(disk, "wb") as f:
+        f.truncate(64 << 20)
+    os.mkdir(where)
+    os.mkdir(after)
+    made = subprocess.run(["mkfs.ext4", "-q", disk], capture_output=True).returncode if shutil.which("mkfs.ext4") else 1
+    if made != 0 or subprocess.run(["mount", "-o", "loop", disk, where], capture_output=True).returncode != 0:
+        print("        (no disks made of files here: left out)")
+        return
+    long = ["train.epochs=100", "train.warmup=98"]
+    try:
+        process = start_and_wait_for(work, "disk-of-file/run", "warmup", *MINI, *long)
+        for cut in range(5 if FULL else 2):
+            time.sleep(0.3)
+            members = [p for p, _ in processes_of(work, "disk-of-file/run")]
+            named = open(where + "/run/checkpoints/latest").read().strip()
+            time.sleep(0.2)  # one that is named may not be on the disk yet, the one before it is
+            for p in members:
+                os.kill(p, signal.SIGSTOP)
+            assert process.poll() is None, "the run is over"
+            still_copy(disk, copied)
+            assert subprocess.run(["mount", "-o", "loop", copied, after]).returncode == 0
+            try:
+                folder = after + "/run/checkpoints"
+                newest = open(folder + "/latest").read().strip()
+                assert re.findall("[0-9]+", newest) >= re.findall("[0-9]+", named), (newest, named, os.listdir(folder))
+                assert is_sound(os.path.join(folder, newest)), newest
+                done, _ = train(work, "cut/run", *MINI, *long)
+                assert done.returncode == 0 and "going on from" in done.stderr and "damaged" not in done.stderr, done.stderr
+                shutil.copytree(after + "/run", work.file(f"cut{cut}"))
+            finally:
+                subprocess.run(["umount", after], check=True)
+                for p in members:
+                    os.kill(p, signal.SIGCONT)
+        _, text = process.communicate(timeout=240)
+        assert process.returncode == 0, text
+        for number in range(cut + 1):
+            same(work, f"cut{number}", "disk-of-file/run")
+    finally:
+        for p, _ in processes_of(work, "disk-of-file/run"):
+            os.kill(p, signal.SIGKILL)
+        nobody_is_left(work, "disk-of-file/run")
+        subprocess.run(["umount", "-l", where], check=True)
 
 
 def a_folder_that_vanishes_ends_with_the_models_lost_but_one_line(work):
@@ -315,7 +357,7 @@ def ranks_may_come_and_go_between_starts(work):
 if __name__ == "__main__":
     main([prepared, saves_that_fail_in_any_way_are_told_and_the_training_goes_on, interrupted_and_slow_writes_are_completed,
           a_disk_without_inodes_costs_saves_not_the_training, a_disk_that_becomes_read_only_costs_saves_not_the_training,
-          a_folder_that_vanishes_ends_with_the_models_lost_but_one_line, with_every_checkpoint_damaged_nothing_is_begun_anew,
+          a_folder_that_vanishes_ends_with_the_models_lost_but_one_line, after_a_power_cut_the_checkpoints_that_were_told_of_are_there, with_every_checkpoint_damaged_nothing_is_begun_anew,
           forged_checkpoints_are_refused_by_what_is_wrong_in_them, another_data_set_is_not_gone_on_with,
           strangers_and_remains_beside_the_checkpoints_are_left_or_cleared,
           a_second_run_in_the_same_folder_is_refused_and_a_dead_one_is_no_hindrance, a_clock_that_jumps_changes_nothing,

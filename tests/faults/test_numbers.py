@@ -4,9 +4,7 @@ from program import events, main
 
 
 def undisturbed_runs_to_compare_with(work):
-    for ranks in (2, 3):
-        done, _ = train(work, f"calm{ranks}", ranks=ranks)
-        assert done.returncode == 0, done.stderr
+    calm_runs(work, ranks=(2, 3))
 
 
 def one_step_without_finite_numbers_is_skipped_on_all_ranks(work):

@@ -7,9 +7,8 @@ FAST = {"MDM_WATCH_FACTOR": "0.1"}  # 3 s in steps instead of 30
 
 
 def undisturbed_runs_to_compare_with(work):
+    calm_runs(work, ranks=(1, 2, 3))
     for ranks in (1, 2, 3):
-        done, _ = train(work, f"calm{ranks}", ranks=ranks)
-        assert done.returncode == 0, done.stderr
         assert not os.path.exists(work.file(f"calm{ranks}") + "/flight")
 
 
@@ -60,12 +59,63 @@ def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     whole(work, "frozen", "calm3", ranks=3)
 
 
-def a_rank_that_stops_inside_the_start_of_mpi_is_found(work):
-    done, _ = train(work, "early", ranks=2, environment=injected(work, "MPI_Init_thread", 1, "stop", rank=1,
-                                                                MDM_WATCH_FACTOR="0.05"))
-    assert done.returncode == 6, (done.returncode, done.stderr)
-    one_line_names(done.stderr, 1, "stopped", "start")
-    nobody_is_left(work, "early")
+def a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found(work):
+    for action, words in (("stop", "stopped"), ("loop", "computing")):
+        done, _ = train(work, "early", ranks=3, environment=injected(work, "MPI_Init_thread", 1, action, rank=1,
+                                                                    MDM_WATCH_FACTOR="0.05"))
+        assert done.returncode == 6, (done.returncode, done.stderr)
+        one_line_names(done.stderr, 1, words, "start")
+        nobody_is_left(work, "early")
+
+
+def a_worker_that_dies_in_each_stage_is_named_with_the_stage(work):
+    """One after the other, from the start of MPI to its end; after the results are there the next start has nothing left to do."""
+    large = work.data
+    small_data(work)
+    try:
+        done, _ = train(work, "calm-mini", *MINI, ranks=2)
+        assert done.returncode == 0, done.stderr
+        train(work, "counted", *MINI, ranks=2, environment=injected(work, "MPI_Allreduce", 1, "delay", rank=1,
+                                                                   MDM_INJECT_TIMES="1000000000", MDM_INJECT_DELAY="0"))
+        calls = os.path.getsize(work.file("hits"))
+        for call, at, stage in (("MPI_Init_thread", 1, "start"), ("pread", 5, "open"), ("MPI_Allreduce", calls // 10, "pretrain epoch 0"),
+                                ("MPI_Allreduce", 3 * calls // 10, "warmup epoch 0"), ("MPI_Allreduce", 11 * calls // 20, "divide epoch 1"),
+                                ("MPI_Allreduce", 13 * calls // 20, "semi epoch 1"), ("MPI_Allreduce", calls, "results"),
+                                ("MPI_Finalize", 1, "results")):
+            name = "dead-in-" + stage.split()[0]
+            done, _ = train(work, name, *MINI, ranks=2, environment=injected(work, call, at, "kill", rank=1))
+            assert was_hit(work) and done.returncode == 6, (stage, done.returncode, done.stderr)
+            one_line_names(done.stderr, 1, "Killed", f"in {stage}")
+            nobody_is_left(work, name)
+        same(work, "dead-in-results", "calm-mini")
+        done, _ = train(work, "dead-in-results", *MINI, ranks=2)
+        assert done.returncode == 0 and not error_lines(done.stderr), done.stderr
+        same(work, "dead-in-results", "calm-mini")
+    finally:
+        work.data = large
+
+
+def a_rank_that_leaves_out_a_collective_ends_the_run(work):
+    """It is one call ahead of the others from there on, and its next call of another kind does not fit theirs."""
+    done, _ = train(work, "astray", ranks=3, environment=injected(work, "MPI_Allreduce", 300, "skip", rank=2, **FAST))
+    assert was_hit(work) and done.returncode in (5, 6) and len(error_lines(done.stderr)) == 1, (done.returncode, done.stderr)
+    nobody_is_left(work, "astray")
+    whole(work, "astray", "calm3", ranks=3)
+
+
+def a_second_ctrl_c_ends_the_run_at_once(work):
+    """The first one waits for a save that takes a minute."""
+    process = start_and_wait_for(work, "impatient", "pretrain", environment=injected(
+        work, "fsync", 1, "delay", path="/checkpoints", MDM_INJECT_DELAY="60000", MDM_INJECT_TIMES="1000"))
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None, process.communicate()[1]
+    asked = time.time()
+    process.send_signal(signal.SIGINT)
+    _, text = process.communicate(timeout=120)
+    assert process.returncode == 130 and time.time() - asked < 5 + SLACK, (process.returncode, time.time() - asked, text)
+    assert not error_lines(text), text
+    whole(work, "impatient", "calm1")
 
 
 def alone_a_dead_worker_is_told_as_well(work):
@@ -142,7 +192,8 @@ if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, a_worker_that_dies_in_any_stage_is_named_and_the_others_leave,
           a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
           a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
-          a_rank_that_stops_inside_the_start_of_mpi_is_found, alone_a_dead_worker_is_told_as_well,
+          a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, a_worker_that_dies_in_each_stage_is_named_with_the_stage,
+          a_rank_that_leaves_out_a_collective_ends_the_run, a_second_ctrl_c_ends_the_run_at_once, alone_a_dead_worker_is_told_as_well,
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,

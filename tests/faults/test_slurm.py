@@ -16,11 +16,18 @@ site = Site()
 atexit.register(site.end)
 
 
-def submit(work, name):
+def submit(work, name, change=lambda script: script, **variables):
     printed = run("slurm", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}",
                   f"run={work.file(name)}", *TINY, "--nodes", "2", "--ranks", "1", "--cpus", "1", "--time", "0:30:00")
     assert printed.returncode == 0, printed.stderr
-    return site.submit(site.file(name + ".sbatch", printed.stdout), MDM_DIST=PROGRAM)
+    return site.submit(site.file(name + ".sbatch", change(printed.stdout)), MDM_DIST=PROGRAM, **variables)
+
+
+def workers_of_job(work, name):
+    parents = {p for p, _ in processes_of(work, name)}
+    workers = [p for p, parent in processes_of(work, name) if parent in parents]
+    assert len(workers) == 2, processes_of(work, name)
+    return workers
 
 
 def log_of(job):
@@ -40,11 +47,6 @@ def wait_for_end(job, expected):
     assert site.state(job) == expected, f"{site.job(job)}\n{log_of(job)}\n{site.logs()}"
 
 
-def same_as_calm(work, name):
-    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
-        assert read(work, name, member) == read(work, "calm2", member), f"{member} differs from an undisturbed run's"
-
-
 def an_undisturbed_run_to_compare_with(work):
     done, _ = train(work, "calm2", ranks=2)
     assert done.returncode == 0, done.stderr
@@ -62,16 +64,30 @@ def a_job_told_to_stop_is_queued_again_and_ends_with_the_same_weights(work):
     assert site.call("scontrol", "update", f"JobId={job}", "StartTime=now").returncode == 0  # instead of two minutes
     wait_for_end(job, "COMPLETED")
     assert log_of(job).count("going on from") == 1 and len(error_lines(log_of(job))) == 1, log_of(job)  # "stopped by a signal"
-    same_as_calm(work, "stopped")
+    same(work, "stopped", "calm2")
+
+
+def without_kill_on_bad_exit_the_supervisors_end_what_srun_leaves(work):
+    def patient(script):
+        changed = script.replace("--kill-on-bad-exit=1", "--kill-on-bad-exit=0")
+        assert changed != script, script
+        return changed
+    job = submit(work, "patient", patient, MDM_WATCH_FACTOR="0.1")
+    wait_for_stage(work, "patient", job, "warmup")
+    victim = next(p for p in workers_of_job(work, "patient") if b"SLURM_PROCID=1" in open(f"/proc/{p}/environ", "rb").read().split(b"\0"))
+    os.kill(victim, signal.SIGKILL)
+    killed = time.time()
+    nobody_is_left(work, "patient", within=12)
+    print(f"        gone after {time.time() - killed:.1f} s", flush=True)
+    wait_for_end(job, "FAILED")
+    lines = error_lines(log_of(job))
+    assert site.job(job)["ExitCode"] == "6:0" and len(lines) == 1 and "rank 1 on" in lines[0], (site.job(job), log_of(job))
 
 
 def a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on(work):
     job = submit(work, "killed")
     wait_for_stage(work, "killed", job, "warmup")
-    parents = {p for p, _ in processes_of(work, "killed")}
-    workers = [p for p, parent in processes_of(work, "killed") if parent in parents]
-    assert len(workers) == 2, processes_of(work, "killed")
-    victim = next(p for p in workers if b"SLURM_PROCID=1" in open(f"/proc/{p}/environ", "rb").read().split(b"\0"))
+    victim = next(p for p in workers_of_job(work, "killed") if b"SLURM_PROCID=1" in open(f"/proc/{p}/environ", "rb").read().split(b"\0"))
     os.kill(victim, signal.SIGKILL)
     wait_for_end(job, "FAILED")
     assert site.job(job)["ExitCode"] == "6:0" and site.job(job)["Restarts"] == "0", site.job(job)
@@ -80,9 +96,10 @@ def a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on(work
     nobody_is_left(work, "killed")
     job = submit(work, "killed")
     wait_for_end(job, "COMPLETED")
-    same_as_calm(work, "killed")
+    same(work, "killed", "calm2")
 
 
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_job_told_to_stop_is_queued_again_and_ends_with_the_same_weights,
-          a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on], halved=True)
+          a_killed_rank_ends_the_job_with_6_and_one_line_and_the_next_job_goes_on,
+          without_kill_on_bad_exit_the_supervisors_end_what_srun_leaves], halved=True)

@@ -5,44 +5,17 @@ import shutil
 import sys
 
 from faults import *  # noqa: F403
-from program import halve_pictures, main, shorten_test_set
+from program import events, main
 
-MINI = ["model.width=2", "model.projection=8", "pretrain.batch=50", "train.epochs=2", "train.warmup=1", "train.batch=20",
-        "report=false", "tensorboard=false"]
+MINI = [*MINI, "train.epochs=2"]  # noqa: F405
 FULL = "--full" in sys.argv
 if FULL:
     sys.argv.remove("--full")
 
 
-def as_root(work):
-    if os.getuid() == 0:
-        return True
-    print("        (not root: left out)")
-    return False
-
-
-def refused(done, code, *words):
-    lines = error_lines(done.stderr)
-    assert done.returncode == code and len(lines) == 1, (code, done.returncode, done.stderr)
-    for word in words:
-        assert word in lines[0], (word, lines[0])
-
-
 def prepared(work):
-    work.data = work.file("mini.h5")
-    made = run("data", "noise", work.full, work.data, "--samples", "100", "--hold-out", "8,9", "--ood", "0.2", "--symmetric", "0.4",
-               "--seed", "3")
-    assert made.returncode == 0, made.stderr
-    shorten_test_set(work.data, 40)
-    halve_pictures(work.data)
-    for ranks in (1, 2):
-        done, _ = train(work, f"calm{ranks}", *MINI, ranks=ranks)
-        assert done.returncode == 0, done.stderr
-
-
-def same(work, name, reference="calm1"):
-    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
-        assert read(work, name, member) == read(work, reference, member), (name, member)
+    small_data(work)
+    calm_runs(work, *MINI)
 
 
 def evaluations_as_large_as_a_step_round_the_same_after_a_resume(work):
@@ -70,7 +43,7 @@ def run_folders_of_any_name_work_or_are_refused_by_name(work):
 
 
 def a_folder_that_cannot_be_written_is_refused_and_nothing_is_left(work):
-    if not as_root(work):
+    if not as_root():
         return
     os.mkdir(work.file("fixed"))
     assert subprocess.run(["mount", "--bind", work.file("fixed"), work.file("fixed")]).returncode == 0
@@ -119,7 +92,7 @@ def ranks_that_see_another_file_under_the_name_are_told(work):
 
 
 def a_file_that_may_not_be_read_is_refused(work):
-    if not as_root(work):
+    if not as_root():
         return
     hidden = work.file("hidden.h5")
     shutil.copy(work.data, hidden)
@@ -132,7 +105,7 @@ def a_file_that_may_not_be_read_is_refused(work):
 
 
 def without_any_network_a_single_process_works(work):
-    if not as_root(work):
+    if not as_root():
         return
     done = subprocess.run(["unshare", "-n", PROGRAM, *arguments_of(work, "alone", *MINI)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -145,6 +118,35 @@ def an_interface_that_is_not_there_ends_the_start_in_time(work):
     # where Open MPI itself told mpirun to end all, mpirun keeps its 1
     refused(done, done.returncode if done.returncode in (1, 4) else 4, "cannot start", "doctor")
     nobody_is_left(work, "nowhere")
+
+
+def an_older_processor_meets_no_instruction_that_it_lacks(work):
+    """Vector instructions stand only in kernels that are chosen after a look at the processor; the libraries are told of an old one."""
+    chosen = ("mdm_kernels_avx", "mdm_divide_v", "mdm_winograd", "mdm_weight_gradient")
+    objects = [o for o in glob.glob(os.path.dirname(PROGRAM) + "/src/**/*.c.o", recursive=True) if not any(c in o for c in chosen)]
+    if objects and os.uname().machine == "x86_64" and shutil.which("objdump"):
+        listed = subprocess.run(["objdump", "-d", "--no-show-raw-insn", *objects], capture_output=True, text=True).stdout
+        function = ""
+        for line in listed.splitlines():
+            if line.endswith(">:"):
+                function = line.split("<")[1]
+            words = line.split("\t")
+            if len(words) > 1 and words[1].startswith("v") and not words[1].startswith("ver") and ".avx2" not in function and ".arch_" not in function:
+                raise AssertionError(f"{function} {line}")
+    else:
+        print("        (no objects or no objdump: left out)")
+    done = run("eval", work.file("calm1"), env=dict(os.environ, ONEDNN_MAX_CPU_ISA="SSE41", OPENBLAS_CORETYPE="Nehalem"))
+    assert done.returncode == 0 and "top-1" in done.stdout, (done.stdout, done.stderr)
+
+
+def a_run_ends_the_earlier_the_longer_its_saves_take(work):
+    """A save that takes longer than a job's last minute: the run stops in time by what it has measured."""
+    environment = injected(work, "fsync", 1, "delay", path="/checkpoints", MDM_INJECT_DELAY="3000", MDM_INJECT_TIMES="1000")
+    ends = time.time() + 60
+    done, ended = train(work, "slow-saves", *MINI, "train.epochs=30", "train.warmup=28",
+                        environment=dict(environment, SLURM_JOB_END_TIME=str(int(ends))))
+    saves = [e for e in events(work, "slow-saves") if e["event"] == "checkpoint"]
+    assert done.returncode == 75 and ended < ends and len(saves) <= 4, (done.returncode, ends - ended, len(saves), done.stderr)
 
 
 def closed_outputs_do_not_end_the_training(work):
@@ -186,9 +188,13 @@ def small_limits_are_told_with_their_names_or_do_no_harm(work):
         done = subprocess.run([PROGRAM, *arguments_of(work, f"tight{megabytes}", *MINI)], capture_output=True, text=True, timeout=120,
                               preexec_fn=limited(AS=megabytes << 20))
         assert done.returncode in (0, 4, 6) and len(error_lines(done.stderr)) == (done.returncode > 0), (megabytes, done.stderr)
-    done = subprocess.run(command(2, arguments_of(work, "few", *MINI)), capture_output=True, text=True, timeout=120,
-                          preexec_fn=limited(NOFILE=40))
-    refused(done, 4, "ulimit -n")
+    for ranks in (1, 2):
+        for limit, words in (({"NOFILE": 40}, "ulimit -n"), ({"AS": 300 << 20}, "ulimit -v")):
+            if ranks == 1 and "NOFILE" in limit:
+                continue  # enough for one
+            done = subprocess.run(command(ranks, arguments_of(work, "few", *MINI)), capture_output=True, text=True, timeout=120,
+                                  preexec_fn=limited(**limit))
+            refused(done, 4, words)
 
 
 def each_allocation(work, name, words, most, accepted):
@@ -231,6 +237,7 @@ if __name__ == "__main__":
     main([prepared, evaluations_as_large_as_a_step_round_the_same_after_a_resume, run_folders_of_any_name_work_or_are_refused_by_name, a_folder_that_cannot_be_written_is_refused_and_nothing_is_left,
           a_locale_with_commas_and_odd_thread_settings_change_nothing, ranks_that_see_another_file_under_the_name_are_told,
           a_file_that_may_not_be_read_is_refused, without_any_network_a_single_process_works,
-          an_interface_that_is_not_there_ends_the_start_in_time, closed_outputs_do_not_end_the_training,
+          an_interface_that_is_not_there_ends_the_start_in_time, an_older_processor_meets_no_instruction_that_it_lacks,
+          *([a_run_ends_the_earlier_the_longer_its_saves_take] if FULL else []), closed_outputs_do_not_end_the_training,
           small_limits_are_told_with_their_names_or_do_no_harm, an_allocation_that_fails_ends_in_one_line,
           layouts_whose_memory_runs_out_do_not_crash], halved=True)

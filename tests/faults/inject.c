@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 static long calls;
-static int is_supervisor, is_child; /* the first fork of a supervised program makes the worker */
+static int is_supervisor, is_child; /* a first fork with SIGCHLD blocked makes a worker */
 static void *to_flip;               /* a buffer under way that gets a wrong bit */
 
 static void mark_hit(void) {
@@ -122,9 +122,12 @@ static const char *path_of(int file, char *path, size_t size) {
 
 pid_t fork(void) {
     NEXT("fork", pid_t(*)(void));
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
     pid_t made = next();
     if (made == 0) is_child = 1;
-    if (made > 0 && !is_child && !getenv("MDM_UNSUPERVISED")) is_supervisor = 1;
+    if (made > 0 && !is_child && sigismember(&blocked, SIGCHLD) == 1) is_supervisor = 1;
     return made;
 }
 

@@ -130,6 +130,7 @@ static mdm_status plan_alone(const bench *b, lonely *l) {
     MDM_TRY(mdm_comm_create_alone(&l->bench.comm));
     MDM_TRY(mdm_executor_create(b->device, l->bench.comm, b->layout, b->precision, MDM_BATCHNORM_SYNC,
                                 &l->bench.executor));
+    if (mdm_executor_is_reproducible(b->executor)) MDM_TRY(mdm_executor_make_reproducible(l->bench.executor));
     mdm_executor_set_batch(l->bench.executor, 1, b->count);
     return mdm_executor_plan(l->bench.executor, (int)b->count, 0);
 }

@@ -403,7 +403,9 @@ static mdm_status open_bench(bench *b) {
     MDM_TRY(mdm_layout_create(&spec, &b->layout));
     MDM_TRY(mdm_network_create(b->layout, 1, 0, &b->network));
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);
-    return mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor);
+    MDM_TRY(
+        mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor));
+    return b->config->deterministic ? mdm_executor_make_reproducible(b->executor) : MDM_OK;
 }
 
 static mdm_status run_benches(bench *b, const char *name) {

@@ -175,6 +175,8 @@ static void judge_after_term(supervisor *s, int64_t pause) {
     int64_t seen = 2 * s->page->longest, most = seen > 4 * second ? seen : 4 * second;
     if (!s->term_at || !s->under_launcher || !atomic_load(&s->page->inside) || pause <= most) return;
     char place[256], what[900], missing[300];
+    /* before there is a run folder nothing tells who has spoken, and there is nothing to save */
+    if (!atomic_load(&s->page->folder_known)) end_worker(s, CODE_VICTIM);
     describe_place(s, place, sizeof place);
     snprintf(what, sizeof what, "told to end (SIGTERM), but it waits for other ranks for %.0f s in %s",
              (double)pause / 1e9, place);

@@ -115,6 +115,16 @@ def a_run_keeps_the_plans_of_its_convolutions(work):
     assert done.returncode == 0 and os.path.exists(kept), done.stderr
 
 
+def nccl_that_fails_on_a_rank_ends_the_run_with_its_line(work):
+    if not FAKE_NCCL:
+        return
+    failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "60", "MDM_FAKE_NCCL_RANK": "1"}
+    done = train(work, "failing", "tiny.h5", ranks=2, variables={**FAKE_NCCL, **failing})
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert done.returncode == 6 and len(lines) == 1, (done.returncode, done.stderr)
+    assert re.match(r"error \(rank 1\): rank 1 on \S+: nccl\w+ failed: internal error", lines[0]), lines
+
+
 def pictures_of_one_channel_are_no_different(work):
     make_pictures(work.file("grey.h5"), 48, 8, 9, 1)
     weights = []
@@ -154,7 +164,7 @@ def pictures_that_do_not_fit_the_device_are_sent_step_by_step(work):
 
 
 def neighbours_that_do_not_fit_the_device_are_searched_by_the_processors(work):
-    """With the pictures of the test before, and its end."""
+    """With the pictures of the tests before, and the end of one of their runs."""
     needed = int(re.search(r"about (\d+) MiB", told_of_memory(work, "needed", 8192, "tiny.h5", "data.resident=stream")[0]).group(1))
     done = train(work, "tight", "tiny.h5", "data.resident=stream", memory=needed - 1)
     assert done.returncode == 0 and "divisions search for neighbours on the processors" in done.stderr, done.stderr
@@ -196,5 +206,6 @@ def bench_measures_what_ranks_exchange(work):
 if __name__ == "__main__":
     main([a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
           bench_measures_what_ranks_exchange, doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
+          nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark])

@@ -1,9 +1,9 @@
 /* Targets, mixing, losses and contrast on every backend: the reference implementation's values and gradients
- * (golden.h5, loss/...), the plain formulas of losses_host.h (which have their finite differences in
- * test_losses_host.c) at odd sizes, and what happens to NaN. */
+ * (golden.h5, loss/...), the plain formulas of losses_host.h and loss_oracle.h (which have their finite
+ * differences in test_losses_host.c) at odd sizes, and what happens to NaN. */
+#include "loss_oracle.h"
 #include "matrix.h"
 #include "mdm/device/losses.h"
-#include "mdm/device/losses_host.h"
 #include "mdm/device/products.h"
 #include <string.h>
 
@@ -384,9 +384,9 @@ static void softmax_and_balance_at_odd_sizes_are_the_plain_formulas(void **state
         mdm_softmax(logits.host, rows, classes, probability.host);
         assert_there(&probability, probability.host, 1e-6, "softmax with sums");
         assert_there(&logits, probability.host, 1e-6, "softmax");
-        mdm_balance_sum(logits.host, rows, classes, mean);
+        oracle_balance_sum(logits.host, rows, classes, mean);
         for (int c = 0; c < classes; c++) mean[c] /= rows;
-        mdm_balance_backward(logits.host, mean, rows, classes, 0.5f, gradient.host);
+        oracle_balance_backward(logits.host, mean, rows, classes, 0.5f, gradient.host);
         assert_there(&gradient, gradient.host, 1e-5, "gradient of balance");
         double expected = mdm_balance_value(mean, classes);
         assert_int_equal(mdm_device_download(device, &value, value_there, sizeof value), MDM_OK);
@@ -408,11 +408,10 @@ static void contrast_over_tiles_and_ranks_is_the_plain_formula(void **state) {
         int64_t pairs = pair_counts[i], all = 2 * pairs * WIDTH;
         matrix row = make(all, 1), gradient = make(all, 2);
         float *unit = calloc((size_t)all, sizeof(float)), *norm = calloc((size_t)(2 * pairs), sizeof(float)),
-              *expected = calloc((size_t)all, sizeof(float)),
-              *scratch = calloc((size_t)mdm_nt_xent_scratch_floats(pairs, pairs, WIDTH), sizeof(float));
+              *expected = calloc((size_t)all, sizeof(float));
         mdm_normalize_forward(row.host, 2 * pairs, WIDTH, unit, norm);
         double wanted =
-            mdm_nt_xent(unit, pairs, 0, pairs, WIDTH, 0.1f, 1.0f / (float)(2 * pairs), expected, scratch) /
+            oracle_nt_xent(unit, pairs, 0, pairs, WIDTH, 0.1, 1.0 / (double)(2 * pairs), expected) /
             (2.0 * (double)pairs);
         mdm_normalize_backward(unit, norm, expected, 2 * pairs, WIDTH, expected);
         for (int ranks = 1; ranks <= 4; ranks += 3) { /* four ranks of one pair: three have nothing */
@@ -423,7 +422,6 @@ static void contrast_over_tiles_and_ranks_is_the_plain_formula(void **state) {
         free(unit);
         free(norm);
         free(expected);
-        free(scratch);
         let_go(&row);
         let_go(&gradient);
     }

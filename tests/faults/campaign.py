@@ -6,6 +6,7 @@
     hangs       the same with ranks that stop or loop alone [60]
     kills       COUNT times [200] everything of a run is killed at a random time, and the run started again: no whole checkpoint is lost
     stops       a run is stopped by USR1 at three random steps in each stage and goes on: the weights of one left alone
+    costs       what a supervisor takes in a minute, and COUNT times [10] from a start to the first step after a resume
     crowd       COUNT seconds [600] of eight ranks on the cores that there are: no alarm
 """
 import hashlib
@@ -149,18 +150,25 @@ def kills(work, count, seed=12):
                   f" whole checkpoints lost: {lost}", flush=True)
 
 
+def ends_of(work, name, stage):
+    """How many epochs of a stage have ended so far."""
+    path = work.file(name) + "/metrics.jsonl"
+    return sum(f'"stage":"{stage}"' in line for line in open(path)) if os.path.exists(path) else 0
+
+
 def stops(work, _, seed=13):
     """USR1 at random times: three in each stage, on one, two and three ranks."""
     draw = random.Random(seed)
-    longer = ["pretrain.epochs=6", "train.epochs=12", "train.warmup=6", "report=false", "tensorboard=false"]
+    longer = ["pretrain.epochs=12", "train.epochs=24", "train.warmup=12", "report=false", "tensorboard=false"]
     for ranks in (1, 2, 3):
         done, _ = train(work, f"calm{ranks}", *longer, ranks=ranks)
         assert done.returncode == 0, done.stderr
         for stage in ("pretrain", "warmup", "semi"):
             name, places = f"stopped-{stage}-{ranks}", []
             while len(places) < 3:
+                ended = ends_of(work, name, stage)
                 process = start_and_wait_for(work, name, stage, *longer, ranks=ranks)
-                while not workers_of(work, name):  # before that there is nobody who answers signals
+                while ends_of(work, name, stage) <= ended and process.poll() is None:  # each start gets on
                     time.sleep(0.01)
                 time.sleep(draw.uniform(0, 0.4))
                 process.send_signal(signal.SIGUSR1)
@@ -169,8 +177,6 @@ def stops(work, _, seed=13):
                     break
                 assert process.returncode == 75, text
                 places.append(open(work.file(name) + "/checkpoints/latest").read().strip())
-                if sum(f'"stage":"{stage}"' in line for line in open(work.file(name) + "/metrics.jsonl")) > 8:
-                    break
             done, _ = train(work, name, *longer, ranks=ranks)
             assert done.returncode == 0, done.stderr
             print(f"{stage} on {ranks} ranks: stopped at {places}: {'the same bits' if agrees(work, name, f'calm{ranks}') else 'DIFFERENT'}",
@@ -187,12 +193,52 @@ def crowd(work, seconds, _=0):
     print(f"{runs} runs of eight ranks in {time.time() - begun:.0f} s without an alarm", flush=True)
 
 
+def own_memory(process):
+    """Kilobytes that a process shares with no other."""
+    lines = open(f"/proc/{process}/smaps_rollup").read().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+def ticks(process):
+    words = open(f"/proc/{process}/stat").read().rsplit(")", 1)[1].split()
+    return int(words[11]) + int(words[12])
+
+
+def costs(work, repeats, _=0):
+    """What a supervisor takes while its rank trains, and how long it is from a start to the first exchanged gradient after a resume."""
+    long = ["train.epochs=1000", "train.warmup=999", "train.batch=100", "pretrain.batch=100", "model.width=8"]
+    process = start_and_wait_for(work, "watched", "warmup", *MINI, *long, ranks=2)
+    workers = workers_of(work, "watched")
+    supervisors = [parent for p, parent in processes_of(work, "watched") if p in workers]
+    before, begun = sum(map(ticks, supervisors)), time.time()
+    time.sleep(60)
+    used, seconds = (sum(map(ticks, supervisors)) - before) / os.sysconf("SC_CLK_TCK"), time.time() - begun
+    print(f"two supervisors: {1000 * used:.0f} ms of CPU time in {seconds:.0f} s, {50 * used / seconds:.3f} % of a core each;"
+          f" {[own_memory(s) for s in supervisors]} kB of their own", flush=True)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=120)
+    assert process.returncode == 75, process.returncode
+    first = []
+    for _ in range(repeats):
+        begun = time.time()
+        again = subprocess.Popen(command(2, arguments_of(work, "watched", *MINI, *long)), stderr=subprocess.PIPE, text=True,
+                                 env=injected(work, "MPI_Iallreduce", 1, "delay", rank=0, MDM_INJECT_DELAY="0"))
+        while not was_hit(work):
+            assert again.poll() is None and time.time() < begun + 120, again.communicate()[1]
+            time.sleep(0.005)
+        first.append(time.time() - begun)
+        again.send_signal(signal.SIGUSR1)
+        assert again.wait(timeout=120) == 75
+    print(f"from the start of mpirun to the first exchange of a resumed run: median {statistics.median(first):.2f} s, max {max(first):.2f} s",
+          flush=True)
+
+
 def main():
     what = sys.argv[1]
     work = Workspace(halved=True)
     small_data(work)
-    defaults = {"injected": 500, "hangs": 60, "kills": 200, "stops": 0, "crowd": 600}
-    campaign = {"injected": injected_runs, "hangs": hangs, "kills": kills, "stops": stops, "crowd": crowd}[what]
+    defaults = {"injected": 500, "hangs": 60, "kills": 200, "stops": 0, "crowd": 600, "costs": 10}
+    campaign = {"injected": injected_runs, "hangs": hangs, "kills": kills, "stops": stops, "crowd": crowd, "costs": costs}[what]
     try:
         campaign(work, *([int(word) for word in sys.argv[2:4]] or [defaults[what]]))
     finally:

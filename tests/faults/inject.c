@@ -11,9 +11,9 @@
  *                     also nan (among what is sent), large (what is sent, a million times as much) and flip
  *                     (a bit of what this rank received); of MPI_Allreduce also skip
  *   MDM_INJECT_RANK   only in this rank of Open MPI's launcher [every one]
- *   MDM_INJECT_PATH   only calls on files whose path contains this text (not for MPI)
- *   MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into it
- *   MDM_INJECT_HITS   a file that gets a byte when the call is reached
+ *   MDM_INJECT_PATH   only calls on files whose path contains this text, or ends with it: /folder$ (not for
+ * MPI) MDM_INJECT_FOREIGN parts of the program whose allocations do not count: the CUDA runtime, linked into
+ * it MDM_INJECT_HITS   a file that gets a byte when the call is reached
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -32,7 +32,7 @@
 #include <unistd.h>
 
 static long calls;
-static int is_supervisor, is_child; /* the first fork of a supervised program makes the worker */
+static int is_supervisor, is_child; /* a first fork with SIGCHLD blocked makes a worker */
 static void *to_flip;               /* a buffer under way that gets a wrong bit */
 
 static void mark_hit(void) {
@@ -66,6 +66,13 @@ static void crash(int number) {
     raise(number);
 }
 
+/* Whether the path contains the text, or ends with it where the text ends with a dollar sign. */
+static int path_fits(const char *path, const char *part) {
+    size_t length = path ? strlen(path) : 0, wanted = strlen(part);
+    if (!path || wanted == 0 || part[wanted - 1] != '$') return path && strstr(path, part);
+    return length >= wanted - 1 && strncmp(path + length - (wanted - 1), part, wanted - 1) == 0;
+}
+
 /* 1: the call fails with errno set; 2: it does a part only; 0: as always. */
 static int reach(const char *call, const char *path) {
     const char *wanted = getenv("MDM_INJECT_CALL"), *at = getenv("MDM_INJECT_AT"),
@@ -74,7 +81,7 @@ static int reach(const char *call, const char *path) {
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
     if (strcmp(program_invocation_short_name, "mdm-dist") != 0) return 0; /* mpirun is not our affair */
     if (is_supervisor || (rank && strcmp(rank, mine ? mine : "0") != 0)) return 0;
-    if (part && (!path || !strstr(path, part))) return 0;
+    if (part && !path_fits(path, part)) return 0;
     const char *times = getenv("MDM_INJECT_TIMES");
     long number = __sync_add_and_fetch(&calls, 1), first = atol(at);
     if (number < first || number >= first + (times ? atol(times) : 1)) return 0;
@@ -115,9 +122,12 @@ static const char *path_of(int file, char *path, size_t size) {
 
 pid_t fork(void) {
     NEXT("fork", pid_t(*)(void));
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
     pid_t made = next();
     if (made == 0) is_child = 1;
-    if (made > 0 && !is_child && !getenv("MDM_UNSUPERVISED")) is_supervisor = 1;
+    if (made > 0 && !is_child && sigismember(&blocked, SIGCHLD) == 1) is_supervisor = 1;
     return made;
 }
 

@@ -93,6 +93,21 @@ def a_rank_killed_on_the_other_host_is_named_with_it(work):
     same(work, "killed", "calm2")
 
 
+def a_host_that_loses_its_launcher_ends_the_run(work):
+    process = start_on_hosts(work, "headless", **FAST)
+    wait_for_stage(work, "headless", process, "warmup")
+    inside = ip("netns", "pids", HOSTS[1]).stdout.split()
+    daemons = [int(p) for p in inside if b"orted" in open(f"/proc/{p}/cmdline", "rb").read().split(b"\0")[0]]
+    assert len(daemons) == 1, daemons
+    os.kill(daemons[0], signal.SIGKILL)
+    nobody_is_left(work, "headless", within=15)
+    _, text = process.communicate(timeout=60)
+    assert process.returncode != 0 and len(error_lines(text)) <= 1, (process.returncode, text)
+    process = start_on_hosts(work, "headless")
+    assert process.wait(timeout=120) == 0
+    same(work, "headless", "calm2")
+
+
 def a_link_that_is_away_for_three_seconds_changes_nothing(work):
     process = start_on_hosts(work, "blinked")
     wait_for_stage(work, "blinked", process, "pretrain")
@@ -128,4 +143,4 @@ def a_link_that_goes_silent_ends_the_ranks_on_both_hosts(work):
 
 if __name__ == "__main__":
     main([two_hosts_give_the_bits_of_one, a_rank_killed_on_the_other_host_is_named_with_it,
-          a_link_that_is_away_for_three_seconds_changes_nothing, a_link_that_goes_silent_ends_the_ranks_on_both_hosts], halved=True)
+          a_host_that_loses_its_launcher_ends_the_run, a_link_that_is_away_for_three_seconds_changes_nothing, a_link_that_goes_silent_ends_the_ranks_on_both_hosts], halved=True)

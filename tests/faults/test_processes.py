@@ -45,6 +45,15 @@ def a_worker_that_stops_or_loops_is_found_and_named_not_its_victims(work):
         whole(work, folder, "calm3", ranks=3)
 
 
+def a_worker_that_stops_where_much_time_is_allowed_is_found_as_soon(work):
+    """Reading a data set may take half an hour, here three minutes; being stopped may not."""
+    done, ended = train(work, "stopped-early", ranks=2, environment=injected(work, "pread", 5, "stop", rank=1, **FAST))
+    assert was_hit(work) and done.returncode == 6, (done.returncode, done.stderr)
+    one_line_names(done.stderr, 1, "the worker is stopped", "in open")
+    assert ended - os.stat(work.file("hits")).st_mtime < 3 + 5 + SLACK
+    nobody_is_left(work, "stopped-early")
+
+
 def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     process = start_and_wait_for(work, "frozen", "warmup", ranks=3, environment=dict(os.environ, **FAST))
     culprit = workers_of(work, "frozen")[2]
@@ -145,6 +154,14 @@ def a_killed_supervisor_takes_its_worker_along(work):
     whole(work, "beheaded", "calm2", ranks=2)
 
 
+def alone_a_killed_supervisor_takes_its_worker_along(work):
+    """Where no launcher or MPI would end it; the run itself would take minutes."""
+    process = start_and_wait_for(work, "orphan", "warmup", "train.epochs=2000", "train.warmup=1999")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    nobody_is_left(work, "orphan", within=1)
+
+
 def a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm(work):
     process = start_and_wait_for(work, "suspended", "pretrain", ranks=2, environment=dict(os.environ, **FAST))
     members = [p for p, _ in processes_of(work, "suspended")]
@@ -191,10 +208,12 @@ def eight_ranks_on_few_cores_give_no_alarm(work):
 if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, a_worker_that_dies_in_any_stage_is_named_and_the_others_leave,
           a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
+          a_worker_that_stops_where_much_time_is_allowed_is_found_as_soon,
           a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
           a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, a_worker_that_dies_in_each_stage_is_named_with_the_stage,
           a_rank_that_leaves_out_a_collective_ends_the_run, a_second_ctrl_c_ends_the_run_at_once, alone_a_dead_worker_is_told_as_well,
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,
+          alone_a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,
           a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm], halved=True)

@@ -5,7 +5,7 @@ belong to the first save."""
 import sys
 
 from faults import *  # noqa: F403
-from program import main
+from program import events, main
 
 FULL = "--full" in sys.argv
 if FULL:
@@ -52,6 +52,17 @@ def a_call_that_fails_is_told_and_training_goes_on(work):
         each_call(work, call, action, check)
 
 
+def names_are_put_on_disk_by_their_folder(work):
+    """A checkpoint, then the word that it is the latest: without the folder's fsync a power cut may lose either name."""
+    done, _ = train(work, "folder", environment=injected(work, "fsync", 1, "errno", path="/checkpoints$"))
+    assert was_hit(work) and done.returncode == 0 and done.stderr.count("could not be saved") == 1, (done.returncode, done.stderr)
+    whole(work, "folder", "calm")
+    done, _ = train(work, "counted", environment=injected(work, "fsync", 1, "delay", path="/checkpoints$", MDM_INJECT_DELAY="0",
+                                                          MDM_INJECT_TIMES="1000000"))
+    saves = [e for e in events(work, "counted") if e["event"] == "checkpoint"]
+    assert done.returncode == 0 and os.path.getsize(work.file("hits")) == 3 * len(saves), (os.path.getsize(work.file("hits")), len(saves))
+
+
 def a_write_that_comes_short_is_completed(work):
     def check(work, name, done):
         assert done.returncode == 0 and "could not be saved" not in done.stderr, (name, done.stderr)
@@ -61,4 +72,4 @@ def a_write_that_comes_short_is_completed(work):
 
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint,
-          a_call_that_fails_is_told_and_training_goes_on, a_write_that_comes_short_is_completed], halved=True)
+          a_call_that_fails_is_told_and_training_goes_on, names_are_put_on_disk_by_their_folder, a_write_that_comes_short_is_completed], halved=True)

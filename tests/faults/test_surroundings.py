@@ -122,8 +122,11 @@ def an_interface_that_is_not_there_ends_the_start_in_time(work):
 
 def an_older_processor_meets_no_instruction_that_it_lacks(work):
     """Vector instructions stand only in kernels that are chosen after a look at the processor; the libraries are told of an old one."""
-    chosen = ("mdm_kernels_avx", "mdm_divide_v", "mdm_winograd", "mdm_weight_gradient")
-    objects = [o for o in glob.glob(os.path.dirname(PROGRAM) + "/src/**/*.c.o", recursive=True) if not any(c in o for c in chosen)]
+    chosen = ("mdm_kernels_avx", "mdm_divide_v", "mdm_winograd", "mdm_tiles")
+    build = os.path.dirname(PROGRAM)
+    rules = open(build + "/build.ninja").read() if os.path.exists(build + "/build.ninja") else ""
+    objects = [o for o in glob.glob(build + "/src/**/*.c.o", recursive=True)  # without those of earlier builds
+               if os.path.relpath(o, build) in rules and not any(c in o for c in chosen)]
     if objects and os.uname().machine == "x86_64" and shutil.which("objdump"):
         listed = subprocess.run(["objdump", "-d", "--no-show-raw-insn", *objects], capture_output=True, text=True).stdout
         function = ""

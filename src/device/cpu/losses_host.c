@@ -1,18 +1,12 @@
 /* From logits, targets and projections to loss values and gradients, one loss after the other.
  *
  * The losses of probabilities share one step: with p = softmax(z) and g = dL/dp, dL/dz_j = p_j (g_j - sum_c
- * p_c g_c). Each gives g as a function of class and probability, and add_through_softmax does the rest. The
- * contrastive loss multiplies tiles of anchors with all rows and keeps nothing larger than one tile.
- */
+ * p_c g_c). Each gives g as a function of class and probability, and add_through_softmax does the rest. */
 #include "mdm/device/losses_host.h"
 #include "device.h"
 #include "mdm/device/formulas.h"
-#include <cblas.h>
 #include <float.h>
 #include <math.h>
-#include <string.h>
-
-enum { TILE = 128 /* anchors of one similarity tile */ };
 
 static inline float weight_of(const float *sample_weight, int64_t row) {
     return sample_weight ? sample_weight[row] : 1.0f;
@@ -56,7 +50,6 @@ void mdm_sharpen(const float *probability, int64_t rows, int classes, float temp
 /* What a loss's slope dL/dp of one row depends on; each loss uses its own part. */
 typedef struct slope_of_row {
     const float *target; /* soft targets of the row, or NULL */
-    const double *mean;  /* mean prediction */
     int label, classes;
     float factor;
 } slope_of_row;
@@ -80,13 +73,6 @@ static inline __attribute__((always_inline)) void add_through_softmax(const floa
 }
 
 /* ---- cross entropy and symmetric cross entropy ---- */
-
-void mdm_cross_entropy(const float *logits, const int32_t *label, int64_t rows, int classes, float *loss) {
-    for (int64_t i = 0; i < rows; i++, logits += classes) {
-        row_sum row = sum_row(logits, classes);
-        loss[i] = logf(row.sum) - (logits[label[i]] - row.greatest);
-    }
-}
 
 void mdm_sce_hard_forward(const float *logits, const int32_t *label, int64_t rows, int classes,
                           float ce_weight, float rce_weight, float *loss) {
@@ -152,15 +138,6 @@ void mdm_sce_soft_backward(const float *logits, const float *target, const float
     }
 }
 
-double mdm_weighted_sum(const float *loss, const float *sample_weight, int64_t rows) {
-    double sum = 0.0;
-    for (int64_t i = 0; i < rows; i++) {
-        float weight = weight_of(sample_weight, i);
-        if (weight != 0.0f) sum += (double)weight * (double)loss[i];
-    }
-    return sum;
-}
-
 /* ---- consistency ---- */
 
 double mdm_consistency_forward(const float *logits, const float *target, const float *mask, int64_t rows,
@@ -197,33 +174,13 @@ void mdm_consistency_backward(const float *logits, const float *target, const fl
 
 /* ---- balance ---- */
 
-void mdm_balance_sum(const float *logits, int64_t rows, int classes, double *sum) {
-    for (int64_t i = 0; i < rows; i++, logits += classes) {
-        row_sum row = sum_row(logits, classes);
-        for (int c = 0; c < classes; c++) sum[c] += (double)probability_of(row, logits[c]);
-    }
-}
-
 double mdm_balance_value(const double *mean, int classes) {
     double sum = 0.0;
     for (int c = 0; c < classes; c++) sum += log(1.0 / classes) - log(mdm_balance_mean(mean[c]));
     return sum / classes;
 }
 
-static float balance_slope(const slope_of_row *row, int class, float probability) {
-    (void)probability;
-    return mdm_balance_slope(row->mean[class], row->factor);
-}
-
-void mdm_balance_backward(const float *logits, const double *mean, int64_t rows, int classes, float scale,
-                          float *gradient) {
-    for (int64_t i = 0; i < rows; i++, logits += classes, gradient += classes) {
-        slope_of_row row = {.mean = mean, .classes = classes, .factor = scale / (float)classes};
-        add_through_softmax(logits, sum_row(logits, classes), balance_slope, &row, gradient);
-    }
-}
-
-/* ---- NT-Xent ---- */
+/* ---- contrast ---- */
 
 static float dot(const float *a, const float *b, int width) {
     float sum = 0.0f;
@@ -249,15 +206,6 @@ void mdm_normalize_backward(const float *unit, const float *norm, const float *g
     }
 }
 
-static int64_t tile_rows(int64_t count) {
-    return count < TILE ? count : TILE;
-}
-
-int64_t mdm_nt_xent_scratch_floats(int64_t pairs, int64_t count, int width) {
-    (void)width;
-    return tile_rows(count) * (2 * pairs + 1);
-}
-
 float mdm_contrast_row(float *similarity, int64_t all, int64_t self, int64_t positive) {
     float most = similarity[positive], sum = 0.0f, at_positive = similarity[positive];
     similarity[self] = -INFINITY;
@@ -267,37 +215,4 @@ float mdm_contrast_row(float *similarity, int64_t all, int64_t self, int64_t pos
     for (int64_t j = 0; j < all; j++) similarity[j] *= inverse;
     similarity[positive] -= 1.0f;
     return logf(sum) - (at_positive - most);
-}
-
-/* Anchors anchor..anchor+rows-1 against all rows. */
-static double contrast_tile(const float *unit, int64_t pairs, int64_t anchor, int64_t rows, int width,
-                            float temperature, float scale, float *gradient, float *scratch) {
-    const int all = (int)(2 * pairs), n = (int)rows;
-    const float *own = unit + anchor * width;
-    float *similarity = scratch, *loss = scratch + rows * all, step = scale / temperature;
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, all, width, 1.0f / temperature, own, width, unit,
-                width, 0.0f, similarity, all);
-#pragma omp parallel for if (rows * all > 32768)
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t self = anchor + i;
-        loss[i] =
-            mdm_contrast_row(similarity + i * all, all, self, self < pairs ? self + pairs : self - pairs);
-    }
-    if (gradient) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, n, width, all, step, similarity, all, unit,
-                    width, 1.0f, gradient + anchor * width, width);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, all, width, n, step, similarity, all, own, width,
-                    1.0f, gradient, width);
-    }
-    return mdm_weighted_sum(loss, NULL, rows);
-}
-
-double mdm_nt_xent(const float *unit, int64_t pairs, int64_t first, int64_t count, int width,
-                   float temperature, float scale, float *gradient, float *scratch) {
-    double sum = 0.0;
-    for (int view = 0; view < 2; view++)
-        for (int64_t done = 0; done < count; done += TILE)
-            sum += contrast_tile(unit, pairs, view * pairs + first + done, tile_rows(count - done), width,
-                                 temperature, scale, gradient, scratch);
-    return sum;
 }

@@ -68,7 +68,8 @@ def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     _, text = process.communicate(timeout=120)
     lines = error_lines(text)
     assert process.returncode == 6 and len(lines) == 1, (process.returncode, text)
-    assert "waiting for other ranks" in lines[0] and "lacks rank 2 (silent)" in lines[0], lines[0]
+    # a busy machine may hold another rank back before the same collective: it is told as behind, and not as silent
+    assert "waiting for other ranks" in lines[0] and "2 (silent)" in lines[0] and lines[0].count("(silent)") == 1, lines[0]
     nobody_is_left(work, "frozen")
     whole(work, "frozen", "calm3", ranks=3)
 

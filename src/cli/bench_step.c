@@ -5,6 +5,7 @@
 #include "mdm/device/losses.h"
 #include "mdm/train/contrast.h"
 #include "mdm/train/semi_step.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +14,8 @@
 typedef struct step_context {
     float *images, *gradient;
     int32_t *label_on_device;
-    double *value; /* [2 + count]: loss, the gradient's squared norm, losses of rows */
+    mdm_step_orders *orders;
+    double *result, *value; /* [RESULTS]; losses of rows */
     mdm_semi_workspace *workspace;
     mdm_contrast *contrast;
     mdm_semi_batch batch;
@@ -22,18 +24,27 @@ typedef struct step_context {
     int64_t *permutation;
 } step_context;
 
-static void optimizer_step(bench *b) {
-    mdm_network_step(b->device, b->network, MDM_STEP_ALL, 0.01f, 0.01f, 0.9f, 5e-4f);
+enum { PART, LOSS, SQUARE, VERDICT, RESULTS };
+static const mdm_step_orders orders = {INFINITY, INFINITY, 0.01f, 0.01f};
+
+static void optimizer_step(bench *b, const mdm_step_orders *told, const double *verdict) {
+    mdm_network_step(b->device, b->network, MDM_STEP_ALL, told, verdict, 0.9f, 5e-4f);
 }
 
-/* What a run does with every step: takes its loss, and looks whether its gradient is fit for use. */
+/* What a run does with every step: the verdict, the optimizer, and what the step came to. */
 static mdm_status finish_step(bench *b, step_context *c) {
-    double result[2];
+    double result[RESULTS];
+    const mdm_step_judgement judgement = {.terms = {{&c->result[PART], NULL, 1.0f}},
+                                          .count = 1,
+                                          .square = &c->result[SQUARE],
+                                          .orders = c->orders,
+                                          .loss = &c->result[LOSS],
+                                          .verdict = &c->result[VERDICT]};
     MDM_TRY(mdm_executor_reduce_wait(b->executor, b->network));
-    mdm_network_square_gradient(b->device, b->network, &c->value[1]);
-    MDM_TRY(mdm_device_download(b->device, result, c->value, sizeof result));
-    optimizer_step(b);
-    return MDM_OK;
+    mdm_network_square_gradient(b->device, b->network, &c->result[SQUARE]);
+    mdm_judge_step(b->device, &judgement);
+    optimizer_step(b, c->orders, &c->result[VERDICT]);
+    return mdm_device_download(b->device, result, c->result, sizeof result);
 }
 
 static mdm_status warmup_step(bench *b, void *context) {
@@ -45,10 +56,10 @@ static mdm_status warmup_step(bench *b, void *context) {
                             .rows = rows,
                             .classes = CLASSES,
                             .scale = 1.0f / (float)b->config->train.batch,
-                            .value = c->value + 2,
+                            .value = c->value,
                             .gradient = c->gradient};
     mdm_loss_hard(b->device, &losses, c->label_on_device, 1, 1);
-    mdm_sum_rows(b->device, &(mdm_row_sum){c->value + 2, rows, b->config->train.batch, c->value}, 1);
+    mdm_sum_rows(b->device, &(mdm_row_sum){c->value, rows, b->config->train.batch, &c->result[PART]}, 1);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
     return finish_step(b, c);
 }
@@ -58,8 +69,8 @@ static mdm_status pretrain_step(bench *b, void *context) {
     mdm_outputs out;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(
-        mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient, c->value));
+    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient,
+                              &c->result[PART]));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
     return finish_step(b, c);
 }
@@ -75,9 +86,10 @@ static mdm_status semi_step(bench *b, void *context) {
                           .lambda_ue = 100,
                           .lambda_contrast = 1,
                           .rce_weight = 1};
-    MDM_TRY(mdm_semi_step(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace, &result));
-    optimizer_step(b);
-    return MDM_OK;
+    MDM_TRY(mdm_semi_tell(b->comm, b->executor, b->network, NULL, &c->batch, c->workspace));
+    MDM_TRY(mdm_semi_queue(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace));
+    optimizer_step(b, mdm_semi_orders(c->workspace), mdm_semi_verdict(c->workspace));
+    return mdm_semi_collect(&c->batch, c->workspace, &result);
 }
 
 static mdm_status make_step_data(bench *b, step_context *c, int views) {
@@ -93,8 +105,11 @@ static mdm_status make_step_data(bench *b, step_context *c, int views) {
     for (int64_t i = 0; i < b->count; i++) c->clean_probability[i] = 0.5f;
     MDM_TRY(mdm_device_allocate(b->device, labels, "bench data", (void **)&c->label_on_device));
     MDM_TRY(mdm_device_upload(b->device, c->label_on_device, c->label, labels));
-    MDM_TRY(mdm_device_allocate(b->device, sizeof(double) * (size_t)(2 + b->count), "bench data",
-                                (void **)&c->value));
+    MDM_TRY(mdm_device_allocate(b->device, sizeof orders, "bench data", (void **)&c->orders));
+    MDM_TRY(mdm_device_upload(b->device, c->orders, &orders, sizeof orders));
+    MDM_TRY(mdm_device_allocate(b->device, sizeof(double) * RESULTS, "bench data", (void **)&c->result));
+    MDM_TRY(
+        mdm_device_allocate(b->device, sizeof(double) * (size_t)b->count, "bench data", (void **)&c->value));
     mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 0, 3, 0);
     for (int64_t i = 0; i < 4 * batch; i++) c->permutation[i] = i;
     mdm_random_shuffle(&random, c->permutation, 4 * batch);
@@ -107,6 +122,8 @@ static void free_step_data(bench *b, step_context *c) {
     mdm_device_free(b->device, c->images);
     mdm_device_free(b->device, c->gradient);
     mdm_device_free(b->device, c->label_on_device);
+    mdm_device_free(b->device, c->orders);
+    mdm_device_free(b->device, c->result);
     mdm_device_free(b->device, c->value);
     free(c->clean_probability);
     free(c->label);
@@ -231,7 +248,8 @@ mdm_status mdm_bench_semi(bench *b) {
                                    .clean_probability = c.clean_probability,
                                    .permutation = c.permutation,
                                    .lambda = 0.7f,
-                                   .ramp = 1.0f};
+                                   .ramp = 1.0f,
+                                   .orders = orders};
         status = time_step(b, "semi", 4, 7, semi_step, &c);
     }
     free_step_data(b, &c);

@@ -73,13 +73,15 @@ static long long recorded_count(const char *folder, int rank) {
 }
 
 void mdm_flight_missing(mdm_watch_page *p, int rank, char *text, size_t size) {
-    int ranks = p->ranks, found = 0;
+    int ranks = p->ranks, found = 0, silent = 0;
     size_t used = 0;
     text[0] = 0;
     if (!atomic_load(&p->folder_known)) return;
+    for (int r = 0; r < ranks; r++) silent |= r != rank && recorded_count(p->folder, r) < 0;
     for (int r = 0; r < ranks && used + 64 < size; r++) {
         long long count = r == rank ? p->collectives : recorded_count(p->folder, r);
         if (count >= p->collectives) continue; /* inside as well, or out of it already */
+        if (silent && count >= 0) continue;    /* itself held up by the one that does not even speak */
         used += (size_t)snprintf(text + used, size - used, "%s%d (%s)", found++ ? ", " : "; it lacks rank ",
                                  r, count < 0 ? "silent" : "behind");
     }

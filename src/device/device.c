@@ -213,15 +213,9 @@ void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const fl
 }
 
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
-                  float rate, float momentum, float weight_decay) {
-    device->operations->sgd_step(device, weights, gradient, velocity, count, rate, momentum, weight_decay);
-}
-
-void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, const float *rate, float momentum, float weight_decay,
-                     const double *verdict) {
-    device->operations->sgd_step_at(device, weights, gradient, velocity, count, rate, momentum, weight_decay,
-                                    verdict);
+                  const float *rate, float momentum, float weight_decay, const double *verdict) {
+    device->operations->sgd_step(device, weights, gradient, velocity, count, rate, momentum, weight_decay,
+                                 verdict);
 }
 
 void mdm_sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {

@@ -140,10 +140,8 @@ typedef struct mdm_device_operations {
     void (*pool_backward)(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
                           void *gradient);
     void (*sgd_step)(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, float rate, float momentum, float weight_decay);
-    void (*sgd_step_at)(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay,
-                        const double *verdict);
+                     int64_t count, const float *rate, float momentum, float weight_decay,
+                     const double *verdict);
     void (*sum_squares)(mdm_device *device, const float *values, int64_t count, double *sum);
     void (*average_step)(mdm_device *device, float *average, const float *values, int64_t count, float decay);
     const mdm_head_operations *heads;

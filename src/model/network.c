@@ -189,46 +189,23 @@ void mdm_network_moved(mdm_network *network) {
     renew(network);
 }
 
-/* What the optimizer treats alike: [first, first + count) of the weights. */
-typedef struct weight_range {
-    int role;
-    int64_t first, count;
-} weight_range;
-enum { RANGES = 3 };
-
-static void list_ranges(const mdm_layout *layout, weight_range ranges[RANGES]) {
+void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
+                      const double *verdict, float momentum, float weight_decay) {
+    const mdm_layout *layout = network->layout;
     int64_t classifier = layout->encoder_count,
             projection = layout->tensors[layout->projection_weight].offset;
-    ranges[0] = (weight_range){MDM_STEP_ENCODER, 0, classifier};
-    ranges[1] = (weight_range){MDM_STEP_CLASSIFIER, classifier, projection - classifier};
-    ranges[2] = (weight_range){MDM_STEP_PROJECTION, projection, layout->weight_count - projection};
-}
-
-void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
-                      float rate_heads, float momentum, float weight_decay) {
-    weight_range ranges[RANGES];
-    list_ranges(network->layout, ranges);
-    for (int i = 0; i < RANGES; i++) {
-        int64_t first = ranges[i].first;
-        if (!(roles & ranges[i].role)) continue;
+    const struct {
+        int role;
+        int64_t first, end;
+        const float *rate;
+    } parts[3] = {{MDM_STEP_ENCODER, 0, classifier, &orders->rate_encoder},
+                  {MDM_STEP_CLASSIFIER, classifier, projection, &orders->rate_heads},
+                  {MDM_STEP_PROJECTION, projection, layout->weight_count, &orders->rate_heads}};
+    for (int i = 0; i < 3; i++) {
+        int64_t first = parts[i].first, count = parts[i].end - first;
+        if (!(roles & parts[i].role)) continue;
         mdm_sgd_step(device, network->home.weights + first, network->home.gradient + first,
-                     network->home.velocity + first, ranges[i].count,
-                     ranges[i].role == MDM_STEP_ENCODER ? rate_encoder : rate_heads, momentum, weight_decay);
-    }
-    mdm_network_moved(network);
-}
-
-void mdm_network_step_at(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
-                         const double *verdict, float momentum, float weight_decay) {
-    weight_range ranges[RANGES];
-    list_ranges(network->layout, ranges);
-    for (int i = 0; i < RANGES; i++) {
-        int64_t first = ranges[i].first;
-        if (!(roles & ranges[i].role)) continue;
-        mdm_sgd_step_at(device, network->home.weights + first, network->home.gradient + first,
-                        network->home.velocity + first, ranges[i].count,
-                        ranges[i].role == MDM_STEP_ENCODER ? &orders->rate_encoder : &orders->rate_heads,
-                        momentum, weight_decay, verdict);
+                     network->home.velocity + first, count, parts[i].rate, momentum, weight_decay, verdict);
     }
     mdm_network_moved(network);
 }

@@ -46,8 +46,8 @@ mdm_status mdm_guard_queue_end(mdm_trainer *t, mdm_network *network, int roles, 
     MDM_TRY(mdm_group_all_reduce(mdm_executor_group(t->executor), &t->result[PART], 1, MDM_DOUBLE, MDM_SUM));
     mdm_network_square_gradient(t->device, network, &t->result[SQUARE]);
     mdm_judge_step(t->device, &judgement);
-    mdm_network_step_at(t->device, network, roles, orders, &t->result[VERDICT], (float)momentum,
-                        (float)weight_decay);
+    mdm_network_step(t->device, network, roles, orders, &t->result[VERDICT], (float)momentum,
+                     (float)weight_decay);
     return MDM_OK;
 }
 

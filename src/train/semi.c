@@ -164,9 +164,9 @@ static mdm_status queue(mdm_trainer *t, void *context) {
     MDM_TRY(mdm_views_make_asked(t->views));
     MDM_TRY(
         mdm_semi_queue(t->comm, t->executor, s->network, s->guesser, &s->options, &s->batch, t->workspace));
-    mdm_network_step_at(t->device, s->network, MDM_STEP_ALL, mdm_semi_orders(t->workspace),
-                        mdm_semi_verdict(t->workspace), (float)t->config.train.momentum,
-                        (float)t->config.train.weight_decay);
+    mdm_network_step(t->device, s->network, MDM_STEP_ALL, mdm_semi_orders(t->workspace),
+                     mdm_semi_verdict(t->workspace), (float)t->config.train.momentum,
+                     (float)t->config.train.weight_decay);
     return MDM_OK;
 }
 

@@ -415,11 +415,3 @@ mdm_status mdm_semi_collect(const mdm_semi_batch *b, mdm_semi_workspace *w, mdm_
     result->verdict = (int)values[VERDICT];
     return MDM_OK;
 }
-
-mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network, mdm_network *guesser,
-                         const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w,
-                         mdm_semi_result *result) {
-    MDM_TRY(mdm_semi_tell(comm, executor, network, guesser, b, w));
-    MDM_TRY(mdm_semi_queue(comm, executor, network, guesser, o, b, w));
-    return mdm_semi_collect(b, w, result);
-}

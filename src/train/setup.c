@@ -150,7 +150,6 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int
         mdm_message_destroy(t->message);
         MDM_TRY(mdm_message_create(t->device, sizeof(mdm_step_orders) + sizeof(int32_t) * 2 * (size_t)samples,
                                    "what a step is told", &t->message));
-        t->told_on_device = (int32_t *)((mdm_step_orders *)mdm_message_memory(t->message) + 1);
         MDM_TRY(renew_on_device(t, sizeof(double) * (size_t)samples, (void **)&t->row_value));
         t->list_size = samples;
     }

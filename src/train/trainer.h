@@ -128,10 +128,8 @@ typedef struct mdm_trainer {
     int64_t workspace_rows, place_labelled; /* labelled samples of the epoch */
     int groups;                             /* of a MixEMatch step */
     int64_t *permutation;
-    int32_t *told; /* labels of a MixEMatch step's samples, then weights, as floats */
-    /* what other steps are told: orders, labels, weights; where the labels are in the device's memory */
-    mdm_message *message;
-    int32_t *told_on_device;
+    int32_t *told;        /* labels of a MixEMatch step's samples, then weights, as floats */
+    mdm_message *message; /* what other steps are told: orders, labels, weights */
     /* in the device's memory: the rows' gradient and losses, what a step comes to (guards.c) */
     float *gradient;
     double *row_value, *result;

@@ -45,6 +45,7 @@ typedef struct supervised {
 static mdm_status queue(mdm_trainer *t, void *context) {
     const supervised *s = context;
     const mdm_step_orders *orders = mdm_message_memory(t->message);
+    const int32_t *label = (const int32_t *)(orders + 1);
     int count = (int)s->count;
     mdm_outputs out;
     mdm_guard_queue_begin(t, s->network);
@@ -55,11 +56,11 @@ static mdm_status queue(mdm_trainer *t, void *context) {
     mdm_loss_rows rows = {.logits = out.logits,
                           .rows = count,
                           .classes = t->layout->spec.classes,
-                          .weight = (const float *)(t->told_on_device + count),
+                          .weight = (const float *)(label + count),
                           .scale = 1.0f / (float)s->n,
                           .value = t->row_value,
                           .gradient = t->gradient};
-    mdm_loss_hard(t->device, &rows, t->told_on_device, 1.0f, s->rce_weight);
+    mdm_loss_hard(t->device, &rows, label, 1.0f, s->rce_weight);
     mdm_sum_rows(t->device, &(mdm_row_sum){t->row_value, count, (double)s->n, &t->result[0]}, 1);
     MDM_TRY(mdm_executor_backward(t->executor, s->network, count, t->images_buffer[0], NULL, NULL,
                                   t->gradient, 0, 1));

@@ -4,6 +4,7 @@
 #include "cuda/gpu.h"
 #include "golden.h"
 #include "mdm/base/random.h"
+#include "test_device.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -392,7 +393,13 @@ static void the_optimizer_step_equals_the_cpus(void **state) {
                              MDM_OK);
             free(values);
         }
-        mdm_sgd_step(p.device[d], memory[0], memory[1], memory[2], COUNT, 0.1f, 0.9f, 5e-4f);
+        const float rate = 0.1f;
+        const double sound = MDM_STEP_IS_SOUND;
+        float *rate_there = test_device_copy(p.device[d], &rate, sizeof rate);
+        double *verdict = test_device_copy(p.device[d], &sound, sizeof sound);
+        mdm_sgd_step(p.device[d], memory[0], memory[1], memory[2], COUNT, rate_there, 0.9f, 5e-4f, verdict);
+        mdm_device_free(p.device[d], rate_there);
+        mdm_device_free(p.device[d], verdict);
         mdm_average_step(p.device[d], memory[2], memory[0], COUNT - 1, 0.75f);
         mdm_device_copy(p.device[d], memory[1], memory[0], 10 * sizeof(float));
         for (int i = 0; i < 3; i++) {

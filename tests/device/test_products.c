@@ -277,31 +277,32 @@ static void batch_norm_over_rows_and_its_gradient_are_those_of_plain_loops(void 
 
 /* ---- what steps need besides ---- */
 
-static void a_rate_in_device_memory_is_the_rate(void **state) {
+static void a_step_moves_weights_unless_the_verdict_is_against_it(void **state) {
     (void)state;
     enum { COUNT = 1000 };
-    matrix weights[2] = {make(COUNT, 1), make(COUNT, 1)}, velocity[2] = {make(COUNT, 2), make(COUNT, 2)},
-           gradient = make(COUNT, 3), copy = make(COUNT, 4);
+    static const double verdicts[] = {MDM_STEP_IS_SOUND, MDM_STEP_IS_NOT_FINITE, MDM_STEP_IS_SPIKE};
     const float rate = 0.1f;
-    const double sound = MDM_STEP_IS_SOUND;
-    float *rate_there = test_device_copy(device, &rate, sizeof rate);
-    double *verdict = test_device_copy(device, &sound, sizeof sound);
-    mdm_sgd_step(device, weights[0].there, gradient.there, velocity[0].there, COUNT, rate, 0.9f, 5e-4f);
-    mdm_sgd_step_at(device, weights[1].there, gradient.there, velocity[1].there, COUNT, rate_there, 0.9f,
-                    5e-4f, verdict);
-    assert_int_equal(mdm_device_download(device, weights[0].host, weights[0].there, sizeof(float) * COUNT),
-                     MDM_OK);
-    assert_there(&weights[1], weights[0].host, 0, "weights");
-    mdm_device_copy(device, copy.there, weights[0].there, sizeof(float) * COUNT);
-    assert_there(&copy, weights[0].host, 0, "a copy");
-    for (int i = 0; i < 2; i++) {
-        let_go(&weights[i]);
-        let_go(&velocity[i]);
+    matrix weights = make(COUNT, 1), velocity = make(COUNT, 2), gradient = make(COUNT, 3),
+           copy = make(COUNT, 4);
+    float expected[2][COUNT];
+    for (int i = 0; i < COUNT; i++) {
+        expected[0][i] = 0.9f * velocity.host[i] + gradient.host[i] + 5e-4f * weights.host[i];
+        expected[1][i] = weights.host[i] - rate * expected[0][i];
     }
-    let_go(&gradient);
-    let_go(&copy);
+    float *rate_there = test_device_copy(device, &rate, sizeof rate);
+    for (int v = 0; v < 3; v++) { /* the first moves, the others leave all as it is */
+        double *verdict = test_device_copy(device, &verdicts[v], sizeof *verdicts);
+        mdm_sgd_step(device, weights.there, gradient.there, velocity.there, COUNT, rate_there, 0.9f, 5e-4f,
+                     verdict);
+        assert_there(&velocity, expected[0], 1e-6, "velocity");
+        assert_there(&weights, expected[1], 1e-6, "weights");
+        mdm_device_free(device, verdict);
+    }
+    mdm_device_copy(device, copy.there, weights.there, sizeof(float) * COUNT);
+    assert_there(&copy, expected[1], 1e-6, "a copy");
+    matrix *used[] = {&weights, &velocity, &gradient, &copy};
+    for (int i = 0; i < 4; i++) let_go(used[i]);
     mdm_device_free(device, rate_there);
-    mdm_device_free(device, verdict);
 }
 
 int main(void) {
@@ -313,7 +314,7 @@ int main(void) {
         cmocka_unit_test(a_product_shows_nan_and_forgets_what_it_overwrites),
         cmocka_unit_test(linear_layers_and_their_gradients_are_those_of_plain_loops),
         cmocka_unit_test(batch_norm_over_rows_and_its_gradient_are_those_of_plain_loops),
-        cmocka_unit_test(a_rate_in_device_memory_is_the_rate),
+        cmocka_unit_test(a_step_moves_weights_unless_the_verdict_is_against_it),
     };
     test_device_or_skip();
     device = test_device_open(2, 0);

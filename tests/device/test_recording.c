@@ -64,8 +64,8 @@ static void queue(const model *m) {
                                           .loss = &m->result[1],
                                           .verdict = &m->result[3]};
     mdm_judge_step(m->device, &judgement);
-    mdm_sgd_step_at(m->device, m->weights, told->gradient, m->velocity, COUNT, &told->orders.rate_encoder,
-                    0.9f, 5e-4f, &m->result[3]);
+    mdm_sgd_step(m->device, m->weights, told->gradient, m->velocity, COUNT, &told->orders.rate_encoder, 0.9f,
+                 5e-4f, &m->result[3]);
 }
 
 /* All steps, their weights and results into `weights` [STEPS, COUNT] and `results` [STEPS, 4]. */

@@ -5,12 +5,11 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")/../.." && pwd)
 build=$(CDPATH='' cd -- "${1:-$root/build}" && pwd)
 export MDM_PROGRAM="$build/mdm-dist" MDM_SOURCE="$root" MDM_INJECTOR="$build/tests/faults/libmdm_inject.so"
 export PYTHONDONTWRITEBYTECODE=1
-for name in numbers hosts slurm; do
+for name in processes numbers hosts slurm; do
     status=0
     /usr/bin/python3 "$root/tests/faults/test_$name.py" || status=$?
     [ "$status" = 0 ] || [ "$status" = 77 ] || exit "$status"
 done
-/usr/bin/python3 "$root/tests/faults/test_processes.py" --full
 /usr/bin/python3 "$root/tests/faults/test_storage.py" --full
 /usr/bin/python3 "$root/tests/faults/test_folders.py" --full
 /usr/bin/python3 "$root/tests/faults/test_surroundings.py" --full

@@ -1,13 +1,8 @@
 """Workers that die, stop or loop, launchers and supervisors that are killed: one line, the right exit code, everybody gone, and the
-run goes on to the same weights. With --full a worker dies in every stage, without in three."""
-import sys
-
+run goes on to the same weights."""
 from faults import *  # noqa: F403
 from program import main
 
-FULL = "--full" in sys.argv
-if FULL:
-    sys.argv.remove("--full")
 FAST = {"MDM_WATCH_FACTOR": "0.1"}  # 3 s in steps instead of 30
 
 
@@ -68,8 +63,7 @@ def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     _, text = process.communicate(timeout=120)
     lines = error_lines(text)
     assert process.returncode == 6 and len(lines) == 1, (process.returncode, text)
-    # a busy machine may hold another rank back before the same collective: it is told as behind, and not as silent
-    assert "waiting for other ranks" in lines[0] and "2 (silent)" in lines[0] and lines[0].count("(silent)") == 1, lines[0]
+    assert "waiting for other ranks" in lines[0] and "lacks rank 2 (silent)" in lines[0], lines[0]
     nobody_is_left(work, "frozen")
     whole(work, "frozen", "calm3", ranks=3)
 
@@ -93,11 +87,10 @@ def a_worker_that_dies_in_each_stage_is_named_with_the_stage(work):
         train(work, "counted", *MINI, ranks=2, environment=injected(work, "MPI_Allreduce", 1, "delay", rank=1,
                                                                    MDM_INJECT_TIMES="1000000000", MDM_INJECT_DELAY="0"))
         calls = os.path.getsize(work.file("hits"))
-        places = (("MPI_Init_thread", 1, "start"), ("pread", 5, "open"), ("MPI_Allreduce", calls // 10, "pretrain epoch 0"),
-                  ("MPI_Allreduce", 3 * calls // 10, "warmup epoch 0"), ("MPI_Allreduce", 11 * calls // 20, "divide epoch 1"),
-                  ("MPI_Allreduce", 13 * calls // 20, "semi epoch 1"), ("MPI_Allreduce", calls, "results"),
-                  ("MPI_Finalize", 1, "results"))
-        for call, at, stage in places if FULL else places[::3]:
+        for call, at, stage in (("MPI_Init_thread", 1, "start"), ("pread", 5, "open"), ("MPI_Allreduce", calls // 10, "pretrain epoch 0"),
+                                ("MPI_Allreduce", 3 * calls // 10, "warmup epoch 0"), ("MPI_Allreduce", 11 * calls // 20, "divide epoch 1"),
+                                ("MPI_Allreduce", 13 * calls // 20, "semi epoch 1"), ("MPI_Allreduce", calls, "results"),
+                                ("MPI_Finalize", 1, "results")):
             name = "dead-in-" + stage.split()[0]
             done, _ = train(work, name, *MINI, ranks=2, environment=injected(work, call, at, "kill", rank=1))
             assert was_hit(work) and done.returncode == 6, (stage, done.returncode, done.stderr)

@@ -265,11 +265,17 @@ static void three_optimizer_steps_and_the_evaluation_after_them_are_golden(void 
         bench_open(&b, number, MDM_FP32, MDM_BATCHNORM_SYNC);
         path_of(path, b.golden->group, "", "sgd_losses");
         float *expected = golden_floats(path, NULL), losses[3];
+        const mdm_step_orders orders = {.rate_encoder = 0.02f, .rate_heads = 0.2f};
+        const double sound = MDM_STEP_IS_SOUND;
+        mdm_step_orders *told = test_device_copy(b.device, &orders, sizeof orders);
+        double *verdict = test_device_copy(b.device, &sound, sizeof sound);
         forward_and_backward(&b);
         for (int step = 0; step < 3; step++) {
             losses[step] = (float)forward_and_backward(&b);
-            mdm_network_step(b.device, b.network, MDM_STEP_ALL, 0.02f, 0.2f, 0.9f, 5e-4f);
+            mdm_network_step(b.device, b.network, MDM_STEP_ALL, told, verdict, 0.9f, 5e-4f);
         }
+        mdm_device_free(b.device, told);
+        mdm_device_free(b.device, verdict);
         assert_close(losses, expected, 3, 2e-3, 2e-3, path);
         free(expected);
         assert_int_equal(mdm_network_fetch(b.network), MDM_OK);

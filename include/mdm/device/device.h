@@ -217,14 +217,11 @@ void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float b
 /* c [m,n] = a^T * b + beta * c with a [k,m], b [k,n]. */
 void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c);
 
-/* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. */
+/* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. *rate and *verdict
+ * are in the device's memory, and may change between replays of a recorded step: nothing is changed where the
+ * verdict is not MDM_STEP_IS_SOUND (mdm_judge_step in losses.h). */
 void mdm_sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity, int64_t count,
-                  float rate, float momentum, float weight_decay);
-/* The same with *rate and *verdict in the device's memory, which may change between replays of a recorded
- * step: nothing is changed where the verdict is not 0 (mdm_judge_step in losses.h). */
-void mdm_sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, const float *rate, float momentum, float weight_decay,
-                     const double *verdict);
+                  const float *rate, float momentum, float weight_decay, const double *verdict);
 /* *sum = the sum of squares of `count` values in double, in an order that depends on the count alone. */
 void mdm_sum_squares(mdm_device *device, const float *values, int64_t count, double *sum);
 /* average += (1 - decay) * (values - average). */

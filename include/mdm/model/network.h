@@ -45,13 +45,11 @@ void mdm_network_clear_gradient(mdm_network *network);
 /* Which tensors a step touches. */
 enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, MDM_STEP_ALL = 7 };
 
-/* One momentum step with separate rates for the encoder and the heads; `roles` is a sum of MDM_STEP_*. */
-void mdm_network_step(mdm_device *device, mdm_network *network, int roles, float rate_encoder,
-                      float rate_heads, float momentum, float weight_decay);
-/* The same with rates and verdict (mdm_judge_step) in the device's memory: nothing is changed where that is
- * not MDM_STEP_IS_SOUND. */
-void mdm_network_step_at(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
-                         const double *verdict, float momentum, float weight_decay);
+/* One momentum step with the separate rates of encoder and heads, which with the verdict (mdm_judge_step) are
+ * in the device's memory: nothing is changed where that is not MDM_STEP_IS_SOUND. `roles` is a sum of
+ * MDM_STEP_*. */
+void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
+                      const double *verdict, float momentum, float weight_decay);
 /* To be called when a replayed step has moved the values on the device. */
 void mdm_network_moved(mdm_network *network);
 /* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */

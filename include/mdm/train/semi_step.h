@@ -78,10 +78,4 @@ MDM_MUST_CHECK mdm_status mdm_semi_collect(const mdm_semi_batch *batch, mdm_semi
 const mdm_step_orders *mdm_semi_orders(const mdm_semi_workspace *workspace);
 const double *mdm_semi_verdict(const mdm_semi_workspace *workspace);
 
-/* Collective. All three. */
-MDM_MUST_CHECK mdm_status mdm_semi_step(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
-                                        mdm_network *guesser, const mdm_semi_options *options,
-                                        const mdm_semi_batch *batch, mdm_semi_workspace *workspace,
-                                        mdm_semi_result *result);
-
 #endif

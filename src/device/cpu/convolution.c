@@ -376,6 +376,25 @@ static mdm_status plan_all(mdm_cpu_convolution *c) {
     return plan_weights(c, &forward, &backward, &gradient);
 }
 
+mdm_status mdm_own_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                      const mdm_device_operations *operations, size_t bytes,
+                                      mdm_status (*prepare)(mdm_own_convolution *convolution),
+                                      mdm_convolution **out) {
+    void *memory;
+    *out = NULL;
+    MDM_TRY(mdm_allocate(&memory, (long long)bytes, 1, "a convolution"));
+    mdm_own_convolution *c = memory;
+    c->common.operations = operations;
+    c->device = (mdm_cpu_device *)device;
+    c->shape = *shape;
+    mdm_status status = prepare(c);
+    if (status == MDM_OK)
+        *out = &c->common;
+    else
+        operations->convolution_destroy(&c->common);
+    return status;
+}
+
 mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                       mdm_convolution **out) {
 #ifdef MDM_X86

@@ -9,12 +9,9 @@
 enum { WIDE = 16 }; /* pixels of a result's row from which on oneDNN's kernels are faster */
 
 typedef struct tile_convolution {
-    mdm_convolution common;
-    mdm_cpu_device *device;
-    mdm_convolution_shape shape;
+    mdm_own_convolution own;
     mdm_tile_shape tiles;
-    mdm_convolution *direct;                      /* oneDNN's, or NULL */
-    uint16_t *forward_weights, *backward_weights; /* in tiles; NULL where `direct` serves or none is asked */
+    mdm_convolution *direct; /* oneDNN's, or NULL */
 } tile_convolution;
 
 int mdm_tile_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape) {
@@ -28,43 +25,43 @@ static void destroy(mdm_convolution *convolution) {
     tile_convolution *c = (tile_convolution *)convolution;
     if (!c) return;
     mdm_cpu_convolution_destroy(c->direct);
-    free(c->forward_weights);
-    free(c->backward_weights);
+    free(c->own.forward_weights);
+    free(c->own.backward_weights);
     free(c);
 }
 
 static mdm_status set_weights(mdm_convolution *convolution, const float *weights) {
     tile_convolution *c = (tile_convolution *)convolution;
-    int out = c->shape.out_channels, in = c->shape.in_channels;
+    int out = c->own.shape.out_channels, in = c->own.shape.in_channels;
     if (c->direct) MDM_TRY(mdm_cpu_convolution_set_weights(c->direct, weights));
-    if (c->forward_weights) mdm_tile_weights(&c->tiles, weights, out, in, 0, c->forward_weights);
-    if (c->backward_weights) mdm_tile_weights(&c->tiles, weights, out, in, 1, c->backward_weights);
+    if (c->own.forward_weights) mdm_tile_weights(&c->tiles, weights, out, in, 0, c->own.forward_weights);
+    if (c->own.backward_weights) mdm_tile_weights(&c->tiles, weights, out, in, 1, c->own.backward_weights);
     return MDM_OK;
 }
 
 static mdm_status forward(mdm_convolution *convolution, const void *input, void *output) {
     tile_convolution *c = (tile_convolution *)convolution;
-    if (!c->forward_weights) return mdm_cpu_convolution_forward(c->direct, input, output);
-    mdm_tile_forward(&c->tiles, input, c->forward_weights, c->shape.add_to_output, output,
-                     c->device->scratch);
+    if (!c->own.forward_weights) return mdm_cpu_convolution_forward(c->direct, input, output);
+    mdm_tile_forward(&c->tiles, input, c->own.forward_weights, c->own.shape.add_to_output, output,
+                     c->own.device->scratch);
     return MDM_OK;
 }
 
 static mdm_status backward_data(mdm_convolution *convolution, const void *output_gradient,
                                 void *input_gradient) {
     tile_convolution *c = (tile_convolution *)convolution;
-    if (!c->backward_weights)
+    if (!c->own.backward_weights)
         return mdm_cpu_convolution_backward_data(c->direct, output_gradient, input_gradient);
-    mdm_tile_backward_data(&c->tiles, output_gradient, c->backward_weights, input_gradient,
-                           c->device->scratch);
+    mdm_tile_backward_data(&c->tiles, output_gradient, c->own.backward_weights, input_gradient,
+                           c->own.device->scratch);
     return MDM_OK;
 }
 
 static mdm_status backward_weights(mdm_convolution *convolution, const void *input,
                                    const void *output_gradient, float *gradient, int accumulate) {
     tile_convolution *c = (tile_convolution *)convolution;
-    mdm_tile_backward_weights(&c->tiles, input, output_gradient, c->shape.out_channels, c->shape.in_channels,
-                              accumulate, gradient, c->device->scratch);
+    mdm_tile_backward_weights(&c->tiles, input, output_gradient, c->own.shape.out_channels,
+                              c->own.shape.in_channels, accumulate, gradient, c->own.device->scratch);
     return MDM_OK;
 }
 
@@ -76,9 +73,10 @@ static const mdm_device_operations operations = {
     .convolution_backward_weights = backward_weights,
 };
 
-static mdm_status prepare(tile_convolution *c) {
-    const mdm_convolution_shape *s = &c->shape;
-    mdm_device *device = &c->device->common;
+static mdm_status prepare(mdm_own_convolution *own) {
+    tile_convolution *c = (tile_convolution *)own;
+    const mdm_convolution_shape *s = &c->own.shape;
+    mdm_device *device = &c->own.device->common;
     c->tiles = (mdm_tile_shape){.batch = s->batch,
                                 .in = mdm_padded_channels(device, s->in_channels),
                                 .out = mdm_padded_channels(device, s->out_channels),
@@ -92,25 +90,14 @@ static mdm_status prepare(tile_convolution *c) {
     int wide = c->tiles.out_width >= WIDE || s->kernel == 1,
         direct_data = c->tiles.out_width >= WIDE && s->stride == 1 && !s->forward_only;
     int64_t count = mdm_tile_weight_count(&c->tiles);
-    MDM_TRY(mdm_cpu_reserve_scratch(c->device, mdm_tile_scratch_bytes(&c->tiles)));
+    MDM_TRY(mdm_cpu_reserve_scratch(c->own.device, mdm_tile_scratch_bytes(&c->tiles)));
     if (wide) MDM_TRY(mdm_direct_convolution_create(device, s, direct_data, 0, &c->direct));
-    if (!wide) MDM_TRY(MDM_ALLOCATE(c->forward_weights, count, "weights in tiles"));
+    if (!wide) MDM_TRY(MDM_ALLOCATE(c->own.forward_weights, count, "weights in tiles"));
     if (direct_data || s->forward_only) return MDM_OK;
-    return MDM_ALLOCATE(c->backward_weights, count, "weights in tiles");
+    return MDM_ALLOCATE(c->own.backward_weights, count, "weights in tiles");
 }
 
 mdm_status mdm_tile_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                        mdm_convolution **out) {
-    tile_convolution *c;
-    *out = NULL;
-    MDM_TRY(MDM_ALLOCATE(c, 1, "a convolution"));
-    c->common.operations = &operations;
-    c->device = (mdm_cpu_device *)device;
-    c->shape = *shape;
-    mdm_status status = prepare(c);
-    if (status == MDM_OK)
-        *out = &c->common;
-    else
-        destroy(&c->common);
-    return status;
+    return mdm_own_convolution_create(device, shape, &operations, sizeof(tile_convolution), prepare, out);
 }

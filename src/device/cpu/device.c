@@ -230,15 +230,10 @@ static void pool_backward(mdm_device *device, const mdm_norm_shape *shape, const
 }
 
 static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, float rate, float momentum, float weight_decay) {
-    kernels_of(device)->sgd(weights, gradient, velocity, count, rate, momentum, weight_decay);
-}
-
-static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay,
-                        const double *verdict) {
+                     int64_t count, const float *rate, float momentum, float weight_decay,
+                     const double *verdict) {
     if (*verdict == MDM_STEP_IS_SOUND)
-        sgd_step(device, weights, gradient, velocity, count, *rate, momentum, weight_decay);
+        kernels_of(device)->sgd(weights, gradient, velocity, count, *rate, momentum, weight_decay);
 }
 
 static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
@@ -337,7 +332,6 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
-    .sgd_step_at = sgd_step_at,
     .sum_squares = sum_squares,
     .average_step = average_step,
     .heads = &mdm_cpu_head_operations,

@@ -54,13 +54,26 @@ mdm_status mdm_cpu_convolution_backward_data(mdm_convolution *convolution, const
 mdm_status mdm_cpu_convolution_backward_weights(mdm_convolution *convolution, const void *input,
                                                 const void *output_gradient, float *gradient, int accumulate);
 
-/* convolution_winograd.c: a convolution with operations of its own, where it fits. */
+/* What convolutions by own kernels, with operations of their own, begin with. */
+typedef struct mdm_own_convolution {
+    mdm_convolution common;
+    mdm_cpu_device *device;
+    mdm_convolution_shape shape;
+    uint16_t *forward_weights, *backward_weights; /* as the kernels read them; NULL where they do not serve */
+} mdm_own_convolution;
+/* Of `bytes` in all; `prepare` makes the rest, and what it leaves half made the operations destroy. */
+MDM_MUST_CHECK mdm_status mdm_own_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
+                                                     const mdm_device_operations *operations, size_t bytes,
+                                                     mdm_status (*prepare)(mdm_own_convolution *convolution),
+                                                     mdm_convolution **convolution);
+
+/* convolution_winograd.c: by Winograd's algorithm, where it fits. */
 int mdm_winograd_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape);
 MDM_MUST_CHECK mdm_status mdm_winograd_convolution_create(mdm_device *device,
                                                           const mdm_convolution_shape *shape,
                                                           mdm_convolution **convolution);
 
-/* convolution_tiles.c: likewise. */
+/* convolution_tiles.c: by products of tiles. */
 int mdm_tile_convolution_fits(const mdm_device *device, const mdm_convolution_shape *shape);
 MDM_MUST_CHECK mdm_status mdm_tile_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,
                                                       mdm_convolution **convolution);

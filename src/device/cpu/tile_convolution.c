@@ -1,7 +1,6 @@
 /* Forward, and the gradient of the input: one product of tiles for each tap of each pixel. Compiled for AMX
  * alone. */
 #include "tile_inline.h"
-#include <omp.h>
 #include <string.h>
 
 enum { WAVE_BYTES = 1 << 20 }; /* of the source that are in tiles at a time: they fit the second cache */

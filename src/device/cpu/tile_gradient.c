@@ -1,7 +1,5 @@
 /* The gradient of the weights, whose common dimension is the pictures of a pixel. Compiled for AMX alone. */
 #include "tile_inline.h"
-#include <omp.h>
-#include <string.h>
 
 /* Places (a pixel of a picture each) of y that are in tiles at a time: two groups of channels of both tensors
  * then fit the second cache. */

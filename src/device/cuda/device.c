@@ -409,40 +409,21 @@ static void pool_backward(mdm_device *device, const mdm_norm_shape *shape, const
 }
 
 /* Weights are far fewer than 2^31: the largest network has 43 million at width 64. */
-static void queue_sgd(mdm_device *device, mdm_sgd_arguments a, int64_t count) {
+static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
+                     int64_t count, const float *rate, float momentum, float weight_decay,
+                     const double *verdict) {
     const int64_t most = 1 << 30;
     for (int64_t i = 0; i < count; i += most) {
-        mdm_sgd_arguments here = a;
-        here.weights += i;
-        here.velocity += i;
-        here.gradient += i;
-        here.count = (uint32_t)(count - i < most ? count - i : most);
-        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(here.count), 1, &here);
+        mdm_sgd_arguments a = {.weights = weights + i,
+                               .velocity = velocity + i,
+                               .gradient = gradient + i,
+                               .rate = rate,
+                               .verdict = verdict,
+                               .count = (uint32_t)(count - i < most ? count - i : most),
+                               .momentum = momentum,
+                               .weight_decay = weight_decay};
+        mdm_gpu_sgd(mdm_cuda(device)->gpu, mdm_blocks_for(a.count), 1, &a);
     }
-}
-
-static void sgd_step(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                     int64_t count, float rate, float momentum, float weight_decay) {
-    mdm_sgd_arguments a = {.weights = weights,
-                           .velocity = velocity,
-                           .gradient = gradient,
-                           .rate = rate,
-                           .momentum = momentum,
-                           .weight_decay = weight_decay};
-    queue_sgd(device, a, count);
-}
-
-static void sgd_step_at(mdm_device *device, float *weights, const float *gradient, float *velocity,
-                        int64_t count, const float *rate, float momentum, float weight_decay,
-                        const double *verdict) {
-    mdm_sgd_arguments a = {.weights = weights,
-                           .velocity = velocity,
-                           .gradient = gradient,
-                           .rate_at = rate,
-                           .verdict = verdict,
-                           .momentum = momentum,
-                           .weight_decay = weight_decay};
-    queue_sgd(device, a, count);
 }
 
 static void sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
@@ -497,7 +478,6 @@ static const mdm_device_operations operations = {
     .pool_forward = pool_forward,
     .pool_backward = pool_backward,
     .sgd_step = sgd_step,
-    .sgd_step_at = sgd_step_at,
     .sum_squares = sum_squares,
     .average_step = average_step,
     .heads = &mdm_cuda_head_operations,

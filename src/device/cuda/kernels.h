@@ -243,17 +243,16 @@ MDM_BOTH void mdm_from_filter_thread(const mdm_weights_arguments *a, mdm_gpu_thr
 typedef struct mdm_sgd_arguments {
     float *weights, *velocity;
     const float *gradient;
-    const float *rate_at;  /* NULL: rate */
-    const double *verdict; /* NULL: sound; else whether weights may be changed */
+    const float *rate;
+    const double *verdict; /* whether weights may be changed */
     uint32_t count;
-    float rate, momentum, weight_decay;
+    float momentum, weight_decay;
 } mdm_sgd_arguments;
 
 MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
     uint32_t i = mdm_thread_number(t);
-    if (i >= a->count || (a->verdict && *a->verdict != MDM_STEP_IS_SOUND)) return;
-    mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], a->rate_at ? *a->rate_at : a->rate,
-               a->momentum, a->weight_decay);
+    if (i >= a->count || *a->verdict != MDM_STEP_IS_SOUND) return;
+    mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], *a->rate, a->momentum, a->weight_decay);
 }
 
 /* Thread i of `threads` sums the squares of every so many values from i on. */

@@ -42,10 +42,10 @@ static const mdm_config_key keys[] = {
          "train one more network by cross entropy (ce), symmetric (sce) or each (both) alone, to compare in "
          "summary.json",
          "none", "none", "ce", "sce", "both"),
-    BOOLEAN(
-        "deterministic", deterministic, "false", 0,
-        "the same bits on 1, 2, 3, 4, 6 or 12 CPU ranks and any number of threads; steps take up to twice as "
-        "long"),
+    WORD("deterministic", deterministic, 0,
+         "the same bits on 1, 2, 3, 4, 6 or 12 CPU ranks; steps take a fifth (slim networks) to twice as "
+         "long; auto: where it can be had",
+         "false", "false", "true", "auto"),
     BOOLEAN("report", report, "true", 0, "write report.html at the end"),
     BOOLEAN("tensorboard", tensorboard, "true", 0, "write TensorBoard events beside metrics.jsonl"),
 

@@ -405,7 +405,9 @@ static mdm_status open_bench(bench *b) {
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);
     MDM_TRY(
         mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor));
-    return b->config->deterministic ? mdm_executor_make_reproducible(b->executor) : MDM_OK;
+    return b->config->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE
+               ? mdm_executor_make_reproducible(b->executor)
+               : MDM_OK;
 }
 
 static mdm_status run_benches(bench *b, const char *name) {

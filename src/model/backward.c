@@ -23,20 +23,20 @@ static mdm_status linear_part(mdm_executor *executor, const part *p, void *conte
     const linear_work *w = context;
     const mdm_tensor_info *t = &executor->layout->tensors[w->weight];
     int64_t x = (int64_t)p->first * t->dims[1], y = (int64_t)p->first * t->dims[0];
-    float *weight = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight), 0);
-    float *bias = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight + 1), t->count);
-    MDM_TRY(mdm_linear_backward(p->heads[w->head], w->x + x, w->network->home.weights + t->offset,
-                                w->y_gradient + y, w->accumulate && !executor->reproducible, weight, bias,
-                                w->add, w->x_gradient + x));
-    mdm_part_add_gradient(executor, w->network, w->weight, weight);
-    mdm_part_add_gradient(executor, w->network, w->weight + 1, bias);
-    return MDM_OK;
+    int add = w->accumulate;
+    float *weight = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight), 0, &add),
+          *bias = mdm_part_gradient(executor, p, gradient_of(executor, w->network, w->weight + 1), t->count,
+                                    &add);
+    return mdm_linear_backward(p->heads[w->head], w->x + x, w->network->home.weights + t->offset,
+                               w->y_gradient + y, add, weight, bias, w->add, w->x_gradient + x);
 }
 
 static mdm_status linear_backward(mdm_executor *executor, linear_work *work) {
-    for (int i = 0; i < 2; i++)
-        mdm_executor_begin_gradient(executor, work->network, work->weight + i, work->accumulate);
-    return mdm_executor_each_part(executor, linear_part, work);
+    int64_t weights = executor->layout->tensors[work->weight].count;
+    MDM_TRY(mdm_executor_each_part(executor, linear_part, work));
+    mdm_executor_sum_shards(executor, work->network, work->weight, 0, work->accumulate);
+    mdm_executor_sum_shards(executor, work->network, work->weight + 1, weights, work->accumulate);
+    return MDM_OK;
 }
 
 mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_network *network, const float *embedding,
@@ -52,14 +52,17 @@ mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_network *network,
 }
 
 /* Sums of a norm's backward are its weights' gradients: sum for beta, product_sum for gamma. `tensor` is
- * gamma's. */
+ * gamma's. The sums are those of all ranks, so one of them adds them to what ranks will add up. */
 static void norm_gradients(mdm_executor *executor, mdm_network *network, int tensor, int channels, int padded,
                            int accumulate) {
-    for (int i = 0; i < 2; i++) mdm_executor_begin_gradient(executor, network, tensor + i, accumulate);
-    const mdm_tensor_info *gamma = &executor->layout->tensors[tensor];
-    const mdm_exact_sums *sums = &executor->reproducible->sums;
-    mdm_exact_sums_add_sums(&network->exact_gradient, gamma[1].offset, sums, 0, channels);
-    mdm_exact_sums_add_sums(&network->exact_gradient, gamma[0].offset, sums, padded, channels);
+    mdm_grid_sums *gradient = &network->gradient_sums;
+    int here = mdm_comm_rank(executor->comm) == 0 ? channels : 0;
+    for (int i = 0; i < 2; i++) { /* gamma, beta */
+        int64_t offset = executor->layout->tensors[tensor + i].offset;
+        const double *sums = executor->sums + (i == 0 ? padded : 0);
+        if (!accumulate) mdm_grid_sums_clear_part(gradient, offset, channels);
+        gradient->whole[gradient->count] += mdm_grid_sums_add_doubles(gradient, offset, here, sums);
+    }
 }
 
 static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *context) {
@@ -71,7 +74,8 @@ static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *co
     return MDM_OK;
 }
 
-/* Of sums that are in executor->sums. */
+/* Of sums over this rank's rows, or where sums are reproducible over all ranks', that are in executor->sums.
+ */
 static void take_norm_gradients(mdm_executor *executor, mdm_network *network, int tensor, int channels,
                                 int padded, int accumulate) {
     if (executor->reproducible)
@@ -90,9 +94,10 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
     int columns = layout->spec.projection;
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
     MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns));
+    if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * columns));
     take_norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
     if (executor->current_uses_batch_statistics) {
-        MDM_TRY(mdm_executor_sum(executor, 2 * columns));
+        if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * columns));
         count = (double)executor->current_total;
     }
     mdm_norm_means(executor->device, columns, sums, sums + columns, count, executor->mean_gradient,
@@ -105,9 +110,10 @@ static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *networ
 }
 
 static void clear_gradient(mdm_executor *executor, mdm_network *network, int tensor) {
-    mdm_executor_begin_gradient(executor, network, tensor, 0);
+    const mdm_tensor_info *t = &executor->layout->tensors[tensor];
+    if (executor->reproducible) mdm_grid_sums_clear_part(&network->gradient_sums, t->offset, t->count);
     mdm_device_zero(executor->device, gradient_of(executor, network, tensor),
-                    (size_t)executor->layout->tensors[tensor].count * sizeof(float));
+                    (size_t)t->count * sizeof(float));
 }
 
 /* heads.embedding_gradient = all that reaches the embedding. */
@@ -213,45 +219,53 @@ static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *wo
     int is_batch = executor->current_uses_batch_statistics;
     if (rows > 0 && !executor->reproducible && (!is_batch || mdm_executor_sums_alone(executor))) {
         norm_sums_here(executor, work, is_batch ? (double)rows * l->height * l->width : 0);
-        return mdm_executor_each_part(executor, norm_input_part, work);
+        return mdm_executor_whole(executor, norm_input_part, work);
     }
     MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded));
+    if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * padded));
     take_norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
     if (is_batch) {
-        MDM_TRY(mdm_executor_sum(executor, 2 * padded));
+        if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * padded));
         count = (double)(executor->current_total > 0 ? executor->current_total : 1) * l->height * l->width;
     }
     mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
                    executor->mean_product);
-    return mdm_executor_each_part(executor, norm_input_part, work);
+    return mdm_executor_whole(executor, norm_input_part, work);
 }
 
-static mdm_status convolution_part(mdm_executor *executor, const part *p, void *context) {
+static mdm_status weight_gradient_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
     const mdm_network_spec *s = &executor->layout->spec;
     size_t image = (size_t)s->channels * (size_t)s->height * (size_t)s->width;
-    int accumulate = w->accumulate && !executor->reproducible;
-    float *weight_gradient = mdm_part_gradient(executor, p, gradient_of(executor, w->network, l->weight), 0);
+    int accumulate = w->accumulate;
+    float *weight_gradient =
+        mdm_part_gradient(executor, p, gradient_of(executor, w->network, l->weight), 0, &accumulate);
     if (p->rows == 0) {
         size_t bytes = sizeof(float) * (size_t)executor->layout->tensors[l->weight].count;
         if (!accumulate) mdm_device_zero(p->device, weight_gradient, bytes);
         return MDM_OK;
     }
-    mdm_convolution *convolution = p->convolutions[w->number];
     const void *input = l->input < 0 ? (const void *)(w->images + (size_t)p->first * image)
                                      : mdm_executor_rows(executor, l->input, p->first);
-    const void *gradient = gradient_rows(executor, l, l->output, p);
-    MDM_TRY(mdm_convolution_backward_weights(convolution, input, gradient, weight_gradient, accumulate));
-    mdm_part_add_gradient(executor, w->network, l->weight, weight_gradient);
-    if (l->input_gradient < 0) return MDM_OK;
+    return mdm_convolution_backward_weights(p->convolutions[w->number], input,
+                                            gradient_rows(executor, l, l->output, p), weight_gradient,
+                                            accumulate);
+}
+
+static mdm_status data_gradient_part(mdm_executor *executor, const part *p, void *context) {
+    const layer_work *w = context;
+    const mdm_layer *l = w->layer;
+    if (p->rows == 0 || l->input_gradient < 0) return MDM_OK;
     return mdm_convolution_backward_data(
-        convolution, gradient, mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first));
+        p->convolutions[w->number], gradient_rows(executor, l, l->output, p),
+        mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first));
 }
 
 static mdm_status convolution_backward(mdm_executor *executor, layer_work *work) {
-    mdm_executor_begin_gradient(executor, work->network, work->layer->weight, work->accumulate);
-    return mdm_executor_each_part(executor, convolution_part, work);
+    MDM_TRY(mdm_executor_each_part(executor, weight_gradient_part, work));
+    mdm_executor_sum_shards(executor, work->network, work->layer->weight, 0, work->accumulate);
+    return mdm_executor_whole(executor, data_gradient_part, work);
 }
 
 /* Layers without weights. */
@@ -303,10 +317,9 @@ static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, in
 
 mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
     if (executor->reproducible) {
-        mdm_exact_sums *sums = &network->exact_gradient;
-        MDM_TRY(
-            mdm_comm_all_reduce(executor->comm, sums->whole, mdm_exact_sums_size(sums), MDM_INT64, MDM_SUM));
-        mdm_exact_sums_get_floats(sums, 0, sums->count, network->gradient);
+        mdm_grid_sums *sums = &network->gradient_sums;
+        MDM_TRY(mdm_comm_all_reduce(executor->comm, sums->whole, sums->count + 1, MDM_INT64, MDM_SUM));
+        mdm_executor_get_sums(executor, network);
         return MDM_OK;
     }
     MDM_TRY(mdm_comm_reduce_wait(executor->comm));
@@ -331,7 +344,7 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
         const mdm_layer *l = &layout->layers[i];
         layer_work work = {network, l, i, accumulate, images};
         if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {
-            MDM_TRY(mdm_executor_each_part(executor, weightless_part, &work));
+            MDM_TRY(mdm_executor_whole(executor, weightless_part, &work));
             continue;
         }
         if (l->kind == MDM_LAYER_NORM_RELU)

@@ -200,14 +200,25 @@ mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device,
 }
 
 mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device, int rows,
-                                            int forward_only, mdm_convolution **convolutions) {
+                                            int forward_only, int gradient_only,
+                                            mdm_convolution **convolutions) {
     const mdm_layout *layout = executor->layout;
     for (int i = 0; i < layout->layer_count; i++) {
         const mdm_layer *l = &layout->layers[i];
         if (l->kind == MDM_LAYER_CONVOLUTION) {
-            mdm_convolution_shape shape = {
-                rows,      l->in_channels,      l->out_channels, l->height,        l->width,    l->kernel,
-                l->stride, executor->precision, l->input < 0,    l->add_to_output, forward_only};
+            mdm_convolution_shape shape = {.batch = rows,
+                                           .in_channels = l->in_channels,
+                                           .out_channels = l->out_channels,
+                                           .height = l->height,
+                                           .width = l->width,
+                                           .kernel = l->kernel,
+                                           .stride = l->stride,
+                                           .precision = executor->precision,
+                                           .from_image = l->input < 0,
+                                           .add_to_output = l->add_to_output,
+                                           .forward_only = forward_only,
+                                           .rows_alone = executor->reproducible != NULL,
+                                           .gradient_only = gradient_only};
             MDM_TRY(mdm_convolution_create(device, &shape, &convolutions[i]));
         } else {
             mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision,
@@ -258,10 +269,10 @@ static mdm_status fill_plan(mdm_executor *executor, plan *p) {
     p->bytes = place_buffers(executor, p);
     MDM_TRY(grow_arena(executor, p->bytes));
     MDM_TRY(grow_heads(executor, p->rows > 0 ? p->rows : 1));
-    if (executor->reproducible) return MDM_OK; /* which has its own in each part */
-    MDM_TRY(mdm_executor_create_heads(executor, executor->device, p->rows, p->heads));
+    if (!executor->reproducible) /* which has its own in each part */
+        MDM_TRY(mdm_executor_create_heads(executor, executor->device, p->rows, p->heads));
     if (p->rows == 0) return MDM_OK;
-    return mdm_executor_create_convolutions(executor, executor->device, p->rows, p->forward_only,
+    return mdm_executor_create_convolutions(executor, executor->device, p->rows, p->forward_only, 0,
                                             p->convolutions);
 }
 

@@ -2,6 +2,7 @@
 #ifndef MDM_MODEL_EXECUTOR_INSIDE_H
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
+#include "mdm/base/exact_sum.h"
 #include "mdm/device/products.h"
 #include "mdm/model/executor.h"
 
@@ -29,11 +30,12 @@ typedef struct head_buffers {
 } head_buffers;
 
 /* Rows [first, first + rows) of a pass, computed by one device with its convolutions for so many rows. A pass
- * is one part, or for reproducible results one for each shard and group. */
+ * is one part; for reproducible sums over rows it is one for each shard and group as well. */
 typedef struct part {
-    int first, rows, worker;
+    int first, rows;
+    int shard, group; /* of this rank's in the latest pass; the group within the shard */
     mdm_device *device;
-    mdm_convolution *const *convolutions; /* [layer_count] */
+    mdm_convolution *const *convolutions; /* [layer_count]; a shard's are for gradients of weights alone */
     mdm_linear *const *heads;             /* [HEADS] */
     double *sums;                         /* [2 * widest], of this part alone while it is worked on */
 } part;
@@ -41,16 +43,14 @@ typedef struct part {
 /* One thread's own device and room. */
 typedef struct worker {
     mdm_device *device;
-    double *sums;    /* [2 * widest] */
-    float *gradient; /* [largest tensor and a head's bias] */
+    double *sums; /* [2 * widest] */
 } worker;
 
 /* Every worker's convolutions and heads for one number of rows. */
 typedef struct convolution_set {
     int rows, forward_only;
-    mdm_convolution **convolutions; /* [worker_count, layer_count] */
+    mdm_convolution **convolutions; /* [worker_count, layer_count], none where forward_only */
     mdm_linear **heads;             /* [worker_count, HEADS] */
-    uint64_t prepared;              /* version of the weights that they hold */
 } convolution_set;
 
 /* What reproducible results need. */
@@ -60,8 +60,9 @@ typedef struct reproducible {
     mdm_exact_sums sums; /* [2 * widest] of the layer at work */
     convolution_set *sets;
     int set_count, set_capacity;
-    part *parts; /* of the latest pass */
-    int part_count, part_capacity;
+    part *parts; /* of the latest pass: the groups of each shard in a row */
+    int part_count, part_capacity, parts_in_shard;
+    float *shard_gradient[MDM_SHARDS]; /* of this rank's shards: [largest tensor and a head's bias] */
 } reproducible;
 
 /* What passes in chunks need, in the device's memory. */
@@ -102,7 +103,7 @@ struct mdm_executor {
         int64_t n;
     } batch;
     chunking chunks;
-    part whole;                 /* of the latest pass, where that is one part */
+    part whole;                 /* the latest pass as one part */
     reproducible *reproducible; /* NULL: sums in the order that is fastest */
 };
 
@@ -136,33 +137,35 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm
                                                      int reduce);
 void mdm_executor_free_chunks(mdm_executor *executor);
 
-/* parts.c: the parts of the pass that begins, and their convolutions with the network's weights. */
-MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, int rows,
-                                                 int row_by_row);
-/* Does `work` for every part of the latest pass, in parallel where there are several. */
+/* parts.c: the parts of the pass that begins. */
+MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, int rows, int row_by_row);
+/* Does `work` for the latest pass as a whole: what gives a row the same bits whatever is beside it. */
 typedef mdm_status part_work(mdm_executor *executor, const part *p, void *context);
+MDM_MUST_CHECK mdm_status mdm_executor_whole(mdm_executor *executor, part_work *work, void *context);
+/* Does it for every part, in parallel where there are several shards: sums over rows. */
 MDM_MUST_CHECK mdm_status mdm_executor_each_part(mdm_executor *executor, part_work *work, void *context);
 /* The same, for work that leaves `count` sums of its part in p->sums (zero before): the sum over this rank's
  * parts is left in executor->sums. */
 MDM_MUST_CHECK mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context,
                                                  int count);
-/* Room for what a part adds to a tensor's gradient, and the adding; `gradient` is where it belongs, `behind`
- * how many floats of the room another tensor takes. */
-float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind);
-void mdm_part_add_gradient(mdm_executor *executor, mdm_network *network, int tensor, const float *gradient);
-/* Before parts add to a tensor's gradient: makes it zero unless `accumulate`. */
-void mdm_executor_begin_gradient(mdm_executor *executor, mdm_network *network, int tensor, int accumulate);
+/* Where a part leaves, or with *accumulate (which is changed) adds, its share of a tensor's gradient, whose
+ * place is `gradient`. Shards have room of their own, in which another tensor takes `behind` floats. */
+float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind,
+                         int *accumulate);
+/* Behind the parts' work: the shards' room becomes, or is added to, the tensor's gradient. */
+void mdm_executor_sum_shards(mdm_executor *executor, mdm_network *network, int tensor, int64_t behind,
+                             int accumulate);
+/* network->gradient = its sums, once all ranks' are added up. */
+void mdm_executor_get_sums(mdm_executor *executor, mdm_network *network);
 /* The convolutions that passes in parts will need; while planning. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_parts(mdm_executor *executor, int row_by_row);
 void mdm_executor_forget_parts(mdm_executor *executor);
 void mdm_executor_free_parts(mdm_executor *executor);
 MDM_MUST_CHECK mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device,
-                                                           int rows, int forward_only,
+                                                           int rows, int forward_only, int gradient_only,
                                                            mdm_convolution **convolutions);
 MDM_MUST_CHECK mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
                                                     mdm_linear **heads);
-MDM_MUST_CHECK mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *network,
-                                                   mdm_convolution **convolutions);
 
 /* Channels of the widest tensor, in whole blocks. */
 int mdm_executor_widest_layer(const mdm_executor *executor);

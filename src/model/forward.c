@@ -75,7 +75,7 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
                                       running_variance,
                                       values};
         norm_statistics_here(executor, work, &rest);
-        return mdm_executor_each_part(executor, norm_relu_part, work);
+        return mdm_executor_whole(executor, norm_relu_part, work);
     }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
         MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded));
@@ -88,7 +88,7 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     } else {
         mdm_norm_from_running(device, l->in_channels, running_mean, running_variance, gamma, beta, values);
     }
-    return mdm_executor_each_part(executor, norm_relu_part, work);
+    return mdm_executor_whole(executor, norm_relu_part, work);
 }
 
 /* One of the linear layers, row by row of a part. */
@@ -157,19 +157,14 @@ static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, in
     return head_norm_forward(executor, network, rows, mode);
 }
 
-mdm_status mdm_executor_set_weights(mdm_executor *executor, const mdm_network *network,
-                                    mdm_convolution **convolutions) {
-    const mdm_layout *layout = executor->layout;
-    for (int i = 0; i < layout->layer_count; i++)
-        if (convolutions[i])
-            MDM_TRY(mdm_convolution_set_weights(
-                convolutions[i], network->home.weights + layout->tensors[layout->layers[i].weight].offset));
-    return MDM_OK;
-}
-
 mdm_status mdm_executor_prepare_plan(mdm_executor *executor, const mdm_network *network, plan *p) {
-    if (p->rows == 0 || executor->reproducible || p->prepared == network->version) return MDM_OK;
-    MDM_TRY(mdm_executor_set_weights(executor, network, p->convolutions));
+    const mdm_layout *layout = executor->layout;
+    if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
+    for (int i = 0; i < layout->layer_count; i++)
+        if (p->convolutions[i])
+            MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
+                                                network->home.weights +
+                                                    layout->tensors[layout->layers[i].weight].offset));
     p->prepared = network->version;
     return MDM_OK;
 }
@@ -218,7 +213,9 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
     MDM_TRY(mdm_network_send(network, executor->device));
     MDM_TRY(mdm_executor_prepare_plan(executor, network, executor->current));
-    MDM_TRY(mdm_executor_lay_parts(executor, network, rows, pass == MDM_PASS_EVALUATE));
+    MDM_TRY(mdm_executor_lay_parts(executor, rows, pass == MDM_PASS_EVALUATE));
+    if (executor->reproducible && mode.keep && !network->gradient_sums.whole)
+        MDM_TRY(mdm_grid_sums_create(layout->weight_count, &network->gradient_sums));
     executor->current_uses_batch_statistics = mode.batch;
     executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);
     for (int i = 0; i < layout->layer_count; i++) {
@@ -226,7 +223,7 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
         if (work.layer->kind == MDM_LAYER_NORM_RELU)
             MDM_TRY(norm_forward(executor, rows, &work));
         else
-            MDM_TRY(mdm_executor_each_part(
+            MDM_TRY(mdm_executor_whole(
                 executor, work.layer->kind == MDM_LAYER_CONVOLUTION ? convolution_part : weightless_part,
                 &work));
     }

@@ -97,7 +97,7 @@ void mdm_network_destroy(mdm_network *network) {
     free(network->gradient);
     free(network->velocity);
     free(network->statistics);
-    mdm_exact_sums_free(&network->exact_gradient);
+    mdm_grid_sums_free(&network->gradient_sums);
     free(network);
 }
 
@@ -181,7 +181,7 @@ void mdm_network_clear_gradient(mdm_network *network) {
         mdm_device_zero(network->device, network->home.gradient, bytes);
     else
         memset(network->gradient, 0, bytes);
-    if (network->exact_gradient.whole) mdm_exact_sums_clear(&network->exact_gradient);
+    if (network->gradient_sums.whole) mdm_grid_sums_clear(&network->gradient_sums);
 }
 
 void mdm_network_moved(mdm_network *network) {

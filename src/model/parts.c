@@ -1,9 +1,10 @@
 /* Passes in parts: what makes results the same for every number of ranks and threads.
  *
  * A sum of floats depends on the order of its terms, and training amplifies the last bit until samples change
- * sides of a division. So each batch is cut into MDM_SHARDS shards, whatever the number of ranks; a shard is
- * computed by one thread with convolutions made for one thread, and what shards add to a sum is added
- * exactly. Without that a pass is one part, and its sums are those of the device. */
+ * sides of a division. So each batch is cut into MDM_SHARDS shards, whatever the number of ranks; a shard's
+ * sums over rows (gradients of weights, statistics, linear layers, whose sums are cut by the number of rows)
+ * are computed by one thread, and what shards add to a sum is added exactly. What gives every row by itself
+ * is computed for all rows at once. Without that a pass is one part, and its sums are those of the device. */
 #include "executor.h"
 #include "mdm/device/losses.h"
 #include <omp.h>
@@ -28,13 +29,19 @@ static int widest_sums(const mdm_executor *executor) {
 }
 
 static mdm_status create_worker(mdm_executor *executor, worker *w) {
+    MDM_TRY(mdm_device_create_worker(executor->device, &w->device));
+    return MDM_ALLOCATE(w->sums, widest_sums(executor), "batch norm sums");
+}
+
+static mdm_status create_shard_gradients(mdm_executor *executor) {
     const mdm_network_spec *spec = &executor->layout->spec;
     int64_t largest = 0, bias = spec->classes > spec->projection ? spec->classes : spec->projection;
     for (int i = 0; i < executor->layout->tensor_count; i++)
         if (executor->layout->tensors[i].count > largest) largest = executor->layout->tensors[i].count;
-    MDM_TRY(mdm_device_create_worker(executor->device, &w->device));
-    MDM_TRY(MDM_ALLOCATE(w->sums, widest_sums(executor), "batch norm sums"));
-    return MDM_ALLOCATE(w->gradient, largest + bias, "a thread's gradient");
+    for (int s = 0; s < MDM_SHARDS / mdm_comm_size(executor->comm); s++)
+        MDM_TRY(
+            MDM_ALLOCATE(executor->reproducible->shard_gradient[s], largest + bias, "a shard's gradient"));
+    return MDM_OK;
 }
 
 mdm_status mdm_executor_make_reproducible(mdm_executor *executor) {
@@ -52,7 +59,7 @@ mdm_status mdm_executor_make_reproducible(mdm_executor *executor) {
     MDM_TRY(MDM_ALLOCATE(r->workers, threads, "shards"));
     for (; r->worker_count < threads; r->worker_count++)
         MDM_TRY(create_worker(executor, &r->workers[r->worker_count]));
-    return MDM_OK;
+    return create_shard_gradients(executor);
 }
 
 int mdm_executor_is_reproducible(const mdm_executor *executor) {
@@ -86,8 +93,8 @@ void mdm_executor_free_parts(mdm_executor *executor) {
     for (int i = 0; i < r->worker_count; i++) {
         mdm_device_destroy(r->workers[i].device);
         free(r->workers[i].sums);
-        free(r->workers[i].gradient);
     }
+    for (int s = 0; s < MDM_SHARDS; s++) free(r->shard_gradient[s]);
     free(r->workers);
     free(r->sets);
     free(r->parts);
@@ -117,9 +124,11 @@ static mdm_status create_set(mdm_executor *executor, int rows, int forward_only)
     MDM_TRY(MDM_ALLOCATE(set->convolutions, r->worker_count * layers, "a plan"));
     MDM_TRY(MDM_ALLOCATE(set->heads, r->worker_count * HEADS, "a plan"));
     for (int w = 0; w < r->worker_count; w++) {
-        MDM_TRY(mdm_executor_create_convolutions(executor, r->workers[w].device, rows, forward_only,
-                                                 set->convolutions + w * layers));
-        MDM_TRY(mdm_executor_create_heads(executor, r->workers[w].device, rows, set->heads + w * HEADS));
+        mdm_device *device = r->workers[w].device;
+        MDM_TRY(mdm_executor_create_heads(executor, device, rows, set->heads + w * HEADS));
+        if (!forward_only)
+            MDM_TRY(mdm_executor_create_convolutions(executor, device, rows, 0, 1,
+                                                     set->convolutions + w * layers));
     }
     return MDM_OK;
 }
@@ -134,8 +143,7 @@ mdm_status mdm_executor_plan_parts(mdm_executor *executor, int row_by_row) {
     return MDM_OK;
 }
 
-static mdm_status add_part(reproducible *r, int first, int rows) {
-    if (rows == 0) return MDM_OK;
+static mdm_status add_part(reproducible *r, part p) {
     if (r->part_count == r->part_capacity) {
         int capacity = 2 * r->part_capacity + 64;
         part *larger = realloc(r->parts, (size_t)capacity * sizeof *larger);
@@ -143,7 +151,7 @@ static mdm_status add_part(reproducible *r, int first, int rows) {
         r->parts = larger;
         r->part_capacity = capacity;
     }
-    r->parts[r->part_count++] = (part){.first = first, .rows = rows};
+    r->parts[r->part_count++] = p;
     return MDM_OK;
 }
 
@@ -153,68 +161,80 @@ static mdm_status add_shards(mdm_executor *executor) {
     int ranks = mdm_comm_size(executor->comm), mine = MDM_SHARDS / ranks;
     int64_t start, count;
     mdm_comm_my_slice(executor->comm, executor->batch.n, &start, &count);
-    for (int g = 0; g < executor->batch.groups; g++)
-        for (int s = 0; s < mine; s++) {
-            int64_t first, rows;
-            mdm_comm_slice(executor->batch.n, mdm_comm_rank(executor->comm) * mine + s, MDM_SHARDS, &first,
-                           &rows);
-            MDM_TRY(add_part(r, (int)(g * count + first - start), (int)rows));
-        }
-    return MDM_OK;
-}
-
-static mdm_status give_weights(mdm_executor *executor, mdm_network *network, convolution_set *set) {
-    int layers = executor->layout->layer_count;
-    if (set->prepared == network->version) return MDM_OK;
-    for (int w = 0; w < executor->reproducible->worker_count; w++)
-        MDM_TRY(mdm_executor_set_weights(executor, network, set->convolutions + w * layers));
-    set->prepared = network->version;
-    return MDM_OK;
-}
-
-mdm_status mdm_executor_lay_parts(mdm_executor *executor, mdm_network *network, int rows, int row_by_row) {
-    reproducible *r = executor->reproducible;
-    if (!r) {
-        plan *current = executor->current;
-        executor->whole =
-            (part){0, rows, 0, executor->device, current->convolutions, current->heads, executor->sums};
-        return MDM_OK;
+    r->parts_in_shard = executor->batch.groups;
+    for (int s = 0, filled = 0; s < mine; s++) {
+        int64_t first, rows;
+        mdm_comm_slice(executor->batch.n, mdm_comm_rank(executor->comm) * mine + s, MDM_SHARDS, &first,
+                       &rows);
+        for (int g = 0; rows > 0 && g < executor->batch.groups; g++)
+            MDM_TRY(add_part(r, (part){.first = (int)(g * count + first - start),
+                                       .rows = (int)rows,
+                                       .shard = filled,
+                                       .group = g}));
+        filled += rows > 0;
     }
+    return MDM_OK;
+}
+
+static mdm_status add_rows(reproducible *r, int rows) {
+    r->parts_in_shard = 1;
+    for (int i = 0; i < rows; i++) MDM_TRY(add_part(r, (part){.first = i, .rows = 1, .shard = i}));
+    return MDM_OK;
+}
+
+mdm_status mdm_executor_lay_parts(mdm_executor *executor, int rows, int row_by_row) {
+    reproducible *r = executor->reproducible;
+    plan *current = executor->current;
+    executor->whole = (part){.rows = rows,
+                             .device = executor->device,
+                             .convolutions = current->convolutions,
+                             .heads = current->heads,
+                             .sums = executor->sums};
+    if (!r) return MDM_OK;
     r->part_count = 0;
-    for (int i = 0; row_by_row && i < rows; i++) MDM_TRY(add_part(r, i, 1));
-    if (!row_by_row) MDM_TRY(add_shards(executor));
+    MDM_TRY(row_by_row ? add_rows(r, rows) : add_shards(executor));
     int covered = 0;
     for (int i = 0; i < r->part_count; i++) {
         convolution_set *set = find_set(r, r->parts[i].rows, row_by_row);
         if (!set) return mdm_fail(MDM_LOST, "no plan was made for shards of %d rows", r->parts[i].rows);
-        MDM_TRY(give_weights(executor, network, set));
-        r->parts[i].convolutions = set->convolutions; /* of the first worker; each_part takes its own */
+        r->parts[i].convolutions = set->convolutions; /* of the first worker; each_shard takes its own */
         r->parts[i].heads = set->heads;
         covered += r->parts[i].rows;
     }
     if (covered != rows)
         return mdm_fail(MDM_LOST, "a pass of %d rows is not the batch of %d times %lld that was announced",
                         rows, executor->batch.groups, (long long)executor->batch.n);
-    if (!row_by_row && !network->exact_gradient.whole)
-        MDM_TRY(mdm_exact_sums_create(executor->layout->weight_count, &network->exact_gradient));
     return MDM_OK;
 }
 
-/* Every part in its thread; the first failure is told by the caller's thread. */
-static mdm_status each_in_parallel(mdm_executor *executor, part_work *work, void *context) {
+mdm_status mdm_executor_whole(mdm_executor *executor, part_work *work, void *context) {
+    return work(executor, &executor->whole, context);
+}
+
+/* A part, as the thread that is at work on it does it. */
+static mdm_status work_on(mdm_executor *executor, int number, part_work *work, void *context) {
+    const reproducible *r = executor->reproducible;
+    int thread = omp_get_thread_num();
+    part p = r->parts[number];
+    p.device = r->workers[thread].device;
+    p.convolutions += thread * executor->layout->layer_count;
+    p.heads += thread * HEADS;
+    p.sums = r->workers[thread].sums;
+    return work(executor, &p, context);
+}
+
+/* Every shard in its thread, group by group; the first failure is told by the caller's thread. */
+static mdm_status each_shard(mdm_executor *executor, part_work *work, void *context) {
     reproducible *r = executor->reproducible;
     mdm_status worst = MDM_OK;
     char message[512] = "";
+    int shards = r->part_count / r->parts_in_shard;
 #pragma omp parallel for schedule(static) num_threads(r->worker_count)
-    for (int i = 0; i < r->part_count; i++) {
-        part p = r->parts[i];
+    for (int s = 0; s < shards; s++) {
+        mdm_status status = MDM_OK;
         omp_set_num_threads(1); /* of what runs inside; for this region alone */
-        p.worker = omp_get_thread_num();
-        p.device = r->workers[p.worker].device;
-        p.convolutions += p.worker * executor->layout->layer_count;
-        p.heads += p.worker * HEADS;
-        p.sums = r->workers[p.worker].sums;
-        mdm_status status = work(executor, &p, context);
+        for (int g = 0; status == MDM_OK && g < r->parts_in_shard; g++)
+            status = work_on(executor, s * r->parts_in_shard + g, work, context);
         if (status == MDM_OK) continue;
 #pragma omp critical(mdm_part_failed)
         if (worst == MDM_OK) {
@@ -226,8 +246,8 @@ static mdm_status each_in_parallel(mdm_executor *executor, part_work *work, void
 }
 
 mdm_status mdm_executor_each_part(mdm_executor *executor, part_work *work, void *context) {
-    return executor->reproducible ? each_in_parallel(executor, work, context)
-                                  : work(executor, &executor->whole, context);
+    return executor->reproducible ? each_shard(executor, work, context)
+                                  : mdm_executor_whole(executor, work, context);
 }
 
 /* Work on a part, followed by the adding of what it left in its sums. */
@@ -250,7 +270,7 @@ mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void 
     if (executor->reproducible) {
         summed_work summed = {work, context, count};
         mdm_exact_sums_clear(&executor->reproducible->sums);
-        return each_in_parallel(executor, work_and_sum, &summed);
+        return each_shard(executor, work_and_sum, &summed);
     }
     mdm_device_zero(executor->device, executor->whole.sums, sizeof(double) * (size_t)count);
     return work(executor, &executor->whole, context);
@@ -279,19 +299,39 @@ mdm_status mdm_executor_sum_predictions(mdm_executor *executor, const float *log
     return MDM_OK;
 }
 
-float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind) {
-    return executor->reproducible ? executor->reproducible->workers[p->worker].gradient + behind : gradient;
+float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind,
+                         int *accumulate) {
+    if (!executor->reproducible) return gradient;
+    *accumulate = p->group > 0;
+    return executor->reproducible->shard_gradient[p->shard] + behind;
 }
 
-void mdm_part_add_gradient(mdm_executor *executor, mdm_network *network, int tensor, const float *gradient) {
+enum { CUT = 1 << 14 }; /* gradients that a thread adds at a time */
+
+void mdm_executor_sum_shards(mdm_executor *executor, mdm_network *network, int tensor, int64_t behind,
+                             int accumulate) {
+    reproducible *r = executor->reproducible;
+    if (!r) return;
     const mdm_tensor_info *t = &executor->layout->tensors[tensor];
-    if (!executor->reproducible) return;
-#pragma omp critical(mdm_part_gradient)
-    mdm_exact_sums_add_floats(&network->exact_gradient, t->offset, t->count, gradient);
+    mdm_grid_sums *sums = &network->gradient_sums;
+    int shards = r->part_count / r->parts_in_shard;
+    int64_t unfit = 0;
+#pragma omp parallel for schedule(static) num_threads(r->worker_count) reduction(+ : unfit)
+    for (int64_t start = 0; start < t->count; start += CUT) {
+        int64_t n = t->count - start < CUT ? t->count - start : CUT;
+        const float *terms[MDM_SHARDS];
+        for (int s = 0; s < shards; s++) terms[s] = r->shard_gradient[s] + behind + start;
+        unfit += mdm_grid_sums_add(sums, t->offset + start, n, terms, shards, accumulate);
+    }
+    sums->whole[sums->count] += unfit;
 }
 
-void mdm_executor_begin_gradient(mdm_executor *executor, mdm_network *network, int tensor, int accumulate) {
-    const mdm_tensor_info *t = &executor->layout->tensors[tensor];
-    if (executor->reproducible && !accumulate)
-        mdm_exact_sums_clear_part(&network->exact_gradient, t->offset, t->count);
+void mdm_executor_get_sums(mdm_executor *executor, mdm_network *network) {
+    mdm_grid_sums *sums = &network->gradient_sums;
+#pragma omp parallel for schedule(static) num_threads(executor->reproducible->worker_count)
+    for (int64_t start = 0; start < sums->count; start += CUT) {
+        int64_t n = sums->count - start < CUT ? sums->count - start : CUT;
+        mdm_grid_sums_get(sums, start, n, network->gradient + start);
+    }
+    sums->whole[sums->count] = 0; /* the next step's terms may all fit */
 }

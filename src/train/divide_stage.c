@@ -272,7 +272,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     double middle = mdm_seconds();
     cut_losses(t, s);
-    if (t->config.deterministic)
+    if (t->deterministic)
         MDM_TRY(fit_mixture_alone(t, s, &o->gmm));
     else /* the scores were gathered: their memory is free */
         MDM_TRY(fit_mixture(t, t->comm, s->count, t->held + s->first, s->cut, s->score, &o->gmm, s->clean));

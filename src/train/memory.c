@@ -57,10 +57,10 @@ static need estimate(const mdm_trainer *t, double chunk) {
     /* Each plan's convolutions keep the weights in the layouts their algorithms want, and steps of two sizes
      * in each stage have plans of their own: about ten plans, three or four copies in each. */
     n.plans = 10 * 3.5 * weights;
-    if (c->deterministic) { /* two sizes of shards for each thread, a gradient each, and sums of whole numbers
-                             */
-        n.plans = t->threads * (3 * 3.5 + 0.5) * weights;
-        n.networks += 4.0 * weights * (t->network_count + (t->baseline != NULL));
+    if (t->deterministic) { /* two sizes of shards in each stage for each thread, the shards' gradients of the
+                             * largest tensor, and sums of whole numbers */
+        n.plans += (3.0 * 2 * t->threads + 0.25 * MDM_SHARDS / ranks) * weights;
+        n.networks += 2.0 * weights * (t->network_count + (t->baseline != NULL));
     }
     n.images = 4.0 * image * (3 * rows + evaluation) + 8.0 * image * rows;
     n.samples = count * (13.0 * t->network_count + 33) +
@@ -155,7 +155,7 @@ static double of_rank(const need *n) {
 /* How many samples at once: train.micro_batch, or for auto all, halved until the run fits. */
 static double choose_chunk(const mdm_trainer *t, int node, double limit) {
     double chunk = t->config.train.micro_batch, share = slice_rows(t, t->config.train.batch);
-    if (chunk > 0 || t->config.deterministic || limit < 0) return chunk;
+    if (chunk > 0 || t->deterministic || limit < 0) return chunk;
     if (t->config.pretrain.epochs > 0 && slice_rows(t, t->config.pretrain.batch) > share)
         share = slice_rows(t, t->config.pretrain.batch);
     need n = estimate(t, 0);
@@ -168,6 +168,16 @@ static double choose_chunk(const mdm_trainer *t, int node, double limit) {
     return of_rank(&n) * node + of_node(&n) > limit ? 0 : chunk;
 }
 
+/* deterministic=auto computes whole batches only: it gives way where they do not fit some node. */
+static mdm_status give_way(mdm_trainer *t, int node, double limit) {
+    if (!t->deterministic || t->config.deterministic != MDM_CONFIG_DETERMINISTIC_AUTO) return MDM_OK;
+    need n = estimate(t, 0);
+    int32_t fits = limit < 0 || of_rank(&n) * node + of_node(&n) <= limit;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    t->deterministic = fits;
+    return MDM_OK;
+}
+
 mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
     t->searches_on_device =
@@ -175,7 +185,9 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
     MDM_TRY(place_pictures(t));
     MDM_TRY(place_search(t));
     int node = mdm_comm_node_size(t->comm);
-    double limit = mdm_memory_limit(source, sizeof source), chunk = choose_chunk(t, node, limit);
+    double limit = mdm_memory_limit(source, sizeof source);
+    MDM_TRY(give_way(t, node, limit));
+    double chunk = choose_chunk(t, node, limit);
     double parts = chunk > 0 ? -chunk : -INFINITY; /* every node computes in the smallest node's parts */
     MDM_TRY(mdm_comm_all_reduce(t->comm, &parts, 1, MDM_DOUBLE, MDM_MAX));
     chunk = isfinite(parts) ? -parts : 0;

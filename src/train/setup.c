@@ -9,16 +9,16 @@
 #include <string.h>
 
 /* Settings that this build cannot honour are refused, never ignored. */
-static mdm_status refuse_missing(const mdm_config *c, int ranks) {
-    (void)ranks;
-    if (c->deterministic && c->train.batchnorm == MDM_CONFIG_BATCHNORM_LOCAL)
+static mdm_status refuse_missing(const mdm_config *c) {
+    int deterministic = c->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE;
+    if (deterministic && c->train.batchnorm == MDM_CONFIG_BATCHNORM_LOCAL)
         return mdm_fail(MDM_USAGE,
                         "deterministic=true cannot be had with train.batchnorm=local, whose statistics are "
                         "each rank's own; use sync or frozen");
     if (c->train.patience > 0 && !c->data.validation[0])
         return mdm_fail(MDM_USAGE, "train.patience=%d needs data.validation to measure on",
                         c->train.patience);
-    if (c->deterministic && c->train.micro_batch > 0)
+    if (deterministic && c->train.micro_batch > 0)
         return mdm_fail(MDM_USAGE,
                         "deterministic=true cuts batches in its own way; use train.micro_batch=auto");
     return MDM_OK;
@@ -60,7 +60,6 @@ static mdm_status create_networks(mdm_trainer *t) {
     MDM_TRY(mdm_executor_create(t->device, t->comm, t->layout, t->precision, modes[t->config.train.batchnorm],
                                 &t->executor));
     mdm_steps_create(t);
-    if (t->config.deterministic) MDM_TRY(mdm_executor_make_reproducible(t->executor));
     t->network_count = t->config.model.networks;
     for (int n = 0; n < t->network_count; n++) {
         MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, n, &t->networks[n]));
@@ -70,6 +69,26 @@ static mdm_status create_networks(mdm_trainer *t) {
     if (t->config.baseline != MDM_CONFIG_BASELINE_NONE)
         MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, 0, &t->baseline));
     return MDM_OK;
+}
+
+/* Whether deterministic=auto can be had beside the other settings; memory may speak against it yet. */
+static int could_be_deterministic(const mdm_trainer *t) {
+    const mdm_config *c = &t->config;
+    return !mdm_device_get_info(t->device)->is_cuda && MDM_SHARDS % mdm_comm_size(t->comm) == 0 &&
+           c->train.batchnorm != MDM_CONFIG_BATCHNORM_LOCAL && c->train.micro_batch <= 0;
+}
+
+/* Collective. Once the device is known. */
+static mdm_status settle_memory(mdm_trainer *t) {
+    int asked = t->config.deterministic;
+    t->deterministic = asked == MDM_CONFIG_DETERMINISTIC_TRUE ||
+                       (asked == MDM_CONFIG_DETERMINISTIC_AUTO && could_be_deterministic(t));
+    MDM_TRY(mdm_check_memory(t));
+    if (asked == MDM_CONFIG_DETERMINISTIC_AUTO)
+        mdm_info("deterministic=auto: %s", t->deterministic
+                                               ? "the same bits on 1, 2, 3, 4, 6 and 12 ranks"
+                                               : "sums differ by rounding with the number of ranks");
+    return t->deterministic ? mdm_executor_make_reproducible(t->executor) : MDM_OK;
 }
 
 static mdm_status allocate_state(mdm_trainer *t) {
@@ -169,7 +188,7 @@ static mdm_status open_folder(mdm_trainer *t) {
 }
 
 static mdm_status open_all(mdm_trainer *t) {
-    MDM_TRY(refuse_missing(&t->config, mdm_comm_size(t->comm)));
+    MDM_TRY(refuse_missing(&t->config));
     mdm_watch_stage("open", -1, -1, 1800); /* a large data set is read */
     MDM_TRY(open_data(t));
     mdm_status status = mdm_hold_out(t);
@@ -178,7 +197,7 @@ static mdm_status open_all(mdm_trainer *t) {
     if (!t->options.dry_run) mdm_watch_folder(t->config.run.folder);
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));
     MDM_TRY(mdm_comm_agree(t->comm, create_networks(t)));
-    status = mdm_check_memory(t);
+    status = settle_memory(t);
     if (status == MDM_OK) status = allocate_state(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     return keep_pictures(t);

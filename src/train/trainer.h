@@ -154,6 +154,7 @@ typedef struct mdm_trainer {
     double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */
     int threads;
     char thread_text[256];
+    int deterministic; /* whether sums do not depend on the number of ranks */
 } mdm_trainer;
 
 /* setup.c: opens everything; collective. */

@@ -26,6 +26,7 @@
 
 /* Values of the keys that take one of a few words, in the table's order. */
 enum { MDM_CONFIG_DEVICE_AUTO, MDM_CONFIG_DEVICE_CPU, MDM_CONFIG_DEVICE_CUDA };
+enum { MDM_CONFIG_DETERMINISTIC_FALSE, MDM_CONFIG_DETERMINISTIC_TRUE, MDM_CONFIG_DETERMINISTIC_AUTO };
 enum { MDM_CONFIG_BASELINE_NONE, MDM_CONFIG_BASELINE_CE, MDM_CONFIG_BASELINE_SCE, MDM_CONFIG_BASELINE_BOTH };
 enum {
     MDM_CONFIG_RESIDENT_AUTO,
@@ -64,9 +65,9 @@ typedef struct mdm_config {
     int64_t seed;
     int device;                   /* MDM_CONFIG_DEVICE_... */
     char resume[MDM_CONFIG_TEXT]; /* "auto", "never" or a path */
-    int deterministic;
-    int baseline;            /* MDM_CONFIG_BASELINE_... */
-    int report, tensorboard; /* 0 or 1 */
+    int deterministic;            /* MDM_CONFIG_DETERMINISTIC_... */
+    int baseline;                 /* MDM_CONFIG_BASELINE_... */
+    int report, tensorboard;      /* 0 or 1 */
     struct {
         char folder[MDM_CONFIG_TEXT];
         int threads; /* per rank; 0: from the affinity mask */

@@ -20,16 +20,9 @@ void mdm_exact_sums_free(mdm_exact_sums *sums);
 /* The int64 numbers of the array. */
 int64_t mdm_exact_sums_size(const mdm_exact_sums *sums);
 void mdm_exact_sums_clear(mdm_exact_sums *sums);
-/* Clears elements [first, first + n) alone. */
-void mdm_exact_sums_clear_part(mdm_exact_sums *sums, int64_t first, int64_t n);
 /* sums[first + i] += terms[i] for i < n. */
-void mdm_exact_sums_add_floats(mdm_exact_sums *sums, int64_t first, int64_t n, const float *terms);
 void mdm_exact_sums_add_doubles(mdm_exact_sums *sums, int64_t first, int64_t n, const double *terms);
-/* to[to_first + i] += from[from_first + i]. */
-void mdm_exact_sums_add_sums(mdm_exact_sums *to, int64_t to_first, const mdm_exact_sums *from,
-                             int64_t from_first, int64_t n);
 /* values[i] = sums[first + i], rounded once. */
-void mdm_exact_sums_get_floats(const mdm_exact_sums *sums, int64_t first, int64_t n, float *values);
 void mdm_exact_sums_get_doubles(const mdm_exact_sums *sums, int64_t first, int64_t n, double *values);
 
 #endif

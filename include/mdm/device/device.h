@@ -94,6 +94,8 @@ typedef struct mdm_convolution_shape {
     int from_image;    /* the input is a float image [N,C,H,W]; no gradient with respect to it is made */
     int add_to_output; /* forward adds to what the output holds (residual sum) */
     int forward_only;
+    int rows_alone;    /* a picture's results must not depend, in any bit, on the pictures beside it */
+    int gradient_only; /* only backward_weights is called, and it alone; no weights are taken over */
 } mdm_convolution_shape;
 
 /* Weights live as float [out,in,k,k] in the device's memory with the caller; each convolution keeps copies in

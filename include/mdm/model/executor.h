@@ -38,10 +38,11 @@ void mdm_executor_destroy(mdm_executor *executor);
 void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm);
 
 /* Makes the results the same to the bit for every number of ranks that divides MDM_SHARDS, and of threads
- * (MDM_USAGE otherwise, and on CUDA): each batch is cut into MDM_SHARDS shards, each shard is computed alone
- * by one thread, and sums over shards are exact (mdm/base/exact_sum.h). Passes without batch statistics take
- * every row alone. To be called before the first plan; the same on all ranks. Weights' gradients exist once
- * more per thread for the largest layer, and as exact sums (16 bytes a weight) with every network trained. */
+ * (MDM_USAGE otherwise, and on CUDA): each batch is cut into MDM_SHARDS shards, what a shard adds to a sum
+ * over rows is computed by one thread, and sums over shards do not depend on their order
+ * (mdm/base/exact_sum.h, mdm/base/grid_sum.h). To be called before the first plan; the same on all ranks. The
+ * largest tensor's gradient exists once more for each of this rank's shards, and all gradients as sums of 8
+ * bytes a weight with every network trained. */
 enum { MDM_SHARDS = 12 };
 MDM_MUST_CHECK mdm_status mdm_executor_make_reproducible(mdm_executor *executor);
 int mdm_executor_is_reproducible(const mdm_executor *executor);

@@ -6,7 +6,7 @@
 #ifndef MDM_MODEL_NETWORK_H
 #define MDM_MODEL_NETWORK_H
 
-#include "mdm/base/exact_sum.h"
+#include "mdm/base/grid_sum.h"
 #include "mdm/device/losses.h"
 #include "mdm/model/layout.h"
 
@@ -21,7 +21,7 @@ typedef struct mdm_network {
     } home;
     mdm_device *device; /* whose memory that is; NULL: host memory */
     int host_is_newer, device_is_newer;
-    mdm_exact_sums exact_gradient; /* [layout->weight_count] where an executor is reproducible, else empty */
+    mdm_grid_sums gradient_sums; /* [layout->weight_count] where an executor is reproducible, else empty */
 } mdm_network;
 
 /* Fresh weights as PyTorch draws them by default (uniform within 1/sqrt(fan in)), from (seed, network

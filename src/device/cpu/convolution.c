@@ -45,6 +45,7 @@ typedef struct mdm_cpu_convolution {
     mdm_cpu_device *device;
     mdm_convolution_shape shape;
     int data_gradient, weight_gradient; /* asked for */
+    dnnl_alg_kind_t algorithm;
     operation forward, backward_data, backward_weights;
     dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
     void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
@@ -263,29 +264,40 @@ static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan,
                  c->data_gradient + c->weight_gradient == 0 ? dnnl_forward_inference : dnnl_forward_training,
                  algorithm, &plan->x, &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
              "a forward convolution");
-    if (dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL) !=
-        dnnl_success)
-        return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d",
-                        c->shape.in_channels, c->shape.out_channels, c->shape.height, c->shape.width);
+    *description = NULL; /* where oneDNN has none */
+    dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL);
     return MDM_OK;
 }
 
-/* Images have too few channels for Winograd's tiles: its layout would force the weight gradient into the
- * reference loops. */
+/* Winograd's algorithm is slower than plain products below 64 channels, at every batch measured; and images
+ * have so few that its layout would force the weight gradient into the reference loops. Its sums are cut by
+ * the number of all pictures' tiles, so a picture's results depend on how many there are. */
 static dnnl_alg_kind_t choose_algorithm(const mdm_cpu_convolution *c) {
-    return c->device->winograd && !c->shape.from_image &&
-                   !mdm_cpu_channels_last(&c->device->common, c->shape.precision)
-               ? dnnl_convolution_auto
-               : dnnl_convolution_direct;
+    const mdm_convolution_shape *s = &c->shape;
+    int few = s->in_channels < 64 || s->out_channels < 64, side = (s->height + 3) / 4 * ((s->width + 3) / 4);
+    if (!c->device->winograd || s->from_image || few || s->rows_alone ||
+        mdm_cpu_channels_last(&c->device->common, s->precision))
+        return dnnl_convolution_direct;
+    /* oneDNN's choice thinks of larger batches than the shards that gradients are asked of alone */
+    if (s->gradient_only && s->kernel == 3 && s->stride == 1 && s->batch * side >= 24)
+        return dnnl_convolution_winograd;
+    return dnnl_convolution_auto;
 }
 
 static mdm_status plan_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
                                layouts *names) {
-    dnnl_alg_kind_t algorithm = choose_algorithm(c);
-    MDM_TRY(describe_forward(c, plan, algorithm, hint));
-    if (algorithm != dnnl_convolution_direct && is_reference(*hint)) {
-        dnnl_primitive_desc_destroy(*hint);
-        MDM_TRY(describe_forward(c, plan, dnnl_convolution_direct, hint));
+    MDM_TRY(describe_forward(c, plan, c->algorithm, hint));
+    if (c->algorithm != dnnl_convolution_direct && (!*hint || is_reference(*hint))) {
+        if (*hint) dnnl_primitive_desc_destroy(*hint);
+        c->algorithm = dnnl_convolution_direct;
+        MDM_TRY(describe_forward(c, plan, c->algorithm, hint));
+    }
+    if (!*hint)
+        return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d",
+                        c->shape.in_channels, c->shape.out_channels, c->shape.height, c->shape.width);
+    if (c->shape.gradient_only) {
+        names->source = *dnnl_primitive_desc_query_md(*hint, dnnl_query_src_md, 0);
+        return MDM_OK;
     }
     return finish_operation(c->device, *hint, dnnl_query_weights_md, &c->forward, names, dnnl_query_src_md,
                             dnnl_query_dst_md);
@@ -295,8 +307,7 @@ static mdm_status plan_backward_data(mdm_cpu_convolution *c, const planning *pla
                                      layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
-    dnnl_alg_kind_t algorithm = choose_algorithm(c);
-    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, algorithm, &plan->x, &plan->w, &plan->y,
+    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, c->algorithm, &plan->x, &plan->w, &plan->y,
                                                       plan->strides, plan->padding, plan->padding),
              "a backward convolution");
     TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
@@ -312,8 +323,7 @@ static mdm_status plan_backward_weights(mdm_cpu_convolution *c, const planning *
                                         layouts *names) {
     dnnl_convolution_desc_t desc;
     dnnl_primitive_desc_t description;
-    dnnl_alg_kind_t algorithm = choose_algorithm(c);
-    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, algorithm, source, &plan->w_gradient, NULL,
+    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, c->algorithm, source, &plan->w_gradient, NULL,
                                                          &plan->y, plan->strides, plan->padding,
                                                          plan->padding),
              "a weight gradient");
@@ -347,7 +357,7 @@ static mdm_status plan_weights(mdm_cpu_convolution *c, const layouts *forward, c
     if (c->out != s->out_channels || c->in != s->in_channels)
         MDM_TRY(MDM_ALLOCATE(c->padded, (int64_t)c->out * c->in * s->kernel * s->kernel, "padded weights"));
     MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_weights));
-    MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
+    if (c->forward.primitive) MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
     if (c->backward_data.primitive)
         MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
     if (c->backward_weights.primitive) {
@@ -364,6 +374,7 @@ static mdm_status plan_all(mdm_cpu_convolution *c) {
     memset(&backward, 0, sizeof backward);
     memset(&gradient, 0, sizeof gradient);
     MDM_TRY(plan_layouts(c, &plan));
+    c->algorithm = choose_algorithm(c);
     MDM_TRY(plan_forward(c, &plan, &hint, &forward));
     if (c->data_gradient) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
     if (c->weight_gradient)
@@ -402,8 +413,8 @@ mdm_status mdm_cpu_convolution_create(mdm_device *device, const mdm_convolution_
     if (mdm_winograd_convolution_fits(device, shape))
         return mdm_winograd_convolution_create(device, shape, out);
 #endif
-    return mdm_direct_convolution_create(device, shape, !shape->forward_only && !shape->from_image,
-                                         !shape->forward_only, out);
+    int data_gradient = !shape->forward_only && !shape->from_image && !shape->gradient_only;
+    return mdm_direct_convolution_create(device, shape, data_gradient, !shape->forward_only, out);
 }
 
 mdm_status mdm_direct_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,

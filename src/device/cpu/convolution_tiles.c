@@ -91,6 +91,7 @@ static mdm_status prepare(mdm_own_convolution *own) {
         direct_data = c->tiles.out_width >= WIDE && s->stride == 1 && !s->forward_only;
     int64_t count = mdm_tile_weight_count(&c->tiles);
     MDM_TRY(mdm_cpu_reserve_scratch(c->own.device, mdm_tile_scratch_bytes(&c->tiles)));
+    if (s->gradient_only) return MDM_OK;
     if (wide) MDM_TRY(mdm_direct_convolution_create(device, s, direct_data, 0, &c->direct));
     if (!wide) MDM_TRY(MDM_ALLOCATE(c->own.forward_weights, count, "weights in tiles"));
     if (direct_data || s->forward_only) return MDM_OK;

@@ -74,6 +74,7 @@ static mdm_status prepare(mdm_own_convolution *own) {
                       device->info.threads);
     int64_t count = mdm_winograd_weight_count(&c->plan);
     MDM_TRY(mdm_cpu_reserve_scratch(c->own.device, mdm_winograd_scratch_bytes(&c->plan)));
+    if (s->gradient_only) return MDM_OK;
     MDM_TRY(MDM_ALLOCATE(c->own.forward_weights, count, "transformed weights"));
     return s->forward_only ? MDM_OK : MDM_ALLOCATE(c->own.backward_weights, count, "transformed weights");
 }

@@ -5,6 +5,7 @@
 #include "mdm/base/config.h"
 #include "mdm/comm/comm.h"
 #include "mdm/model/executor.h"
+#include "mdm/train/recorder.h"
 
 enum { WARM_UPS = 2, REPEATS = 7, MOST_TIMES = 16, CLASSES = 100, SIDE = 32, CHANNELS = 3 };
 
@@ -15,6 +16,7 @@ typedef struct bench {
     mdm_layout *layout;
     mdm_executor *executor;
     mdm_network *network;
+    mdm_recorder *recorder;
     mdm_precision precision;
     int64_t first, count; /* this rank's rows of train.batch */
     int threads;

@@ -12,6 +12,7 @@
 
 /* In the device's memory but for the batch of a MixEMatch step. */
 typedef struct step_context {
+    bench *bench;
     float *images, *gradient;
     int32_t *label_on_device;
     mdm_step_orders *orders;
@@ -31,9 +32,8 @@ static void optimizer_step(bench *b, const mdm_step_orders *told, const double *
     mdm_network_step(b->device, b->network, MDM_STEP_ALL, told, verdict, 0.9f, 5e-4f);
 }
 
-/* What a run does with every step: the verdict, the optimizer, and what the step came to. */
-static mdm_status finish_step(bench *b, step_context *c) {
-    double result[RESULTS];
+/* What a run does with every step: the verdict and the optimizer. */
+static mdm_status queue_end(bench *b, step_context *c) {
     const mdm_step_judgement judgement = {.terms = {{&c->result[PART], NULL, 1.0f}},
                                           .count = 1,
                                           .square = &c->result[SQUARE],
@@ -44,11 +44,25 @@ static mdm_status finish_step(bench *b, step_context *c) {
     mdm_network_square_gradient(b->device, b->network, &c->result[SQUARE]);
     mdm_judge_step(b->device, &judgement);
     optimizer_step(b, c->orders, &c->result[VERDICT]);
-    return mdm_device_download(b->device, result, c->result, sizeof result);
+    return MDM_OK;
 }
 
-static mdm_status warmup_step(bench *b, void *context) {
+/* As a run has them: recorded and replayed where the device can. */
+static mdm_status queue_step(step_context *c, int groups, mdm_step_work *queue) {
+    bench *b = c->bench;
+    const mdm_step_kind kind = {.groups = groups, .n = b->config->train.batch};
+    return mdm_recorder_queue(b->recorder, &kind, b->network, queue, c);
+}
+
+/* What the step came to. */
+static mdm_status collect(step_context *c) {
+    double result[RESULTS];
+    return mdm_device_download(c->bench->device, result, c->result, sizeof result);
+}
+
+static mdm_status queue_warmup(void *context) {
     step_context *c = context;
+    bench *b = c->bench;
     mdm_outputs out;
     int rows = (int)b->count;
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
@@ -61,23 +75,36 @@ static mdm_status warmup_step(bench *b, void *context) {
     mdm_loss_hard(b->device, &losses, c->label_on_device, 1, 1);
     mdm_sum_rows(b->device, &(mdm_row_sum){c->value, rows, b->config->train.batch, &c->result[PART]}, 1);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, NULL, c->gradient, 0, 1));
-    return finish_step(b, c);
+    return queue_end(b, c);
 }
 
-static mdm_status pretrain_step(bench *b, void *context) {
+static mdm_status warmup_step(bench *b, void *context) {
+    (void)b; /* the context's own may be another */
+    MDM_TRY(queue_step(context, 1, queue_warmup));
+    return collect(context);
+}
+
+static mdm_status queue_pretrain(void *context) {
     step_context *c = context;
+    bench *b = c->bench;
     mdm_outputs out;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
     MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient,
                               &c->result[PART]));
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
-    return finish_step(b, c);
+    return queue_end(b, c);
 }
 
-static mdm_status semi_step(bench *b, void *context) {
+static mdm_status pretrain_step(bench *b, void *context) {
+    (void)b;
+    MDM_TRY(queue_step(context, 2, queue_pretrain));
+    return collect(context);
+}
+
+static mdm_status queue_semi(void *context) {
     step_context *c = context;
-    mdm_semi_result result;
+    bench *b = c->bench;
     mdm_semi_options o = {.temperature = 0.5f,
                           .confidence = 0.9f,
                           .lambda_x = 1,
@@ -86,9 +113,16 @@ static mdm_status semi_step(bench *b, void *context) {
                           .lambda_ue = 100,
                           .lambda_contrast = 1,
                           .rce_weight = 1};
-    MDM_TRY(mdm_semi_tell(b->comm, b->executor, b->network, NULL, &c->batch, c->workspace));
     MDM_TRY(mdm_semi_queue(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace));
     optimizer_step(b, mdm_semi_orders(c->workspace), mdm_semi_verdict(c->workspace));
+    return MDM_OK;
+}
+
+static mdm_status semi_step(bench *b, void *context) {
+    step_context *c = context;
+    mdm_semi_result result;
+    MDM_TRY(mdm_semi_tell(b->comm, b->executor, b->network, NULL, &c->batch, c->workspace));
+    MDM_TRY(queue_step(c, 4, queue_semi));
     return mdm_semi_collect(&c->batch, c->workspace, &result);
 }
 
@@ -96,6 +130,7 @@ static mdm_status make_step_data(bench *b, step_context *c, int views) {
     int64_t image = (int64_t)CHANNELS * SIDE * SIDE, batch = b->config->train.batch;
     size_t labels = sizeof(int32_t) * (size_t)b->count;
     memset(c, 0, sizeof *c);
+    c->bench = b;
     MDM_TRY(mdm_bench_send_random(b, views * b->count * image, &c->images));
     MDM_TRY(mdm_bench_send_random(b, 2 * b->count * (CLASSES + b->config->model.projection), &c->gradient));
     MDM_TRY(MDM_ALLOCATE(c->label, b->count, "bench data"));
@@ -134,14 +169,8 @@ static void free_step_data(bench *b, step_context *c) {
  * it waits for the others, communication that no computation hides. */
 typedef struct lonely {
     bench bench;
-    step_context *context;
+    step_context context;
 } lonely;
-
-static mdm_status step_alone(bench *b, void *context) {
-    lonely *l = context;
-    (void)b;
-    return warmup_step(&l->bench, l->context);
-}
 
 static mdm_status plan_alone(const bench *b, lonely *l) {
     MDM_TRY(mdm_comm_create_alone(&l->bench.comm));
@@ -149,15 +178,18 @@ static mdm_status plan_alone(const bench *b, lonely *l) {
                                 &l->bench.executor));
     if (mdm_executor_is_reproducible(b->executor)) MDM_TRY(mdm_executor_make_reproducible(l->bench.executor));
     mdm_executor_set_batch(l->bench.executor, 1, b->count);
-    return mdm_executor_plan(l->bench.executor, (int)b->count, 0);
+    MDM_TRY(mdm_executor_plan(l->bench.executor, (int)b->count, 0));
+    MDM_TRY(mdm_recorder_create(l->bench.comm, l->bench.executor, b->config->train.cuda_graph,
+                                &l->bench.recorder));
+    return mdm_recorder_begin(l->bench.recorder);
 }
 
 /* In turns, so that both see the same machine. */
-static mdm_status measure_in_turns(bench *b, lonely *l, double *together, double *alone) {
+static mdm_status measure_in_turns(bench *b, step_context *c, lonely *l, double *together, double *alone) {
     double seconds[2];
     for (int i = -WARM_UPS; i < REPEATS; i++) {
-        MDM_TRY(mdm_bench_time(b, warmup_step, l->context, &seconds[0]));
-        MDM_TRY(mdm_bench_time(b, step_alone, l, &seconds[1]));
+        MDM_TRY(mdm_bench_time(b, warmup_step, c, &seconds[0]));
+        MDM_TRY(mdm_bench_time(b, warmup_step, &l->context, &seconds[1]));
         if (i < 0) continue;
         together[i] = seconds[0];
         alone[i] = seconds[1];
@@ -168,18 +200,21 @@ static mdm_status measure_in_turns(bench *b, lonely *l, double *together, double
 /* Times of a step and, as text, its exposed communication ("" for one rank). */
 static mdm_status measure_exposed(bench *b, step_context *c, double *times, char *exposed, size_t size) {
     double alone[MOST_TIMES];
-    lonely l = {*b, c};
+    lonely l = {*b, *c};
     exposed[0] = '\0';
     if (mdm_comm_size(b->comm) == 1) return mdm_bench_measure(b, warmup_step, c, times, REPEATS);
+    l.context.bench = &l.bench;
     l.bench.executor = NULL;
     l.bench.comm = NULL;
+    l.bench.recorder = NULL;
     mdm_status status = mdm_comm_agree(b->comm, plan_alone(b, &l));
-    if (status == MDM_OK) status = measure_in_turns(b, &l, times, alone);
+    if (status == MDM_OK) status = measure_in_turns(b, c, &l, times, alone);
     if (status == MDM_OK) {
         double median = mdm_bench_median(times, REPEATS), lone = mdm_bench_median(alone, REPEATS);
         snprintf(exposed, size, ",\"alone_median_ms\":%.4g,\"exposed_percent\":%.3g", 1e3 * lone,
                  100 * (median - lone) / median);
     }
+    mdm_recorder_destroy(l.bench.recorder);
     mdm_executor_destroy(l.bench.executor);
     if (l.bench.comm) mdm_comm_finish(l.bench.comm);
     return status;
@@ -187,13 +222,20 @@ static mdm_status measure_exposed(bench *b, step_context *c, double *times, char
 
 static mdm_status plan_step(bench *b, int views) {
     mdm_executor_set_batch(b->executor, views, b->config->train.batch);
-    return mdm_executor_plan(b->executor, (int)(views * b->count), 0);
+    MDM_TRY(mdm_executor_plan(b->executor, (int)(views * b->count), 0));
+    return mdm_recorder_begin(b->recorder);
 }
 
 static void report_step(const bench *b, const char *name, double *times, int views, double passes,
                         const char *more) {
     double batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
-    mdm_bench_report(b, name, times, REPEATS, batch, batch * views * flop * passes, more);
+    char fields[192];
+    int can_record = mdm_device_get_info(b->device)->is_cuda;
+    snprintf(fields, sizeof fields, "%s%s", more,
+             !can_record                       ? ""
+             : mdm_recorder_is_on(b->recorder) ? ",\"graph\":true"
+                                               : ",\"graph\":false");
+    mdm_bench_report(b, name, times, REPEATS, batch, batch * views * flop * passes, fields);
 }
 
 /* `passes` in forward ones, of which a backward pass is worth two. */

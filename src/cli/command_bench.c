@@ -405,9 +405,9 @@ static mdm_status open_bench(bench *b) {
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);
     MDM_TRY(
         mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor));
-    return b->config->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE
-               ? mdm_executor_make_reproducible(b->executor)
-               : MDM_OK;
+    if (b->config->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE)
+        MDM_TRY(mdm_executor_make_reproducible(b->executor));
+    return mdm_recorder_create(b->comm, b->executor, b->config->train.cuda_graph, &b->recorder);
 }
 
 static mdm_status run_benches(bench *b, const char *name) {
@@ -450,6 +450,7 @@ mdm_status mdm_command_bench(int argc, char **argv) {
         mdm_log_set_rank(mdm_comm_rank(b.comm), mdm_comm_size(b.comm));
         status = run_benches(&b, argv[1]);
         mdm_command_leave(b.comm, status);
+        mdm_recorder_destroy(b.recorder);
         mdm_executor_destroy(b.executor);
         mdm_network_destroy(b.network);
         mdm_layout_destroy(b.layout);

@@ -129,7 +129,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     mdm_watch_stage(mdm_stage_name(stage), epoch, network, seen ? NEXT_EPOCH_SECONDS : FIRST_STEP_SECONDS);
     t->seen_stages |= 1 << stage;
     MDM_TRY(methods->prepare(t, network, epoch));
-    MDM_TRY(mdm_steps_begin(t));
+    MDM_TRY(mdm_recorder_begin(t->recorder));
     t->waited = 0;
     t->first_step = p->step;
     while (p->step < t->steps) {

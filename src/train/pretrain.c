@@ -40,12 +40,14 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
 
 /* What the steps of one kind have in common. */
 typedef struct contrasted {
+    mdm_trainer *trainer;
     mdm_network *network;
     int64_t n, count; /* samples of all ranks, of this one */
 } contrasted;
 
-static mdm_status queue(mdm_trainer *t, void *context) {
+static mdm_status queue(void *context) {
     const contrasted *s = context;
+    mdm_trainer *t = s->trainer;
     const mdm_step_orders *orders = mdm_message_memory(t->message);
     int rows = (int)(2 * s->count);
     mdm_outputs out;
@@ -64,7 +66,7 @@ static mdm_status queue(mdm_trainer *t, void *context) {
 
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
     int64_t start, first;
-    contrasted s = {.network = t->networks[network]};
+    contrasted s = {.trainer = t, .network = t->networks[network]};
     mdm_step_orders orders;
     void *host;
     double loss;
@@ -79,7 +81,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_STRONG, 0, 2 * s.count, (uint32_t)epoch, 0, t->view_list,
                           t->images_buffer[0]));
     const mdm_step_kind kind = {MDM_STAGE_PRETRAIN, network, 2, s.n};
-    MDM_TRY(mdm_queue_step(t, &kind, s.network, queue, &s));
+    MDM_TRY(mdm_recorder_queue(t->recorder, &kind, s.network, queue, &s));
     MDM_TRY(mdm_guard_collect(t, s.network, &loss, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_CONTRAST] = loss;

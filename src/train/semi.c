@@ -153,13 +153,15 @@ static float ramp_at(const mdm_trainer *t, double epoch) {
 
 /* What a step queues works with; of the batch, sizes and places alone. */
 typedef struct mixed_step {
+    mdm_trainer *trainer;
     mdm_network *network, *guesser;
     mdm_semi_options options;
     mdm_semi_batch batch;
 } mixed_step;
 
-static mdm_status queue(mdm_trainer *t, void *context) {
+static mdm_status queue(void *context) {
     const mixed_step *s = context;
+    mdm_trainer *t = s->trainer;
     mdm_guard_queue_begin(t, s->network);
     MDM_TRY(mdm_views_make_asked(t->views));
     MDM_TRY(
@@ -192,7 +194,7 @@ static mdm_status make_batch(mdm_trainer *t, int network, int64_t epoch, int64_t
 }
 
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
-    mixed_step s = {.network = t->networks[network], .options = step_options(t)};
+    mixed_step s = {.trainer = t, .network = t->networks[network], .options = step_options(t)};
     mdm_semi_batch *b = &s.batch;
     mdm_semi_result result;
     double epochs = t->config.train.epochs;
@@ -203,7 +205,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
         mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs), &b->orders));
     MDM_TRY(mdm_semi_tell(t->comm, t->executor, s.network, s.guesser, b, t->workspace));
     const mdm_step_kind kind = {MDM_STAGE_SEMI, network, b->groups, b->n};
-    MDM_TRY(mdm_queue_step(t, &kind, s.network, queue, &s));
+    MDM_TRY(mdm_recorder_queue(t->recorder, &kind, s.network, queue, &s));
     MDM_TRY(mdm_semi_collect(b, t->workspace, &result));
     MDM_TRY(mdm_guard_end_step(t, s.network, result.loss, result.gradient_square, result.verdict,
                                &report->skipped));

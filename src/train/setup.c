@@ -59,7 +59,7 @@ static mdm_status create_networks(mdm_trainer *t) {
     MDM_TRY(mdm_layout_create(&spec, &t->layout));
     MDM_TRY(mdm_executor_create(t->device, t->comm, t->layout, t->precision, modes[t->config.train.batchnorm],
                                 &t->executor));
-    mdm_steps_create(t);
+    MDM_TRY(mdm_recorder_create(t->comm, t->executor, t->config.train.cuda_graph, &t->recorder));
     t->network_count = t->config.model.networks;
     for (int n = 0; n < t->network_count; n++) {
         MDM_TRY(mdm_network_create(t->layout, (uint64_t)t->config.seed, n, &t->networks[n]));
@@ -234,7 +234,7 @@ void mdm_trainer_close(mdm_trainer *t) {
     mdm_metrics_close(t->metrics);
     mdm_events_close(t->events);
     mdm_run_folder_close(t->folder);
-    mdm_steps_forget(t);
+    mdm_recorder_destroy(t->recorder);
     mdm_message_destroy(t->message);
     mdm_semi_workspace_destroy(t->workspace);
     mdm_contrast_destroy(t->contrast);

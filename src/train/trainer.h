@@ -12,6 +12,7 @@
 #include "mdm/report/metrics.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/contrast.h"
+#include "mdm/train/recorder.h"
 #include "mdm/train/run.h"
 #include "mdm/train/semi_step.h"
 #include "views.h"
@@ -57,18 +58,6 @@ typedef struct mdm_spikes {
     double total, pass, in_pass;
     mdm_spike_window window[MDM_MOST_NETWORKS];
 } mdm_spikes;
-
-/* Steps of one kind: done once, then recorded. */
-typedef struct mdm_step_kind {
-    mdm_stage stage;
-    int network, groups;
-    int64_t n; /* samples of a group, of all ranks */
-} mdm_step_kind;
-typedef struct mdm_recorded_step {
-    mdm_step_kind kind;
-    mdm_recording *recording; /* NULL: not yet */
-} mdm_recorded_step;
-enum { MDM_MOST_RECORDED = 8 };
 
 typedef struct mdm_score {
     double top1, top5;
@@ -133,11 +122,7 @@ typedef struct mdm_trainer {
     /* in the device's memory: the rows' gradient and losses, what a step comes to (guards.c) */
     float *gradient;
     double *row_value, *result;
-    struct {
-        int is_on, count, next;
-        int64_t frees; /* of device memory, by the time they were made */
-        mdm_recorded_step steps[MDM_MOST_RECORDED];
-    } recorded;
+    mdm_recorder *recorder;
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
@@ -229,19 +214,6 @@ MDM_MUST_CHECK mdm_status mdm_guard_end_step(mdm_trainer *t, mdm_network *networ
 void mdm_spike_limits(mdm_trainer *t, double *square_limit, double *loss_limit);
 void mdm_spike_count(mdm_trainer *t, double square, char *text, size_t size);
 void mdm_spike_remember(mdm_trainer *t, double square, double loss);
-
-/* steps.c. Collective. `work` queues all that the device does in a step of a network. On CUDA devices, with
- * train.cuda_graph, the first step of a kind runs plainly, the second is recorded, and all from there on are
- * replayed. `context` may hold what is the same in all steps of a kind; what differs reaches the device by
- * messages that were filled before. */
-typedef mdm_status mdm_step_work(mdm_trainer *t, void *context);
-MDM_MUST_CHECK mdm_status mdm_queue_step(mdm_trainer *t, const mdm_step_kind *kind, mdm_network *network,
-                                         mdm_step_work *work, void *context);
-/* Once, when the executor was made: whether steps are recorded at all, the same on all ranks. */
-void mdm_steps_create(mdm_trainer *t);
-/* Collective, when a pass has been prepared: recordings made before memory was freed are forgotten. */
-MDM_MUST_CHECK mdm_status mdm_steps_begin(mdm_trainer *t);
-void mdm_steps_forget(mdm_trainer *t);
 
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);

@@ -37,13 +37,15 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t step, in
 
 /* What the steps of one kind have in common. */
 typedef struct supervised {
+    mdm_trainer *trainer;
     mdm_network *network;
     int64_t n, count; /* samples of all ranks, of this one */
     float rce_weight;
 } supervised;
 
-static mdm_status queue(mdm_trainer *t, void *context) {
+static mdm_status queue(void *context) {
     const supervised *s = context;
+    mdm_trainer *t = s->trainer;
     const mdm_step_orders *orders = mdm_message_memory(t->message);
     const int32_t *label = (const int32_t *)(orders + 1);
     int count = (int)s->count;
@@ -90,7 +92,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
                                   mdm_step_report *report) {
     int64_t start, count = list(t, network, epoch, number, t->sample_list);
     double loss, epochs = t->config.train.epochs;
-    supervised s = {.network = net, .count = count, .rce_weight = rce_weight};
+    supervised s = {.trainer = t, .network = net, .count = count, .rce_weight = rce_weight};
     mdm_step_orders orders;
     mdm_step_range(t->training_count, t->steps, number, &start, &s.n);
     MDM_TRY(mdm_guard_begin_step(t, net, mdm_cosine_rate(t->config.train.lr_backbone, (double)epoch, epochs),
@@ -100,7 +102,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
                           mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
     const mdm_step_kind kind = {stage, network, 1, s.n};
-    MDM_TRY(mdm_queue_step(t, &kind, net, queue, &s));
+    MDM_TRY(mdm_recorder_queue(t->recorder, &kind, net, queue, &s));
     MDM_TRY(mdm_guard_collect(t, net, &loss, &report->skipped));
     report->loss = loss;
     report->parts[MDM_PART_X] = loss;

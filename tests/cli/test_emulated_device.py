@@ -187,6 +187,17 @@ def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
     assert re.search(r"problem: CUDA devices do not work together: rank 1 on \S+: ncclAllReduce failed", broken.stdout), broken.stdout
 
 
+def bench_measures_recorded_steps_as_a_run_has_them(work):
+    small = ["device=cuda", "model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "run.threads=1"]
+    for measurement in ("step", "pretrain", "semi"):
+        for setting, expected in (([], True), (["train.cuda_graph=false"], False)):
+            done = run("bench", measurement, *small, *setting)
+            assert done.returncode == 0 and json.loads(done.stdout)["graph"] is expected, (done.stdout, done.stderr)
+        done = run("bench", measurement, *small, env={**os.environ, "MDM_EMULATED_GRAPHS": "refused"})
+        assert done.returncode == 0 and json.loads(done.stdout)["graph"] is False, done.stderr
+        assert done.stderr.count("their recording failed on rank 0") == 1, done.stderr
+
+
 def bench_measures_what_ranks_exchange(work):
     environment = {**os.environ, **FAKE_NCCL, "MDM_EMULATED_GPUS": "2"}
     small = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "train.precision=fp32", "run.threads=1"]
@@ -205,7 +216,8 @@ def bench_measures_what_ranks_exchange(work):
 
 if __name__ == "__main__":
     main([a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
-          bench_measures_what_ranks_exchange, doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
+          bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
+          doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark])

@@ -31,3 +31,19 @@ int dlclose(void *handle) {
 }
 
 #endif
+
+#if defined(__SANITIZE_THREAD__)
+
+const char *__tsan_default_options(void);
+const char *__tsan_default_suppressions(void);
+
+const char *__tsan_default_options(void) {
+    return "allocator_may_return_null=1:exitcode=99";
+}
+
+/* Open MPI's transports take their own locks in changing order. */
+const char *__tsan_default_suppressions(void) {
+    return "deadlock:mca_\ndeadlock:libopen-pal\ndeadlock:libmpi\n";
+}
+
+#endif

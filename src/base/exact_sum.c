@@ -4,8 +4,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Loops over millions of weights: the widest vectors that the processor has. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
+/* Loops over millions of weights: the widest vectors that the processor has. Sanitizers are not ready yet
+ * when the choice is made, as the program is loaded. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__) &&                       \
+    !defined(__SANITIZE_THREAD__) && !defined(__clang__)
 #define WIDE __attribute__((target_clones("arch=skylake-avx512", "avx2", "default")))
 #else
 #define WIDE

@@ -350,7 +350,7 @@ static mdm_status run_info(const arguments *a) {
 static mdm_status run_verify(const arguments *a) {
     mdm_dataset *d;
     int64_t offset[2];
-    uint8_t *pixels;
+    uint8_t *pixels = NULL;
     MDM_TRY(mdm_dataset_read_labels(a->places[0], &d, offset));
     int64_t bytes = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / bytes + 1;
     mdm_status status = mdm_allocate((void **)&pixels, piece, bytes, "pictures");
@@ -365,7 +365,7 @@ static mdm_status run_verify(const arguments *a) {
     else if (status == MDM_OK)
         printf("%s: all %lld pictures can be read\n", a->places[0],
                (long long)(d->train_count + d->test_count));
-    if (status == MDM_OK) free(pixels);
+    free(pixels);
     mdm_dataset_destroy(d);
     return status;
 }

@@ -65,5 +65,6 @@ mdm_status mdm_command_report(int argc, char **argv) {
                             ? mdm_fail(MDM_USAGE, "report is made by one process; start it without mpirun")
                             : report_one(comm, a.words[0], out);
     mdm_command_leave(comm, status);
+    mdm_comm_finish(comm);
     return status;
 }

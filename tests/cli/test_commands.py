@@ -233,13 +233,15 @@ def manual_pages_are_clean_and_hold_every_option_and_key(work):
     assert "train.lr\\_backbone" in run("man", "train").stdout or "train.lr_backbone" in run("man", "train").stdout
 
 
+of_memory = [a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it,
+             a_run_whose_batches_do_not_fit_computes_them_in_parts, the_estimate_of_memory_is_near_what_a_run_takes]
+if os.environ.get("MDM_SANITIZE", "OFF") != "OFF":  # which itself takes terabytes of addresses, and memory for every block
+    of_memory = []
 main([a_sound_machine_is_called_sound_on_any_number_of_ranks, what_would_stop_a_run_is_named_with_its_cure,
       a_launcher_that_mpi_does_not_see_is_named_with_its_cure,
       status_tells_how_far_a_run_is_while_it_goes_on_and_afterwards,
       status_of_no_run_is_exit_code_3_and_a_torn_line_is_passed_over,
-      a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it,
-      a_run_whose_batches_do_not_fit_computes_them_in_parts, the_estimate_of_memory_is_near_what_a_run_takes,
-      a_run_stops_by_itself_before_its_job_ends,
+      *of_memory, a_run_stops_by_itself_before_its_job_ends,
       every_command_has_help_with_examples_that_starts_with_its_name,
       unknown_commands_and_options_are_answered_with_the_nearest, the_sbatch_file_is_as_in_the_repository_and_a_sound_script,
       words_with_quotes_reach_the_program_through_the_sbatch_file_unchanged,

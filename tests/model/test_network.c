@@ -346,6 +346,30 @@ static void a_batch_in_chunks_has_the_outputs_and_gradients_of_the_whole(void **
     bench_close(&chunked);
 }
 
+/* A step that is skipped leaves nothing behind in the sums. */
+static void a_gradient_that_is_not_finite_is_gone_with_the_next_one(void **state) {
+    (void)state;
+    bench b;
+    bench_open(&b, 0, MDM_FP32, MDM_BATCHNORM_FROZEN);
+    int64_t count = b.layout->weight_count, place = b.layout->tensors[b.layout->classifier_weight].offset;
+    float *before = calloc((size_t)count, sizeof(float)), weight = b.network->weights[place];
+    assert_non_null(before);
+    forward_and_backward(&b);
+    memcpy(before, b.network->gradient, sizeof(float) * (size_t)count);
+    b.network->weights[place] = NAN;
+    mdm_network_touch(b.network);
+    forward_and_backward(&b);
+    int64_t bad = 0;
+    for (int64_t i = 0; i < count; i++) bad += !isfinite(b.network->gradient[i]);
+    assert_true(bad > 0);
+    b.network->weights[place] = weight;
+    mdm_network_touch(b.network);
+    forward_and_backward(&b);
+    assert_close(b.network->gradient, before, count, 1e-7, 1e-6, "gradient");
+    free(before);
+    bench_close(&b);
+}
+
 static void bfloat16_follows_single_precision_within_its_rounding(void **state) {
     (void)state;
     bench b;
@@ -380,6 +404,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(three_optimizer_steps_and_the_evaluation_after_them_are_golden),
         cmocka_unit_test(the_gradient_is_the_slope_of_the_loss_in_random_directions),
         cmocka_unit_test(a_batch_in_chunks_has_the_outputs_and_gradients_of_the_whole),
+        cmocka_unit_test(a_gradient_that_is_not_finite_is_gone_with_the_next_one),
         cmocka_unit_test(bfloat16_follows_single_precision_within_its_rounding),
     };
     test_device_or_skip();

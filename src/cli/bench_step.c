@@ -232,9 +232,10 @@ static void report_step(const bench *b, const char *name, double *times, int vie
     char fields[192];
     int can_record = mdm_device_get_info(b->device)->is_cuda;
     snprintf(fields, sizeof fields, "%s%s", more,
-             !can_record                       ? ""
-             : mdm_recorder_is_on(b->recorder) ? ",\"graph\":true"
-                                               : ",\"graph\":false");
+             mdm_executor_is_reproducible(b->executor) ? ",\"deterministic\":true"
+             : !can_record                             ? ""
+             : mdm_recorder_is_on(b->recorder)         ? ",\"graph\":true"
+                                                       : ",\"graph\":false");
     mdm_bench_report(b, name, times, REPEATS, batch, batch * views * flop * passes, fields);
 }
 

@@ -405,7 +405,9 @@ static mdm_status open_bench(bench *b) {
     mdm_comm_my_slice(b->comm, b->config->train.batch, &b->first, &b->count);
     MDM_TRY(
         mdm_executor_create(b->device, b->comm, b->layout, b->precision, MDM_BATCHNORM_SYNC, &b->executor));
-    if (b->config->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE)
+    if (b->config->deterministic == MDM_CONFIG_DETERMINISTIC_TRUE ||
+        (b->config->deterministic == MDM_CONFIG_DETERMINISTIC_AUTO &&
+         mdm_executor_can_be_reproducible(b->executor)))
         MDM_TRY(mdm_executor_make_reproducible(b->executor));
     return mdm_recorder_create(b->comm, b->executor, b->config->train.cuda_graph, &b->recorder);
 }

@@ -44,6 +44,10 @@ static mdm_status create_shard_gradients(mdm_executor *executor) {
     return MDM_OK;
 }
 
+int mdm_executor_can_be_reproducible(const mdm_executor *executor) {
+    return !mdm_device_get_info(executor->device)->is_cuda && MDM_SHARDS % mdm_comm_size(executor->comm) == 0;
+}
+
 mdm_status mdm_executor_make_reproducible(mdm_executor *executor) {
     int ranks = mdm_comm_size(executor->comm);
     if (MDM_SHARDS % ranks != 0)

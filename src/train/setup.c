@@ -74,7 +74,7 @@ static mdm_status create_networks(mdm_trainer *t) {
 /* Whether deterministic=auto can be had beside the other settings; memory may speak against it yet. */
 static int could_be_deterministic(const mdm_trainer *t) {
     const mdm_config *c = &t->config;
-    return !mdm_device_get_info(t->device)->is_cuda && MDM_SHARDS % mdm_comm_size(t->comm) == 0 &&
+    return mdm_executor_can_be_reproducible(t->executor) &&
            c->train.batchnorm != MDM_CONFIG_BATCHNORM_LOCAL && c->train.micro_batch <= 0;
 }
 

@@ -198,6 +198,15 @@ def bench_measures_recorded_steps_as_a_run_has_them(work):
         assert done.stderr.count("their recording failed on rank 0") == 1, done.stderr
 
 
+def bench_has_deterministic_sums_wherever_a_run_would(work):
+    small = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "run.threads=1"]
+    for device, setting, expected in (("cpu", "true", True), ("cpu", "auto", True), ("cpu", "false", None), ("cuda", "auto", None)):
+        done = run("bench", "step", f"device={device}", f"deterministic={setting}", *small)
+        assert done.returncode == 0 and json.loads(done.stdout).get("deterministic") is expected, (done.stdout, done.stderr)
+    refused = run("bench", "step", "device=cuda", "deterministic=true", *small)
+    assert refused.returncode == 2 and "device=cpu" in refused.stderr, refused.stderr
+
+
 def bench_measures_what_ranks_exchange(work):
     environment = {**os.environ, **FAKE_NCCL, "MDM_EMULATED_GPUS": "2"}
     small = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "train.batch=8", "train.precision=fp32", "run.threads=1"]
@@ -216,7 +225,7 @@ def bench_measures_what_ranks_exchange(work):
 
 if __name__ == "__main__":
     main([a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
-          bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
+          bench_has_deterministic_sums_wherever_a_run_would, bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,

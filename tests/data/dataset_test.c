@@ -2,6 +2,7 @@
 #include "dataset_test.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 uint8_t pixel_of(int split, int64_t index, int64_t b) {
     return (uint8_t)(index * 31 + b * 7 + (b * index) % 13 + split * 101);
@@ -60,4 +61,18 @@ void compress(const char *path, const mdm_dataset *d, hsize_t chunk) {
     dims[0] = (hsize_t)d->test_count;
     if (d->test_count > 0) put(file, "/test/images", 4, dims, H5T_STD_U8LE, d->test_images, chunk);
     assert_true(H5Fclose(file) >= 0);
+}
+
+char test_path[64];
+
+int make_test_path(void **state) {
+    (void)state;
+    snprintf(test_path, sizeof test_path, "/tmp/mdm-dataset-XXXXXX");
+    int file = mkstemp(test_path);
+    return file < 0 || close(file);
+}
+
+int remove_test_path(void **state) {
+    (void)state;
+    return unlink(test_path);
 }

@@ -15,6 +15,10 @@ mdm_dataset *small_dataset(int64_t train, int64_t test, int height, int width, i
 void put(hid_t file, const char *name, int rank, const hsize_t *dims, hid_t type, const void *data,
          hsize_t chunk);
 void put_attribute(hid_t file, const char *name, hid_t type, int count, const void *data);
+/* Around a group of tests: a file of its own, there and empty. */
+extern char test_path[64];
+int make_test_path(void **state);
+int remove_test_path(void **state);
 /* Stores the pictures of both splits again, compressed. */
 void compress(const char *path, const mdm_dataset *dataset, hsize_t chunk);
 

@@ -11,8 +11,6 @@
 enum { TRAIN = 2, MOST_BYTES = 1 << 16 };
 
 static const char *const files[TRAIN] = {MDM_PICTURES "/jpeg/turned", MDM_PICTURES "/png/RGB"};
-static char path[64];
-
 /* The two pictures one behind the other. */
 static void join(uint8_t *bytes, int64_t offsets[TRAIN + 1]) {
     offsets[0] = 0;
@@ -40,7 +38,7 @@ static void add_split(hid_t file, const char *group, const uint8_t *bytes, const
 }
 
 static hid_t sound_file(uint8_t *bytes, int64_t *offsets) {
-    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t file = H5Fcreate(test_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     assert_true(file >= 0);
     join(bytes, offsets);
     add_split(file, "/train", bytes, offsets);
@@ -55,7 +53,7 @@ static void pictures_are_those_of_the_files(void **state) {
     mdm_dataset *d;
     mdm_picture first, second;
     assert_true(H5Fclose(sound_file(bytes, offsets)) >= 0);
-    if (mdm_dataset_read(path, &d) != MDM_OK) fail_msg("%s", mdm_last_message());
+    if (mdm_dataset_read(test_path, &d) != MDM_OK) fail_msg("%s", mdm_last_message());
     assert_int_equal(mdm_picture_decode(bytes, (size_t)offsets[1], "first", MOST_BYTES, &first), MDM_OK);
     assert_int_equal(mdm_picture_decode(bytes + offsets[1], (size_t)(offsets[2] - offsets[1]), "second",
                                         MOST_BYTES, &second),
@@ -152,28 +150,16 @@ static void what_cannot_be_is_told_with_file_and_data_set(void **state) {
         else
             spoil_bytes(file, how, bytes, (hsize_t)offsets[TRAIN]);
         assert_true(H5Fclose(file) >= 0);
-        mdm_status status = mdm_dataset_read(path, &read);
+        mdm_status status = mdm_dataset_read(test_path, &read);
         if (status != MDM_INPUT || !strstr(mdm_last_message(), damages[i][1]) ||
-            !strstr(mdm_last_message(), path) || strchr(mdm_last_message(), '\n'))
+            !strstr(mdm_last_message(), test_path) || strchr(mdm_last_message(), '\n'))
             fail_msg("%s: status %d, message \"%s\"", how, status, mdm_last_message());
         assert_null(read);
     }
 }
 
-static int make_path(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "/tmp/mdm-encoded-XXXXXX");
-    int file = mkstemp(path);
-    return file < 0 || close(file);
-}
-
-static int remove_path(void **state) {
-    (void)state;
-    return unlink(path);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(pictures_are_those_of_the_files),
                                        cmocka_unit_test(what_cannot_be_is_told_with_file_and_data_set)};
-    return cmocka_run_group_tests(tests, make_path, remove_path);
+    return cmocka_run_group_tests(tests, make_test_path, remove_test_path);
 }

@@ -10,8 +10,6 @@
 
 enum { TRAIN = 200, TEST = 10, SIDE = 32 };
 
-static char path[64];
-
 /* Pictures of CIFAR's size whose labels are right. */
 static mdm_dataset *clean_dataset(int64_t train, int side, int classes) {
     mdm_dataset *d = small_dataset(train, TEST, side, side, 3, classes);
@@ -20,7 +18,7 @@ static mdm_dataset *clean_dataset(int64_t train, int side, int classes) {
 }
 
 static void write_text(const char *text) {
-    assert_int_equal(mdm_write_file(path, text, strlen(text)), MDM_OK);
+    assert_int_equal(mdm_write_file(test_path, text, strlen(text)), MDM_OK);
 }
 
 static void refused(const mdm_dataset *source, const mdm_noise_options *o, mdm_status status,
@@ -66,7 +64,7 @@ static void cifar10s_classes_become_their_similar_ones(void **state) {
 static void a_matrix_moves_as_many_labels_as_asked_for(void **state) {
     (void)state;
     mdm_noise_counts counts;
-    const mdm_noise_options o = {.asymmetric = 0.3, .transition_matrix = path, .seed = 1};
+    const mdm_noise_options o = {.asymmetric = 0.3, .transition_matrix = test_path, .seed = 1};
     mdm_dataset *source = clean_dataset(TRAIN, 4, 3);
     write_text("0,1,0\n0 0\t1\r\n1 0 0\n");
     mdm_dataset *noisy = made(source, &o, &counts);
@@ -93,7 +91,7 @@ static void a_wrong_matrix_is_refused(void **state) {
         {"inf", "number 1 is no share"},
         {"0 1 0 0 0.5 0.4 1 0 0", "row 1 sums to 0.9"},
     };
-    const mdm_noise_options o = {.asymmetric = 0.3, .transition_matrix = path};
+    const mdm_noise_options o = {.asymmetric = 0.3, .transition_matrix = test_path};
     mdm_dataset *source = clean_dataset(TRAIN, 4, 3);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         write_text(cases[i][0]);
@@ -160,8 +158,8 @@ static void a_noise_file_gives_the_labels(void **state) {
     mdm_noise_counts counts;
     mdm_noise_options o = {.symmetric = 0.5, .seed = 5};
     mdm_dataset *source = clean_dataset(TRAIN, 4, 4), *first = made(source, &o, &counts);
-    assert_int_equal(mdm_noise_write_labels(path, first), MDM_OK);
-    o = (mdm_noise_options){.labels_from = path};
+    assert_int_equal(mdm_noise_write_labels(test_path, first), MDM_OK);
+    o = (mdm_noise_options){.labels_from = test_path};
     mdm_dataset *second = made(source, &o, &counts);
     assert_memory_equal(first->train_labels, second->train_labels, sizeof(int32_t) * TRAIN);
     mdm_dataset_destroy(second);
@@ -184,8 +182,8 @@ static void what_cannot_be_made_is_refused_by_the_option_at_fault(void **state) 
     } cases[] = {
         {{.symmetric = 1}, "a rate of 1"},
         {{.ood = -0.1}, "a rate of -0.1"},
-        {{.transition_matrix = path}, "--transition-matrix needs --asymmetric"},
-        {{.labels_from = path, .symmetric = 0.1}, "--noise-file gives the labels"},
+        {{.transition_matrix = test_path}, "--transition-matrix needs --asymmetric"},
+        {{.labels_from = test_path, .symmetric = 0.1}, "--noise-file gives the labels"},
         {{.samples = -1}, "--samples must not be negative"},
         {{.samples = TRAIN + 1}, "there are 200; lower --samples"},
         {{.ood = 0.1}, "--hold-out CLASSES or --ood-from FILE"},
@@ -203,18 +201,6 @@ static void what_cannot_be_made_is_refused_by_the_option_at_fault(void **state) 
     mdm_dataset_destroy(source);
 }
 
-static int make_path(void **state) {
-    (void)state;
-    snprintf(path, sizeof path, "/tmp/mdm-noise-XXXXXX");
-    int file = mkstemp(path);
-    return file < 0 || close(file);
-}
-
-static int remove_path(void **state) {
-    (void)state;
-    return unlink(path);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cifar10s_classes_become_their_similar_ones),
@@ -225,5 +211,5 @@ int main(void) {
         cmocka_unit_test(a_noise_file_gives_the_labels),
         cmocka_unit_test(what_cannot_be_made_is_refused_by_the_option_at_fault),
     };
-    return cmocka_run_group_tests(tests, make_path, remove_path);
+    return cmocka_run_group_tests(tests, make_test_path, remove_test_path);
 }

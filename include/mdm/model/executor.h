@@ -44,6 +44,8 @@ void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm)
  * largest tensor's gradient exists once more for each of this rank's shards, and all gradients as sums of 8
  * bytes a weight with every network trained. */
 enum { MDM_SHARDS = 12 };
+/* Whether that can be had: not on CUDA, and only where ranks share the shards evenly. */
+int mdm_executor_can_be_reproducible(const mdm_executor *executor);
 MDM_MUST_CHECK mdm_status mdm_executor_make_reproducible(mdm_executor *executor);
 int mdm_executor_is_reproducible(const mdm_executor *executor);
 mdm_device *mdm_executor_device(const mdm_executor *executor);

@@ -269,18 +269,19 @@ static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan,
     return MDM_OK;
 }
 
-/* Winograd's algorithm is slower than plain products below 64 channels, at every batch measured; and images
- * have so few that its layout would force the weight gradient into the reference loops. Its sums are cut by
- * the number of all pictures' tiles, so a picture's results depend on how many there are. */
+/* Below 64 channels Winograd's algorithm was slower than plain products for batches up to 32, and hardly
+ * faster for larger ones; and images have so few that its layout would force the weight gradient into the
+ * reference loops. Its sums are cut by the number of all pictures' tiles, so a picture's results depend on
+ * how many there are. */
 static dnnl_alg_kind_t choose_algorithm(const mdm_cpu_convolution *c) {
     const mdm_convolution_shape *s = &c->shape;
-    int few = s->in_channels < 64 || s->out_channels < 64, side = (s->height + 3) / 4 * ((s->width + 3) / 4);
+    int few = s->in_channels < 64 || s->out_channels < 64;
+    int tiles = s->batch * ((s->height + 3) / 4) * ((s->width + 3) / 4);
     if (!c->device->winograd || s->from_image || few || s->rows_alone ||
         mdm_cpu_channels_last(&c->device->common, s->precision))
         return dnnl_convolution_direct;
     /* oneDNN's choice thinks of larger batches than the shards that gradients are asked of alone */
-    if (s->gradient_only && s->kernel == 3 && s->stride == 1 && s->batch * side >= 24)
-        return dnnl_convolution_winograd;
+    if (s->gradient_only && s->kernel == 3 && s->stride == 1 && tiles >= 24) return dnnl_convolution_winograd;
     return dnnl_convolution_auto;
 }
 

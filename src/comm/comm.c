@@ -206,6 +206,10 @@ const char *mdm_comm_host(const mdm_comm *comm) {
     return comm->host;
 }
 
+double mdm_comm_waited(const mdm_comm *comm) {
+    return comm->waited;
+}
+
 const char *mdm_comm_library(const mdm_comm *comm) {
     return comm->library;
 }

@@ -2,6 +2,7 @@
 #ifndef MDM_COMM_INTERNAL_H
 #define MDM_COMM_INTERNAL_H
 
+#include "mdm/base/log.h"
 #include "mdm/base/watch.h"
 #include "mdm/comm/comm.h"
 
@@ -16,7 +17,8 @@ struct mdm_comm {
     MPI_Comm world; /* a duplicate of MPI_COMM_WORLD */
     MPI_Comm node;  /* the ranks of this node */
     int rank, size, node_rank, node_size;
-    int ends_mpi; /* this group started MPI, so it ends it */
+    double waited; /* seconds inside collectives so far */
+    int ends_mpi;  /* this group started MPI, so it ends it */
     char host[MPI_MAX_PROCESSOR_NAME];
     char library[128];
     char agreed[1400]; /* message of the latest failure that all ranks agreed on */
@@ -45,9 +47,11 @@ mdm_status mdm_comm_check(const mdm_comm *comm, int code, const char *call);
 /* A call in which ranks wait for each other: noted for the supervisor, then as MDM_MPI. */
 #define MDM_COLLECTIVE(comm, call, name, bytes)                                                              \
     do {                                                                                                     \
+        double mdm_collective_start_ = mdm_seconds();                                                        \
         mdm_watch_enter((name), (int64_t)(bytes));                                                           \
         int mdm_collective_code_ = (call);                                                                   \
         mdm_watch_leave();                                                                                   \
+        (comm)->waited += mdm_seconds() - mdm_collective_start_;                                             \
         MDM_TRY(mdm_comm_check((comm), mdm_collective_code_, (name)));                                       \
     } while (0)
 #define MDM_MPI(comm, call, name) MDM_TRY(mdm_comm_check((comm), (call), (name)))

@@ -68,6 +68,11 @@ mdm_status mdm_checkpoint_saver_start(mdm_checkpoint_saver **saver) {
     return MDM_OK;
 }
 
+mdm_status mdm_checkpoint_saver_prepare(mdm_checkpoint_saver *s, const mdm_checkpoint_part *parts,
+                                        int count) {
+    return checkpoint_form_fill(&s->form, parts, count);
+}
+
 mdm_status mdm_checkpoint_save_later(mdm_checkpoint_saver *s, const mdm_checkpoint_part *parts, int count,
                                      const char *folder, int64_t epoch, int64_t step, int keep) {
     if (strlen(folder) >= sizeof s->folder)

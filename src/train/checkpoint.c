@@ -191,11 +191,23 @@ mdm_status mdm_notice_saved(mdm_trainer *t, int wait) {
     return o.status;
 }
 
-static mdm_status save_on_rank_0(mdm_trainer *t) {
+/* The library puts together the first checkpoint only, which takes many times as long as a save: before the
+ * training begins nobody waits for it in the middle of a step. */
+mdm_status mdm_prepare_saves(mdm_trainer *t) {
     mdm_checkpoint_part parts[MOST_ENTRIES + 4];
     scalars s;
     marks m;
     if (!t->saver) MDM_TRY(mdm_checkpoint_saver_start(&t->saver));
+    int count = list_parts(t, parts, &s, &m);
+    if (mdm_checkpoint_saver_prepare(t->saver, parts, count) != MDM_OK)
+        mdm_warn("there may be no room for checkpoints: %s", mdm_last_message());
+    return MDM_OK;
+}
+
+static mdm_status save_on_rank_0(mdm_trainer *t) {
+    mdm_checkpoint_part parts[MOST_ENTRIES + 4];
+    scalars s;
+    marks m;
     (void)mdm_notice_saved(t, 1); /* where it failed, this save is the next attempt */
     mdm_metrics_begin(t->metrics, "checkpoint");
     mdm_metrics_integer(t->metrics, "position", t->place.position);

@@ -54,6 +54,10 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
                                 : mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs));
     mdm_metrics_number(t->metrics, "images_per_s", p->seconds > 0 ? images / p->seconds : NAN);
     mdm_metrics_number(t->metrics, "seconds", p->seconds);
+    if (mdm_comm_size(t->comm) > 1) {
+        mdm_metrics_integer(t->metrics, "slowest_rank", t->pace.slowest);
+        mdm_metrics_number(t->metrics, "slowest_rank_speed", t->pace.speed);
+    }
     mdm_metrics_end(t->metrics);
 }
 
@@ -102,9 +106,16 @@ void mdm_shuffle_samples(const mdm_trainer *t, mdm_random *random, int64_t *samp
 mdm_status mdm_load_step(mdm_trainer *t, int64_t count) {
     double start = mdm_seconds();
     mdm_status status = mdm_views_load(t->views, MDM_TRAIN, t->sample_list, count);
-    t->waited += mdm_seconds() - start;
+    t->pace.reading += mdm_seconds() - start;
     MDM_TRY(status);
     return mdm_views_announce(t->views, MDM_TRAIN, t->next_list, t->next_count);
+}
+
+mdm_status mdm_make_views(mdm_trainer *t) {
+    double start = mdm_seconds();
+    mdm_status status = mdm_views_make_asked(t->views);
+    t->pace.views += mdm_seconds() - start;
+    return status;
 }
 
 /* Pictures that have to be read or sent are announced a step ahead; others need no list. */
@@ -130,7 +141,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     t->seen_stages |= 1 << stage;
     MDM_TRY(methods->prepare(t, network, epoch));
     MDM_TRY(mdm_recorder_begin(t->recorder));
-    t->waited = 0;
+    mdm_pace_begin(t);
     t->first_step = p->step;
     while (p->step < t->steps) {
         mdm_step_report report;
@@ -157,6 +168,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));
     else
         MDM_TRY(mdm_executor_agree_statistics(t->executor, t->baseline));
+    MDM_TRY(mdm_pace_compare(t));
     write_epoch_event(t, stage, epoch, images);
     return MDM_OK;
 }

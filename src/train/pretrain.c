@@ -53,7 +53,7 @@ static mdm_status queue(void *context) {
     mdm_outputs out;
     mdm_guard_queue_begin(t, s->network);
     MDM_TRY(mdm_message_send(t->message, sizeof *orders));
-    MDM_TRY(mdm_views_make_asked(t->views));
+    MDM_TRY(mdm_make_views(t));
     mdm_executor_set_batch(t->executor, 2, s->n);
     MDM_TRY(mdm_executor_forward(t->executor, s->network, rows, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     MDM_TRY(mdm_contrast_loss(t->contrast, s->n, 1.0f, out.projection, t->gradient, &t->result[0]));

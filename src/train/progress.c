@@ -87,7 +87,7 @@ void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double im
              mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, network, (long long)p->step,
              (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0,
              seconds > 0 ? images / seconds : 0.0, of_stage, of_run,
-             seconds > 0 ? 100 * t->waited / seconds : 0.0);
+             seconds > 0 ? 100 * t->pace.reading / seconds : 0.0);
     double share = total > 0 ? ((double)behind + done) / (double)total : 1;
     mdm_progress_bar(share, text, behind + 1 == total && p->step == t->steps);
 }

@@ -224,6 +224,7 @@ static mdm_status run_opened(mdm_trainer *t) {
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));
     int counts = mdm_comm_rank(t->comm) == 0 && t->place.position < mdm_position_count(t);
     MDM_TRY(mdm_comm_agree(t->comm, counts ? mdm_restarts_count(t) : MDM_OK));
+    MDM_TRY(mdm_comm_agree(t->comm, counts ? mdm_prepare_saves(t) : MDM_OK));
     mdm_status status = train(t);
     (void)mdm_notice_saved(t, 1);
     if (counts && (status == MDM_OK || status == MDM_STOPPED)) mdm_restarts_forget(t);

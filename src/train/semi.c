@@ -163,7 +163,7 @@ static mdm_status queue(void *context) {
     const mixed_step *s = context;
     mdm_trainer *t = s->trainer;
     mdm_guard_queue_begin(t, s->network);
-    MDM_TRY(mdm_views_make_asked(t->views));
+    MDM_TRY(mdm_make_views(t));
     MDM_TRY(
         mdm_semi_queue(t->comm, t->executor, s->network, s->guesser, &s->options, &s->batch, t->workspace));
     mdm_network_step(t->device, s->network, MDM_STEP_ALL, mdm_semi_orders(t->workspace),

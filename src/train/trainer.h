@@ -134,13 +134,24 @@ typedef struct mdm_trainer {
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
     double pass_seconds[MDM_STAGE_DONE]; /* and what they took */
-    double waited;                       /* seconds of this pass until its steps had their pictures */
-    int64_t first_step;                  /* of this pass in this process */
+    struct {                             /* of this pass in this process, see pace.c */
+        double start, waited_before;
+        double reading, views; /* seconds until steps had their pictures, and for making views of them */
+        int slowest, told;     /* the slowest rank; one that was told of, and 1 */
+        double speed;          /* of the slowest, as a share of the median's */
+    } pace;
+    int64_t first_step;                            /* of this pass in this process */
     double last_agreed, longest_gap, longest_save; /* seconds; for stopping before a time limit */
     int threads;
     char thread_text[256];
     int deterministic; /* whether sums do not depend on the number of ranks */
 } mdm_trainer;
+
+/* pace.c. The clock of one network's epoch starts. */
+void mdm_pace_begin(mdm_trainer *t);
+/* Collective, at its end. Finds the rank that the others waited for most, and tells of it where it costs much
+ * time. */
+MDM_MUST_CHECK mdm_status mdm_pace_compare(mdm_trainer *t);
 
 /* setup.c: opens everything; collective. */
 MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config,
@@ -182,6 +193,8 @@ extern const mdm_stage_methods mdm_pretrain_methods, mdm_warmup_methods, mdm_sem
 void mdm_shuffle_samples(const mdm_trainer *t, mdm_random *random, int64_t *samples, int64_t count);
 /* epoch.c: loads the pictures of t->sample_list[0..count) and lets a thread read those of the next step. */
 MDM_MUST_CHECK mdm_status mdm_load_step(mdm_trainer *t, int64_t count);
+/* epoch.c. mdm_views_make_asked, and counts the time. */
+MDM_MUST_CHECK mdm_status mdm_make_views(mdm_trainer *t);
 /* Runs the rest of the epoch that t->place names, for all networks. MDM_STOPPED after a signal. */
 MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch);
 
@@ -264,7 +277,10 @@ MDM_MUST_CHECK mdm_status mdm_hold_out(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_evaluate_validation(mdm_trainer *t, mdm_network **networks, int count,
                                                   mdm_score *score);
 
-/* checkpoint.c. Collective. Saves the state as it is; the disk is waited for only with `now`, otherwise by
+/* checkpoint.c. Not collective, rank 0: starts the thread that saves, and makes room for what it will save.
+ */
+MDM_MUST_CHECK mdm_status mdm_prepare_saves(mdm_trainer *t);
+/* Collective. Saves the state as it is; the disk is waited for only with `now`, otherwise by
  * mdm_notice_saved. A failure is a warning and the checkpoint before stands, but with `now` it ends the run.
  */
 MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);

@@ -52,7 +52,7 @@ static mdm_status queue(void *context) {
     mdm_outputs out;
     mdm_guard_queue_begin(t, s->network);
     MDM_TRY(mdm_message_send(t->message, sizeof *orders + sizeof(int32_t) * 2 * (size_t)count));
-    MDM_TRY(mdm_views_make_asked(t->views));
+    MDM_TRY(mdm_make_views(t));
     mdm_executor_set_batch(t->executor, 1, s->n);
     MDM_TRY(mdm_executor_forward(t->executor, s->network, count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
     mdm_loss_rows rows = {.logits = out.logits,

@@ -1,7 +1,7 @@
 """Workers that die, stop or loop, launchers and supervisors that are killed: one line, the right exit code, everybody gone, and the
 run goes on to the same weights."""
 from faults import *  # noqa: F403
-from program import main
+from program import events, main
 
 FAST = {"MDM_WATCH_FACTOR": "0.1"}  # 3 s in steps instead of 30
 
@@ -66,6 +66,17 @@ def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     assert "waiting for other ranks" in lines[0] and "lacks rank 2 (silent)" in lines[0], lines[0]
     nobody_is_left(work, "frozen")
     whole(work, "frozen", "calm3", ranks=3)
+
+
+def a_rank_that_is_much_slower_than_the_others_is_told_and_changes_nothing(work):
+    done, _ = train(work, "slow", ranks=2, environment=injected(work, "MPI_Iallreduce", 9, "delay", rank=1, MDM_INJECT_DELAY="400",
+                                                               MDM_INJECT_TIMES="20"))
+    assert was_hit(work) and done.returncode == 0 and not error_lines(done.stderr), done.stderr
+    told = [e["message"] for e in events(work, "slow") if e["event"] == "warning" and "of the median rank" in e["message"]]
+    assert len(told) == 1 and "rank 1 on" in told[0] and "(computing)" in told[0], done.stderr
+    slowed = [e for e in events(work, "slow") if e["event"] == "epoch" and e.get("slowest_rank_speed", 1) < 0.75]
+    assert len(slowed) >= 2 and {e["slowest_rank"] for e in slowed} == {1}, slowed
+    same(work, "slow", "calm2")
 
 
 def a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found(work):
@@ -210,6 +221,7 @@ if __name__ == "__main__":
           a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
           a_worker_that_stops_where_much_time_is_allowed_is_found_as_soon,
           a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
+          a_rank_that_is_much_slower_than_the_others_is_told_and_changes_nothing,
           a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, a_worker_that_dies_in_each_stage_is_named_with_the_stage,
           a_rank_that_leaves_out_a_collective_ends_the_run, a_second_ctrl_c_ends_the_run_at_once, alone_a_dead_worker_is_told_as_well,
           a_killed_launcher_leaves_nobody_behind, a_killed_supervisor_takes_its_worker_along,

@@ -378,8 +378,10 @@ static void a_kill_at_any_moment_leaves_a_whole_one(void **state) {
     assert_int_equal(count_entries(*state), 2);
 }
 
+enum { SAVE_LATER, ONLY_PREPARE };
+
 /* The same as fill(), for the thread. */
-static mdm_status save_later(mdm_checkpoint_saver *saver, const char *folder, int64_t epoch,
+static mdm_status ask_thread(mdm_checkpoint_saver *saver, int what, const char *folder, int64_t epoch,
                              const char *config) {
     static const int32_t counts[3] = {-1, 0, INT32_MAX};
     static const uint8_t split[3] = {0, 1, 2};
@@ -389,7 +391,13 @@ static mdm_status save_later(mdm_checkpoint_saver *saver, const char *folder, in
         {"split", MDM_CHECKPOINT_UINT8, 1, 3, split},   {"empty", MDM_CHECKPOINT_DOUBLE, 1, 0, NULL},
         {"epoch", MDM_CHECKPOINT_INT64, 0, 1, &epoch},  {"best", MDM_CHECKPOINT_DOUBLE, 0, 1, &best},
         {"config", MDM_CHECKPOINT_TEXT, 0, 1, config}};
+    if (what == ONLY_PREPARE) return mdm_checkpoint_saver_prepare(saver, parts, 7);
     return mdm_checkpoint_save_later(saver, parts, 7, folder, epoch, MDM_CHECKPOINT_EPOCH_END, 2);
+}
+
+static mdm_status save_later(mdm_checkpoint_saver *saver, const char *folder, int64_t epoch,
+                             const char *config) {
+    return ask_thread(saver, SAVE_LATER, folder, epoch, config);
 }
 
 /* The same as save_later(), by the caller itself. */
@@ -415,6 +423,9 @@ static void a_thread_saves_the_same_bytes_while_the_caller_goes_on(void **state)
     size_t bytes, other_bytes;
     assert_int_equal(mdm_checkpoint_saver_start(&saver), MDM_OK);
     assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 0); /* nothing to wait for */
+    assert_int_equal(ask_thread(saver, ONLY_PREPARE, NULL, 0, "seed: 1"), MDM_OK);
+    assert_int_equal(mdm_checkpoint_saver_ended(saver, 1, &outcome), 0); /* that was no save */
+    assert_int_equal(count_entries(*state), 0);
     for (int64_t epoch = 1; epoch <= 20; epoch++) { /* one after another, without asking between */
         /* the form is filled in again, and made anew when the text grows longer */
         assert_int_equal(save_later(saver, *state, epoch, epoch < 10 ? "seed: 1" : "seed: 12"), MDM_OK);

@@ -39,6 +39,8 @@ int mdm_comm_size(const mdm_comm *comm);
 int mdm_comm_node_rank(const mdm_comm *comm);
 int mdm_comm_node_size(const mdm_comm *comm);
 const char *mdm_comm_host(const mdm_comm *comm);
+/* Seconds that this rank has spent inside collectives so far, nearly all of it waiting for other ranks. */
+double mdm_comm_waited(const mdm_comm *comm);
 /* "Open MPI 4.1.4" or the like. */
 const char *mdm_comm_library(const mdm_comm *comm);
 

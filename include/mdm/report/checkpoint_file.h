@@ -67,6 +67,10 @@ typedef struct mdm_checkpoint_part {
     int64_t count;
     const void *data;
 } mdm_checkpoint_part;
+/* Makes room for saves of such parts, so that the first of them takes no longer than the others; nothing is
+ * saved. No save is under way. MDM_RESOURCE when out of memory; saves then try by themselves. */
+MDM_MUST_CHECK mdm_status mdm_checkpoint_saver_prepare(mdm_checkpoint_saver *saver,
+                                                       const mdm_checkpoint_part *parts, int count);
 /* Saves what mdm_checkpoint_commit would save of the same parts, byte for byte. The caller waits only until
  * they are copied (and for the save before, where it is still under way: its outcome is lost, so ask for it
  * first); the copy's memory is kept for the next one. MDM_RESOURCE when there is not enough of it. */

@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MOST_NOTE = 65536 }; /* bytes of an attribute */
+
 typedef struct reader {
     const char *path;
     hid_t file;
@@ -74,7 +76,7 @@ static mdm_status open_array(const reader *r, const char *name, int rank, hsize_
                         name);
     hid_t space = H5Dget_space(*array), plist = H5Dget_create_plist(*array);
     int actual = H5Sget_simple_extent_ndims(space), external = H5Pget_external_count(plist);
-    if (actual == rank) H5Sget_simple_extent_dims(space, dims, NULL);
+    if (actual == rank && H5Sget_simple_extent_dims(space, dims, NULL) != rank) actual = -1;
     H5Sclose(space);
     H5Pclose(plist);
     mdm_status status = MDM_OK;
@@ -212,8 +214,9 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
     hid_t array;
     MDM_TRY(open_array(r, name, 1, dims, &array));
     hid_t type = H5Dget_type(array);
+    htri_t variable_length = H5Tis_variable_str(type);
     mdm_status status = MDM_OK;
-    if (H5Tget_class(type) != H5T_STRING)
+    if (H5Tget_class(type) != H5T_STRING || variable_length < 0)
         status = mdm_fail(MDM_INPUT, "%s: %s must hold strings", r->path, name);
     else if (*count >= 0 && dims[0] != (hsize_t)*count)
         status = mdm_fail(MDM_INPUT, "%s: %s has %llu entries, expected %lld", r->path, name,
@@ -224,7 +227,7 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
         *count = (int64_t)dims[0];
         status = MDM_ALLOCATE(*strings, *count, "names");
     }
-    if (status == MDM_OK && H5Tis_variable_str(type)) {
+    if (status == MDM_OK && variable_length) {
         char **variable;
         status = MDM_ALLOCATE(variable, *count, "names");
         if (status == MDM_OK) {
@@ -244,7 +247,8 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
     } else if (status == MDM_OK) {
         size_t size = H5Tget_size(type);
         char *fixed = NULL;
-        if (size > 65536) status = mdm_fail(MDM_INPUT, "%s: the strings of %s are too long", r->path, name);
+        if (size == 0 || size > 65536)
+            status = mdm_fail(MDM_INPUT, "%s: the strings of %s are empty or too long", r->path, name);
         if (status == MDM_OK) status = mdm_allocate((void **)&fixed, *count, (long long)size, "names");
         if (status == MDM_OK && H5Dread(array, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, fixed) < 0)
             status = mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged", r->path, name);
@@ -286,23 +290,31 @@ static hssize_t elements(hid_t attribute) {
     return count;
 }
 
+/* The one text that an attribute holds, cut to the room; 0 where it holds none. */
+static int read_text(hid_t attribute, char *text, size_t room) {
+    hid_t type = H5Aget_type(attribute);
+    int is_one = H5Tget_class(type) == H5T_STRING && elements(attribute) == 1, found = 0;
+    htri_t variable = is_one ? H5Tis_variable_str(type) : -1;
+    size_t size = H5Tget_size(type);
+    char *its = NULL;
+    memset(text, 0, room);
+    if (variable > 0 && H5Aread(attribute, type, &its) >= 0 && its) {
+        snprintf(text, room, "%s", its);
+        H5free_memory(its);
+        found = 1;
+    }
+    if (variable == 0 && size > 0 && size < room) found = H5Aread(attribute, type, text) >= 0;
+    H5Tclose(type);
+    return found;
+}
+
 static mdm_status check_format(const reader *r) {
     if (H5Aexists(r->file, "format") > 0) {
-        hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT), type = H5Aget_type(attribute);
-        char text[64] = "", *variable = NULL;
-        if (elements(attribute) != 1)
-            text[0] = 0;
-        else if (H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type)) {
-            if (H5Aread(attribute, type, &variable) >= 0 && variable) {
-                snprintf(text, sizeof text, "%s", variable);
-                H5free_memory(variable);
-            }
-        } else if (H5Tget_class(type) == H5T_STRING && H5Tget_size(type) < sizeof text) {
-            if (H5Aread(attribute, type, text) < 0) text[0] = 0;
-        }
-        H5Tclose(type);
+        hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT);
+        char text[64];
+        int ours = read_text(attribute, text, sizeof text) && strcmp(text, "mdm-dataset") == 0;
         H5Aclose(attribute);
-        if (strcmp(text, "mdm-dataset") != 0)
+        if (!ours)
             return mdm_fail(MDM_INPUT,
                             "%s: the attribute format is not \"mdm-dataset\"; is this the right file?",
                             r->path);
@@ -386,24 +398,11 @@ static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info,
     for (int i = 0; i < 5; i++)
         if (strcmp(name, known[i]) == 0) return 0;
     mdm_dataset *d = context;
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT), type = H5Aget_type(attribute);
-    char *text = NULL;
-    size_t size = H5Tget_size(type);
-    if (elements(attribute) == 1 && H5Tget_class(type) == H5T_STRING && d->note_count < MDM_MOST_NOTES) {
-        /* out of memory: the note is dropped, it is only for people */
-        if (H5Tis_variable_str(type)) {
-            char *variable = NULL;
-            if (H5Aread(attribute, type, &variable) >= 0 && variable) {
-                if (mdm_dataset_add_note(d, name, variable) != MDM_OK) size = 0;
-                H5free_memory(variable);
-            }
-        } else if (size < 65536 && (text = calloc(1, size + 1))) {
-            if (H5Aread(attribute, type, text) >= 0 && mdm_dataset_add_note(d, name, text) != MDM_OK)
-                size = 0;
-            free(text);
-        }
-    }
-    H5Tclose(type);
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    char text[MOST_NOTE];
+    int kept = d->note_count < MDM_MOST_NOTES && read_text(attribute, text, sizeof text) &&
+               mdm_dataset_add_note(d, name, text) == MDM_OK;
+    (void)kept; /* out of memory: the note is dropped, it is only for people */
     H5Aclose(attribute);
     return 0;
 }

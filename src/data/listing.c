@@ -62,6 +62,12 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+static mdm_status set_path(mdm_listed *e, const char *path) {
+    free(e->path);
+    e->path = strdup(path);
+    return e->path ? MDM_OK : mdm_fail(MDM_RESOURCE, "out of memory for file names");
+}
+
 /* Adds everything under root/inside; the first folder on the way is the class. */
 static mdm_status add_inside(mdm_listing *l, const char *root, const char *inside, const char *class_name,
                              const char *prefix, int depth, int test) {
@@ -87,9 +93,7 @@ static mdm_status add_inside(mdm_listing *l, const char *root, const char *insid
                 status = add_inside(l, root, path, class_name ? class_name : name, prefix, depth + 1, test);
             else if (class_name && S_ISREG(info.st_mode) && is_picture(name)) {
                 status = mdm_listing_add(l, "", id, strlen(id), class_name, strlen(class_name), test);
-                free(l->entries[l->count - 1].path);
-                if (!(l->entries[l->count - 1].path = strdup(folder)))
-                    status = mdm_fail(MDM_RESOURCE, "out of memory for file names");
+                if (status == MDM_OK) status = set_path(&l->entries[l->count - 1], folder);
             }
         }
         free(names[i]);

@@ -1,0 +1,249 @@
+/* Data set files, imports and label noise, with every call going wrong once, here and in the process that
+ * looks through a file first. */
+#include "dataset_internal.h"
+#include "dataset_test.h"
+#include "failing.h"
+#include "listing.h"
+#include "mdm/base/text.h"
+#include "mdm/data/import.h"
+#include "mdm/data/noise.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { TRAIN = 12, TEST = 4, SIDE = 4, COLOURS = 3, CLASSES = 4, IMAGE = SIDE * SIDE * COLOURS };
+
+static char folder[64];
+
+static const char *inside(const char *name) {
+    static char paths[8][256];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/%s", folder, name);
+    return path;
+}
+
+static void write_text(const char *name, const char *text) {
+    assert_int_equal(mdm_write_file(inside(name), text, strlen(text)), MDM_OK);
+}
+
+static int make_folder(void **state) {
+    (void)state;
+    snprintf(folder, sizeof folder, "/tmp/mdm-failing-XXXXXX");
+    return mkdtemp(folder) ? make_test_path(state) : -1;
+}
+
+static int remove_folder(void **state) {
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    return remove_test_path(state) || system(command);
+}
+
+static mdm_dataset *named_dataset(void) {
+    static const char *const names[CLASSES] = {"ant", "bee", "cat", "dog"};
+    mdm_dataset *d = small_dataset(TRAIN, TEST, SIDE, SIDE, COLOURS, CLASSES);
+    memcpy(d->true_labels, d->train_labels, sizeof(int32_t) * TRAIN);
+    assert_int_equal(mdm_dataset_set_class_names(d, names, CLASSES), MDM_OK);
+    assert_int_equal(MDM_ALLOCATE(d->ids, TRAIN, "ids"), MDM_OK);
+    for (int i = 0; i < TRAIN; i++) {
+        char id[32];
+        snprintf(id, sizeof id, "%d", i);
+        d->ids[i] = strdup(id);
+    }
+    assert_int_equal(mdm_dataset_add_note(d, "source", "a test"), MDM_OK);
+    return d;
+}
+
+/* As this program writes it, or as others may: strings of variable length, compressed, without a mean. */
+static void make_file(int other) {
+    mdm_dataset *d = named_dataset();
+    assert_int_equal(mdm_dataset_write(test_path, d, 1), MDM_OK);
+    hid_t file = H5Fopen(test_path, H5F_ACC_RDWR, H5P_DEFAULT);
+    if (other) {
+        const char *format = "mdm-dataset", *note = "of a length of its own";
+        hsize_t samples = TRAIN, classes = CLASSES;
+        hid_t text = H5Tcopy(H5T_C_S1);
+        H5Tset_size(text, H5T_VARIABLE);
+        put(file, "/train/ids", 1, &samples, text, d->ids, 0);
+        put(file, "/class_names", 1, &classes, text, d->class_names, 0);
+        put_attribute(file, "format", text, 0, &format);
+        put_attribute(file, "note", text, 0, &note);
+        assert_true(H5Adelete(file, "mean") >= 0);
+        H5Tclose(text);
+    }
+    H5Fclose(file);
+    if (other) compress(test_path, d, 3);
+    mdm_dataset_destroy(d);
+}
+
+static mdm_status read_all(void) {
+    mdm_dataset *d;
+    MDM_TRY(mdm_dataset_read(test_path, &d));
+    mdm_dataset_destroy(d);
+    return MDM_OK;
+}
+
+static mdm_status read_parts(void) {
+    static uint8_t images[3 * IMAGE];
+    mdm_dataset *d;
+    int64_t offset[2];
+    MDM_TRY(mdm_dataset_read_labels(test_path, &d, offset));
+    mdm_dataset_destroy(d);
+    return mdm_dataset_read_images(test_path, 1, 1, 3, images);
+}
+
+/* In this process and in its children, in every way. */
+static void try_every_call(mdm_status (*run)(void)) {
+    for (int children = 0; children < 2; children++) {
+        failing_plan plan = {.run = run, .in_children = children};
+        (void)every_call_goes_wrong(&plan);
+        plan.way = FAILING_ENDED;
+        (void)every_call_goes_wrong(&plan);
+        plan.harmless = !children; /* whose answer through a pipe is never cut */
+        plan.way = FAILING_SHORT;
+        (void)every_call_goes_wrong(&plan);
+        plan.way = FAILING_INTERRUPTED;
+        (void)every_call_goes_wrong(&plan);
+    }
+}
+
+static void a_file_that_cannot_be_read_is_told(void **state) {
+    (void)state;
+    for (int other = 0; other < 2; other++) {
+        make_file(other);
+        try_every_call(read_all);
+        try_every_call(read_parts);
+    }
+}
+
+static void put_encoded(hid_t file, const char *group) {
+    const int32_t labels[2] = {0, 1};
+    char name[32], *content;
+    size_t bytes;
+    int64_t offsets[3] = {0};
+    assert_int_equal(mdm_read_file(MDM_FUZZ_CORPUS "/png/RGB", 1 << 20, &content, &bytes), MDM_OK);
+    char *twice = malloc(2 * bytes);
+    memcpy(twice, content, bytes);
+    memcpy(twice + bytes, content, bytes);
+    offsets[1] = (int64_t)bytes;
+    offsets[2] = 2 * (int64_t)bytes;
+    hsize_t all = 2 * bytes, two = 2, three = 3;
+    H5Gclose(H5Gcreate2(file, group, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    snprintf(name, sizeof name, "%s/encoded", group);
+    put(file, name, 1, &all, H5T_STD_U8LE, twice, 0);
+    snprintf(name, sizeof name, "%s/offsets", group);
+    put(file, name, 1, &three, H5T_NATIVE_INT64, offsets, 0);
+    snprintf(name, sizeof name, "%s/labels", group);
+    put(file, name, 1, &two, H5T_NATIVE_INT32, labels, 0);
+    free(twice);
+    free(content);
+}
+
+static void encoded_pictures_that_cannot_be_read_are_told(void **state) {
+    (void)state;
+    hid_t file = H5Fcreate(test_path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    put_encoded(file, "/train");
+    put_encoded(file, "/test");
+    H5Fclose(file);
+    try_every_call(read_all);
+}
+
+static mdm_dataset *source, *foreign;
+
+static mdm_status make_noise(const mdm_noise_options *o) {
+    mdm_dataset *noisy;
+    mdm_noise_counts counts;
+    MDM_TRY(mdm_noise_make(source, o, &noisy, &counts));
+    mdm_status status = mdm_noise_write_labels(inside("labels.json"), noisy);
+    mdm_dataset_destroy(noisy);
+    return status;
+}
+
+static mdm_status make_noise_by_a_matrix(void) {
+    static const int last[1] = {CLASSES - 1};
+    return make_noise(&(mdm_noise_options){.symmetric = 0.3,
+                                           .asymmetric = 0.3,
+                                           .transition_matrix = inside("matrix"),
+                                           .ood = 0.1,
+                                           .hold_out = last,
+                                           .hold_out_count = 1});
+}
+
+static mdm_status make_noise_with_foreign_pictures(void) {
+    return make_noise(&(mdm_noise_options){.ood = 0.4, .ood_from = foreign});
+}
+
+static mdm_status make_noise_from_a_file(void) {
+    return make_noise(&(mdm_noise_options){.labels_from = inside("given.json")});
+}
+
+static void noise_that_cannot_be_made_is_told(void **state) {
+    (void)state;
+    source = named_dataset();
+    foreign = small_dataset(TRAIN, 0, SIDE, SIDE, COLOURS, 2);
+    write_text("matrix", "0 1 0  0 0 1  1 0 0\n");
+    write_text("given.json", "[0,1,2,3, 0,1,2,3, 3,2,1,0]\n");
+    try_every_call(make_noise_by_a_matrix);
+    try_every_call(make_noise_with_foreign_pictures);
+    try_every_call(make_noise_from_a_file);
+    mdm_dataset_destroy(source);
+    mdm_dataset_destroy(foreign);
+}
+
+static mdm_import_options options;
+static const char *listed;
+
+static mdm_status collect(void) {
+    mdm_listing l = {0};
+    mdm_status status = mdm_listing_collect(&l, listed, &options);
+    mdm_listing_free(&l);
+    return status;
+}
+
+static void try_listing(const char *name, mdm_import_options given) {
+    options = given;
+    listed = inside(name);
+    if (collect() != MDM_OK) fail_msg("%s: %s", name, mdm_last_message());
+    try_every_call(collect);
+}
+
+static void pictures_that_cannot_be_listed_are_told(void **state) {
+    (void)state;
+    static const char *const folders[] = {"tree",        "tree/train", "tree/train/a", "tree/train/b",
+                                          "tree/val",    "tree/val/a", "tables",       "tables/train",
+                                          "tables/test", "lines",      "lines/train"};
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++)
+        assert_int_equal(mkdir(inside(folders[i]), 0700), 0);
+    write_text("tree/train/a/1.png", "1");
+    write_text("tree/train/a/2.jpeg", "2");
+    write_text("tree/train/b/3.PNG", "3");
+    write_text("tree/val/a/4.jpg", "4");
+    write_text("tables/train/metadata.csv", "file_name,label\n1.png,a\n\"2.png\",\"b\"\n");
+    write_text("tables/test/metadata.csv", "file_name,label\n3.png,a\n");
+    write_text("lines/train/metadata.jsonl",
+               "{\"file_name\": \"1.png\", \"label\": 0}\n{\"file_name\": \"2.png\", \"label\": 1}\n");
+    write_text("classes", "b\na\n");
+    write_text("list", "tree/train/a/1.png a\ntree/train/b/3.PNG b\n");
+    write_text("keys", "tree/train/b/3.PNG\ntree/train/a/1.png\n");
+    try_listing("tree", (mdm_import_options){.format = MDM_IMPORT_FOLDER});
+    try_listing("tree/train", (mdm_import_options){.format = MDM_IMPORT_FOLDER, .test = inside("tree/val")});
+    try_listing("tables", (mdm_import_options){.format = MDM_IMPORT_METADATA});
+    try_listing("lines", (mdm_import_options){.format = MDM_IMPORT_METADATA});
+    try_listing("list", (mdm_import_options){.format = MDM_IMPORT_LIST, .classes = inside("classes")});
+    try_listing("keys", (mdm_import_options){.format = MDM_IMPORT_LIST,
+                                             .labels = inside("list"),
+                                             .root = folder,
+                                             .test_list = inside("keys")});
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_file_that_cannot_be_read_is_told),
+        cmocka_unit_test(encoded_pictures_that_cannot_be_read_are_told),
+        cmocka_unit_test(noise_that_cannot_be_made_is_told),
+        cmocka_unit_test(pictures_that_cannot_be_listed_are_told),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

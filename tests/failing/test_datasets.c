@@ -192,6 +192,27 @@ static void noise_that_cannot_be_made_is_told(void **state) {
     mdm_dataset_destroy(foreign);
 }
 
+static mdm_status import_cifar(void) {
+    mdm_dataset *d;
+    MDM_TRY(mdm_import_cifar(inside("cifar"), 10, &d));
+    mdm_dataset_destroy(d);
+    return MDM_OK;
+}
+
+static void cifar_that_cannot_be_read_is_told(void **state) {
+    (void)state;
+    static const char record[3073];
+    char name[64];
+    assert_int_equal(mkdir(inside("cifar"), 0700), 0);
+    assert_int_equal(mdm_write_file(inside("cifar/test_batch.bin"), record, sizeof record), MDM_OK);
+    for (int i = 1; i <= 5; i++) {
+        snprintf(name, sizeof name, "cifar/data_batch_%d.bin", i);
+        assert_int_equal(mdm_write_file(inside(name), record, sizeof record), MDM_OK);
+    }
+    write_text("cifar/batches.meta.txt", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\n");
+    try_every_call(import_cifar);
+}
+
 static mdm_import_options options;
 static const char *listed;
 
@@ -243,6 +264,7 @@ int main(void) {
         cmocka_unit_test(a_file_that_cannot_be_read_is_told),
         cmocka_unit_test(encoded_pictures_that_cannot_be_read_are_told),
         cmocka_unit_test(noise_that_cannot_be_made_is_told),
+        cmocka_unit_test(cifar_that_cannot_be_read_is_told),
         cmocka_unit_test(pictures_that_cannot_be_listed_are_told),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -141,11 +141,6 @@ static void *lend_copy(void *to, const void *from, size_t size, H5FD_file_image_
     return to == from ? to : NULL;
 }
 
-static void *lend_no_more(void *from, size_t size, H5FD_file_image_op_t operation, void *buffer) {
-    (void)from, (void)size, (void)operation, (void)buffer;
-    return NULL;
-}
-
 static herr_t lend_end(void *from, H5FD_file_image_op_t operation, void *buffer) {
     (void)from, (void)operation, (void)buffer;
     return 0;
@@ -164,7 +159,6 @@ mdm_status image_open(void *content, size_t bytes, const char *label, hid_t *fil
     be_quiet();
     H5FD_file_image_callbacks_t callbacks = {.image_malloc = lend,
                                              .image_memcpy = lend_copy,
-                                             .image_realloc = lend_no_more,
                                              .image_free = lend_end,
                                              .udata_copy = keep,
                                              .udata_free = keep_end,

@@ -3,6 +3,7 @@
 #include "golden.h"
 #include "mdm/base/text.h"
 #include "mdm/data/import.h"
+#include "source.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -285,6 +286,22 @@ static void python_cifar_that_cannot_be_is_refused(void **state) {
     assert_null(d);
 }
 
+static void files_larger_than_their_format_allows_are_refused(void **state) {
+    (void)state;
+    mdm_source plain = {.path = folder}, archive;
+    unsigned char *bytes;
+    size_t count;
+    put_records("train.bin", 2, 2, 0);
+    refused(mdm_source_read(&plain, "train.bin", 10, &bytes, &count),
+            "train.bin is larger than the 10 bytes");
+    assert_null(bytes);
+    assert_int_equal(mdm_source_open(MDM_FUZZ_CORPUS "/archive/plain", &archive), MDM_OK);
+    refused(mdm_source_read(&archive, "train.bin", 10, &bytes, &count),
+            "train.bin is larger than the 10 bytes");
+    refused(mdm_source_read(&archive, "none.bin", 10, &bytes, &count), "holds no file none.bin");
+    mdm_source_close(&archive);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, make_folder, remove_folder)
 
 int main(void) {
@@ -295,6 +312,7 @@ int main(void) {
         IN_FOLDER(binary_cifar_that_cannot_be_is_refused),
         IN_FOLDER(python_cifar_gives_its_pictures_labels_and_names),
         IN_FOLDER(python_cifar_that_cannot_be_is_refused),
+        IN_FOLDER(files_larger_than_their_format_allows_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -269,6 +269,9 @@ HDF5_ID_CALL(H5Fopen, (const char *path, unsigned flags, hid_t access), (path, f
 HDF5_CALL(H5Fflush, (hid_t file, H5F_scope_t scope), (file, scope))
 CALL(H5Fget_file_image, ssize_t, -1, 0, (hid_t file, void *bytes, size_t count), (file, bytes, count))
 CALL(H5Fis_hdf5, htri_t, -1, 0, (const char *path), (path))
+HDF5_ID_CALL(H5Gcreate2, (hid_t place, const char *name, hid_t links, hid_t creation, hid_t access),
+             (place, name, links, creation, access))
+CLOSING_CALL(H5Gclose, herr_t, -1, (hid_t group), (group))
 CLOSING_CALL(H5Fclose, herr_t, -1, (hid_t file), (file))
 HDF5_ID_CALL(H5Screate, (H5S_class_t class), (class))
 HDF5_ID_CALL(H5Screate_simple, (int rank, const hsize_t *dims, const hsize_t *most), (rank, dims, most))
@@ -303,6 +306,18 @@ HDF5_CALL(H5Dread, (hid_t set, hid_t type, hid_t memory, hid_t space, hid_t tran
 HDF5_CALL(H5Dwrite, (hid_t set, hid_t type, hid_t memory, hid_t space, hid_t transfer, const void *data),
           (set, type, memory, space, transfer, data))
 CLOSING_CALL(H5Dclose, herr_t, -1, (hid_t set), (set))
+HDF5_ID_CALL(H5Acreate2,
+             (hid_t place, const char *name, hid_t type, hid_t space, hid_t creation, hid_t access),
+             (place, name, type, space, creation, access))
+HDF5_ID_CALL(H5Acreate_by_name,
+             (hid_t place, const char *object, const char *name, hid_t type, hid_t space, hid_t creation,
+              hid_t access, hid_t links),
+             (place, object, name, type, space, creation, access, links))
+HDF5_CALL(H5Awrite, (hid_t attribute, hid_t type, const void *data), (attribute, type, data))
+CALL(H5Aexists_by_name, htri_t, -1, 0, (hid_t place, const char *object, const char *name, hid_t links),
+     (place, object, name, links))
+HDF5_ID_CALL(H5Aopen_by_name, (hid_t place, const char *object, const char *name, hid_t access, hid_t links),
+             (place, object, name, access, links))
 CALL(H5Aexists, htri_t, -1, 0, (hid_t place, const char *name), (place, name))
 HDF5_ID_CALL(H5Aopen, (hid_t place, const char *name, hid_t access), (place, name, access))
 HDF5_ID_CALL(H5Aget_space, (hid_t attribute), (attribute))

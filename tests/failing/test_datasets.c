@@ -118,6 +118,43 @@ static void a_file_that_cannot_be_read_is_told(void **state) {
     }
 }
 
+static mdm_dataset *written;
+
+static mdm_status write_second(void) {
+    return mdm_dataset_write(inside("whole.h5"), written, 1);
+}
+
+static void write_first(void) {
+    mdm_dataset *d = named_dataset();
+    assert_int_equal(mdm_dataset_write(inside("whole.h5"), d, 1), MDM_OK);
+    mdm_dataset_destroy(d);
+}
+
+static void the_first_or_the_second_is_whole(mdm_status status) {
+    mdm_dataset *d;
+    struct stat part;
+    char path[256];
+    if (mdm_dataset_read(inside("whole.h5"), &d) != MDM_OK) fail_msg("%s", mdm_last_message());
+    assert_true(d->train_labels[0] == written->train_labels[0] ||
+                (status != MDM_OK && d->train_labels[0] == 0));
+    for (int i = 0; i < TRAIN; i++) assert_string_equal(d->ids[i], written->ids[i]);
+    for (int c = 0; c < CLASSES; c++) assert_string_equal(d->class_names[c], written->class_names[c]);
+    assert_memory_equal(d->train_images, written->train_images, TRAIN * IMAGE);
+    mdm_dataset_destroy(d);
+    snprintf(path, sizeof path, "%s.part-%ld", inside("whole.h5"), (long)getpid());
+    assert_int_equal(stat(path, &part), -1);
+}
+
+static void a_file_is_written_whole_or_not_at_all(void **state) {
+    (void)state;
+    const failing_plan plan = {
+        .prepare = write_first, .run = write_second, .check = the_first_or_the_second_is_whole};
+    written = named_dataset();
+    written->train_labels[0] = 3;
+    assert_true(every_call_goes_wrong(&plan) > 100);
+    mdm_dataset_destroy(written);
+}
+
 static void put_encoded(hid_t file, const char *group) {
     const int32_t labels[2] = {0, 1};
     char name[32], *content;
@@ -262,6 +299,7 @@ static void pictures_that_cannot_be_listed_are_told(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_file_that_cannot_be_read_is_told),
+        cmocka_unit_test(a_file_is_written_whole_or_not_at_all),
         cmocka_unit_test(encoded_pictures_that_cannot_be_read_are_told),
         cmocka_unit_test(noise_that_cannot_be_made_is_told),
         cmocka_unit_test(cifar_that_cannot_be_read_is_told),

@@ -286,6 +286,44 @@ static void python_cifar_that_cannot_be_is_refused(void **state) {
     assert_null(d);
 }
 
+static void options_that_nothing_would_heed_are_refused(void **state) {
+    (void)state;
+    static const struct {
+        mdm_import_options options;
+        const char *words;
+    } cases[] = {
+        {{.format = MDM_IMPORT_IDX, .size = 32}, "--size, --keep-encoded, --classes"},
+        {{.format = MDM_IMPORT_FOLDER, .root = "x"}, "--root is for list files"},
+        {{.format = MDM_IMPORT_FOLDER, .labels = "x"}, "--labels is for list files"},
+        {{.format = MDM_IMPORT_FOLDER, .test_list = "x"}, "--test-list is for list files"},
+        {{.format = MDM_IMPORT_FOLDER, .test_root = "x"}, "--test-root is for list files"},
+        {{.format = MDM_IMPORT_FOLDER, .test_labels = "x"}, "--test-labels is for list files"},
+        {{.format = MDM_IMPORT_LIST, .test = "x", .test_list = "y"}, "name two test sets; one is possible"},
+        {{.format = MDM_IMPORT_LIST, .test_root = "x"}, "--test-root goes with --test-list FILE"},
+        {{.format = MDM_IMPORT_LIST, .test_labels = "x"}, "--test-labels goes with --test-list FILE"},
+        {{.format = MDM_IMPORT_FOLDER, .label_column = "x"}, "--label-column is for metadata.csv"},
+    };
+    mdm_dataset *d;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(mdm_import(folder, &cases[i].options, &d), MDM_USAGE);
+        if (!strstr(mdm_last_message(), cases[i].words))
+            fail_msg("\"%s\" is not in: %s", cases[i].words, mdm_last_message());
+    }
+}
+
+static void what_is_no_source_of_that_format_is_refused(void **state) {
+    (void)state;
+    const mdm_import_options idx = {.format = MDM_IMPORT_IDX}, any = {0};
+    const char nothing[1024] = ""; /* an archive without files */
+    mdm_dataset *d;
+    put_file("file", "x", 1);
+    refused(mdm_import(inside("file"), &idx, &d), "is not a folder; give the folder that holds the files");
+    refused(mdm_import(inside("none"), &any, &d), "no such folder, archive or list file");
+    put_file("empty.tar", nothing, sizeof nothing);
+    refused(mdm_import(inside("empty.tar"), &any, &d), "holds neither CIFAR's nor IDX files; unpack it");
+    refused(mdm_import(folder, &any, &d), "holds no folders with .jpg"); /* what it is taken for */
+}
+
 static void files_larger_than_their_format_allows_are_refused(void **state) {
     (void)state;
     mdm_source plain = {.path = folder}, archive;
@@ -312,6 +350,8 @@ int main(void) {
         IN_FOLDER(binary_cifar_that_cannot_be_is_refused),
         IN_FOLDER(python_cifar_gives_its_pictures_labels_and_names),
         IN_FOLDER(python_cifar_that_cannot_be_is_refused),
+        IN_FOLDER(options_that_nothing_would_heed_are_refused),
+        IN_FOLDER(what_is_no_source_of_that_format_is_refused),
         IN_FOLDER(files_larger_than_their_format_allows_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -232,14 +232,15 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
         status = MDM_ALLOCATE(variable, *count, "names");
         if (status == MDM_OK) {
             hid_t memory = H5Tcopy(H5T_C_S1), space = H5Dget_space(array);
-            H5Tset_size(memory, H5T_VARIABLE);
-            H5Tset_cset(memory, H5Tget_cset(type));
-            if (H5Dread(array, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable) < 0)
+            int is_read = space >= 0 && H5Tset_size(memory, H5T_VARIABLE) >= 0 &&
+                          H5Tset_cset(memory, H5Tget_cset(type)) >= 0 &&
+                          H5Dread(array, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable) >= 0;
+            if (!is_read)
                 status = mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged", r->path, name);
             for (int64_t i = 0; status == MDM_OK && i < *count; i++)
                 if (!((*strings)[i] = strdup(variable[i] ? variable[i] : "")))
                     status = mdm_fail(MDM_RESOURCE, "out of memory for names");
-            if (status != MDM_INPUT) H5Dvlen_reclaim(memory, space, H5P_DEFAULT, variable);
+            if (is_read) H5Dvlen_reclaim(memory, space, H5P_DEFAULT, variable);
             H5Tclose(memory);
             H5Sclose(space);
             free(variable);

@@ -48,15 +48,16 @@ static mdm_status open_file(const char *path, hid_t *file) {
     return MDM_OK;
 }
 
+/* 0 only for what is known not to be there: where HDF5 cannot tell, reading it will show. */
 static int exists(const reader *r, const char *name) {
     char parent[64];
     snprintf(parent, sizeof parent, "%s", name);
     char *slash = strrchr(parent, '/');
     if (slash && slash != parent) {
         *slash = 0;
-        if (H5Lexists(r->file, parent, H5P_DEFAULT) <= 0) return 0;
+        if (H5Lexists(r->file, parent, H5P_DEFAULT) == 0) return 0;
     }
-    return H5Lexists(r->file, name, H5P_DEFAULT) > 0;
+    return H5Lexists(r->file, name, H5P_DEFAULT) != 0;
 }
 
 /* Whether an external link led out of the file: places of pictures would then mean another one. */
@@ -265,7 +266,7 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
 
 /* mean or std: one finite number per channel. *found tells whether the attribute is there. */
 static mdm_status read_statistic(const reader *r, const char *name, int channels, float *values, int *found) {
-    *found = H5Aexists(r->file, name) > 0;
+    *found = H5Aexists(r->file, name) != 0;
     if (!*found) return MDM_OK;
     hid_t attribute = H5Aopen(r->file, name, H5P_DEFAULT), space = H5Aget_space(attribute);
     hssize_t count = H5Sget_simple_extent_npoints(space);
@@ -310,7 +311,7 @@ static int read_text(hid_t attribute, char *text, size_t room) {
 }
 
 static mdm_status check_format(const reader *r) {
-    if (H5Aexists(r->file, "format") > 0) {
+    if (H5Aexists(r->file, "format") != 0) {
         hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT);
         char text[64];
         int ours = read_text(attribute, text, sizeof text) && strcmp(text, "mdm-dataset") == 0;
@@ -320,7 +321,7 @@ static mdm_status check_format(const reader *r) {
                             "%s: the attribute format is not \"mdm-dataset\"; is this the right file?",
                             r->path);
     }
-    if (H5Aexists(r->file, "format_version") > 0) {
+    if (H5Aexists(r->file, "format_version") != 0) {
         hid_t attribute = H5Aopen(r->file, "format_version", H5P_DEFAULT);
         int version = 0;
         if (elements(attribute) != 1 || H5Aread(attribute, H5T_NATIVE_INT, &version) < 0) version = 0;

@@ -78,11 +78,44 @@ static void make_file(int other) {
     mdm_dataset_destroy(d);
 }
 
+static mdm_dataset *expected;
+
+static int same_texts(char *const *a, char *const *b, int64_t count) {
+    if (!a || !b) return a == b;
+    for (int64_t i = 0; i < count; i++)
+        if (strcmp(a[i], b[i]) != 0) return 0;
+    return 1;
+}
+
+static int same_numbers(const void *a, const void *b, size_t bytes) {
+    return a && b ? memcmp(a, b, bytes) == 0 : a == b;
+}
+
+/* But for pictures and notes. */
+static mdm_status compare(const mdm_dataset *d) {
+    const mdm_dataset *e = expected;
+    const size_t train = sizeof(int32_t) * (size_t)e->train_count,
+                 test = sizeof(int32_t) * (size_t)e->test_count;
+    if (d->train_count == e->train_count && d->test_count == e->test_count && d->classes == e->classes &&
+        same_numbers(d->train_labels, e->train_labels, train) &&
+        same_numbers(d->true_labels, e->true_labels, train) &&
+        same_numbers(d->test_labels, e->test_labels, test) &&
+        same_numbers(d->mean, e->mean, sizeof e->mean) && same_numbers(d->std, e->std, sizeof e->std) &&
+        same_texts(d->ids, e->ids, e->train_count) && same_texts(d->class_names, e->class_names, e->classes))
+        return MDM_OK;
+    fail_msg("other values came back than are in the file, and nothing was said");
+    return MDM_LOST;
+}
+
 static mdm_status read_all(void) {
     mdm_dataset *d;
     MDM_TRY(mdm_dataset_read(test_path, &d));
+    const size_t image = (size_t)d->height * (size_t)d->width * (size_t)d->channels;
+    mdm_status status = compare(d);
+    assert_memory_equal(d->train_images, expected->train_images, image * (size_t)d->train_count);
+    assert_memory_equal(d->test_images, expected->test_images, image * (size_t)d->test_count);
     mdm_dataset_destroy(d);
-    return MDM_OK;
+    return status;
 }
 
 static mdm_status read_parts(void) {
@@ -90,8 +123,16 @@ static mdm_status read_parts(void) {
     mdm_dataset *d;
     int64_t offset[2];
     MDM_TRY(mdm_dataset_read_labels(test_path, &d, offset));
+    mdm_status status = compare(d);
     mdm_dataset_destroy(d);
-    return mdm_dataset_read_images(test_path, 1, 1, 3, images);
+    MDM_TRY(status);
+    MDM_TRY(mdm_dataset_read_images(test_path, 1, 1, 3, images));
+    assert_memory_equal(images, expected->test_images + IMAGE, sizeof images);
+    return MDM_OK;
+}
+
+static void expect_what_is_there(void) {
+    if (mdm_dataset_read(test_path, &expected) != MDM_OK) fail_msg("%s", mdm_last_message());
 }
 
 /* In this process and in its children, in every way. */
@@ -113,8 +154,10 @@ static void a_file_that_cannot_be_read_is_told(void **state) {
     (void)state;
     for (int other = 0; other < 2; other++) {
         make_file(other);
+        expect_what_is_there();
         try_every_call(read_all);
         try_every_call(read_parts);
+        mdm_dataset_destroy(expected);
     }
 }
 
@@ -184,7 +227,9 @@ static void encoded_pictures_that_cannot_be_read_are_told(void **state) {
     put_encoded(file, "/train");
     put_encoded(file, "/test");
     H5Fclose(file);
+    expect_what_is_there();
     try_every_call(read_all);
+    mdm_dataset_destroy(expected);
 }
 
 static mdm_dataset *source, *foreign;

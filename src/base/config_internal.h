@@ -4,6 +4,8 @@
 
 #include "mdm/base/config.h"
 
+enum { MDM_CONFIG_MOST_KEYS = 256 };
+
 /* configs/quickstart.yaml as compiled in (made by config.cmake). */
 extern const char mdm_config_quickstart_yaml[];
 extern const size_t mdm_config_quickstart_length;

@@ -189,6 +189,8 @@ static const mdm_config_key keys[] = {
     INTEGER("checkpoint.keep", checkpoint.keep, "2", 1, 1000000, 0, "files", "newest checkpoints kept"),
 };
 
+_Static_assert(sizeof keys / sizeof keys[0] <= MDM_CONFIG_MOST_KEYS, "more keys than there is room for");
+
 int mdm_config_key_count(void) {
     return (int)(sizeof keys / sizeof keys[0]);
 }

@@ -14,7 +14,7 @@
 #include <unistd.h>
 #include <yaml.h>
 
-enum { NAME = 128, PLACE = 320, SHOWN = 80, MOST_KEYS = 256 };
+enum { NAME = 128, PLACE = 320, SHOWN = 80 };
 
 typedef struct reader {
     yaml_parser_t parser;
@@ -24,8 +24,8 @@ typedef struct reader {
     const char *path;
     const char *text;
     size_t length;
-    int key_line[MOST_KEYS];     /* where a key was given; 0: not yet */
-    int section_line[MOST_KEYS]; /* where a section began, at the number of its first key */
+    int key_line[MDM_CONFIG_MOST_KEYS];     /* where a key was given; 0: not yet */
+    int section_line[MDM_CONFIG_MOST_KEYS]; /* where a section began, at the number of its first key */
 } reader;
 
 static const char *place_at(const reader *r, size_t line, char out[PLACE]) {
@@ -247,8 +247,6 @@ mdm_status mdm_config_read_text(mdm_config *config, const char *text, size_t len
     if (length > MDM_CONFIG_FILE_LIMIT)
         return mdm_fail(MDM_USAGE, "%s: is larger than %d bytes, which is no configuration", path,
                         MDM_CONFIG_FILE_LIMIT);
-    if (mdm_config_key_count() > MOST_KEYS)
-        return mdm_fail(MDM_LOST, "MOST_KEYS in config_yaml.c is too small");
     MDM_TRY_OR(status, MDM_ALLOCATE(changed, 1, "the configuration"), done);
     MDM_TRY_OR(status, MDM_ALLOCATE(r, 1, "the configuration's reader"), done);
     memcpy(changed, config, sizeof *changed);

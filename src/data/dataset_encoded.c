@@ -85,7 +85,7 @@ static mdm_status read_offsets(mdm_encoded *e, hid_t file, const char *name, hsi
 /* The attribute picture_size; without it the first training picture's own size. */
 static mdm_status read_size(mdm_encoded *e, hid_t file) {
     int size[3] = {0};
-    if (H5Aexists(file, "picture_size") > 0) {
+    if (H5Aexists(file, "picture_size") != 0) {
         hid_t attribute = H5Aopen(file, "picture_size", H5P_DEFAULT), space = H5Aget_space(attribute);
         int good = H5Sget_simple_extent_npoints(space) == 3 && H5Aread(attribute, H5T_NATIVE_INT, size) >= 0;
         H5Sclose(space);

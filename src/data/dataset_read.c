@@ -17,6 +17,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { MOST_NOTE = 65536 }; /* bytes of an attribute */
+
 typedef struct reader {
     const char *path;
     hid_t file;
@@ -46,15 +48,16 @@ static mdm_status open_file(const char *path, hid_t *file) {
     return MDM_OK;
 }
 
+/* 0 only for what is known not to be there: where HDF5 cannot tell, reading it will show. */
 static int exists(const reader *r, const char *name) {
     char parent[64];
     snprintf(parent, sizeof parent, "%s", name);
     char *slash = strrchr(parent, '/');
     if (slash && slash != parent) {
         *slash = 0;
-        if (H5Lexists(r->file, parent, H5P_DEFAULT) <= 0) return 0;
+        if (H5Lexists(r->file, parent, H5P_DEFAULT) == 0) return 0;
     }
-    return H5Lexists(r->file, name, H5P_DEFAULT) > 0;
+    return H5Lexists(r->file, name, H5P_DEFAULT) != 0;
 }
 
 /* Whether an external link led out of the file: places of pictures would then mean another one. */
@@ -74,7 +77,7 @@ static mdm_status open_array(const reader *r, const char *name, int rank, hsize_
                         name);
     hid_t space = H5Dget_space(*array), plist = H5Dget_create_plist(*array);
     int actual = H5Sget_simple_extent_ndims(space), external = H5Pget_external_count(plist);
-    if (actual == rank) H5Sget_simple_extent_dims(space, dims, NULL);
+    if (actual == rank && H5Sget_simple_extent_dims(space, dims, NULL) != rank) actual = -1;
     H5Sclose(space);
     H5Pclose(plist);
     mdm_status status = MDM_OK;
@@ -212,8 +215,9 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
     hid_t array;
     MDM_TRY(open_array(r, name, 1, dims, &array));
     hid_t type = H5Dget_type(array);
+    htri_t variable_length = H5Tis_variable_str(type);
     mdm_status status = MDM_OK;
-    if (H5Tget_class(type) != H5T_STRING)
+    if (H5Tget_class(type) != H5T_STRING || variable_length < 0)
         status = mdm_fail(MDM_INPUT, "%s: %s must hold strings", r->path, name);
     else if (*count >= 0 && dims[0] != (hsize_t)*count)
         status = mdm_fail(MDM_INPUT, "%s: %s has %llu entries, expected %lld", r->path, name,
@@ -224,19 +228,20 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
         *count = (int64_t)dims[0];
         status = MDM_ALLOCATE(*strings, *count, "names");
     }
-    if (status == MDM_OK && H5Tis_variable_str(type)) {
+    if (status == MDM_OK && variable_length) {
         char **variable;
         status = MDM_ALLOCATE(variable, *count, "names");
         if (status == MDM_OK) {
             hid_t memory = H5Tcopy(H5T_C_S1), space = H5Dget_space(array);
-            H5Tset_size(memory, H5T_VARIABLE);
-            H5Tset_cset(memory, H5Tget_cset(type));
-            if (H5Dread(array, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable) < 0)
+            int is_read = space >= 0 && H5Tset_size(memory, H5T_VARIABLE) >= 0 &&
+                          H5Tset_cset(memory, H5Tget_cset(type)) >= 0 &&
+                          H5Dread(array, memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, variable) >= 0;
+            if (!is_read)
                 status = mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged", r->path, name);
             for (int64_t i = 0; status == MDM_OK && i < *count; i++)
                 if (!((*strings)[i] = strdup(variable[i] ? variable[i] : "")))
                     status = mdm_fail(MDM_RESOURCE, "out of memory for names");
-            if (status != MDM_INPUT) H5Dvlen_reclaim(memory, space, H5P_DEFAULT, variable);
+            if (is_read) H5Dvlen_reclaim(memory, space, H5P_DEFAULT, variable);
             H5Tclose(memory);
             H5Sclose(space);
             free(variable);
@@ -244,7 +249,8 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
     } else if (status == MDM_OK) {
         size_t size = H5Tget_size(type);
         char *fixed = NULL;
-        if (size > 65536) status = mdm_fail(MDM_INPUT, "%s: the strings of %s are too long", r->path, name);
+        if (size == 0 || size > 65536)
+            status = mdm_fail(MDM_INPUT, "%s: the strings of %s are empty or too long", r->path, name);
         if (status == MDM_OK) status = mdm_allocate((void **)&fixed, *count, (long long)size, "names");
         if (status == MDM_OK && H5Dread(array, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, fixed) < 0)
             status = mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged", r->path, name);
@@ -260,7 +266,7 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
 
 /* mean or std: one finite number per channel. *found tells whether the attribute is there. */
 static mdm_status read_statistic(const reader *r, const char *name, int channels, float *values, int *found) {
-    *found = H5Aexists(r->file, name) > 0;
+    *found = H5Aexists(r->file, name) != 0;
     if (!*found) return MDM_OK;
     hid_t attribute = H5Aopen(r->file, name, H5P_DEFAULT), space = H5Aget_space(attribute);
     hssize_t count = H5Sget_simple_extent_npoints(space);
@@ -286,28 +292,36 @@ static hssize_t elements(hid_t attribute) {
     return count;
 }
 
+/* The one text that an attribute holds, cut to the room; 0 where it holds none. */
+static int read_text(hid_t attribute, char *text, size_t room) {
+    hid_t type = H5Aget_type(attribute);
+    int is_one = H5Tget_class(type) == H5T_STRING && elements(attribute) == 1, found = 0;
+    htri_t variable = is_one ? H5Tis_variable_str(type) : -1;
+    size_t size = H5Tget_size(type);
+    char *its = NULL;
+    memset(text, 0, room);
+    if (variable > 0 && H5Aread(attribute, type, &its) >= 0 && its) {
+        snprintf(text, room, "%s", its);
+        H5free_memory(its);
+        found = 1;
+    }
+    if (variable == 0 && size > 0 && size < room) found = H5Aread(attribute, type, text) >= 0;
+    H5Tclose(type);
+    return found;
+}
+
 static mdm_status check_format(const reader *r) {
-    if (H5Aexists(r->file, "format") > 0) {
-        hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT), type = H5Aget_type(attribute);
-        char text[64] = "", *variable = NULL;
-        if (elements(attribute) != 1)
-            text[0] = 0;
-        else if (H5Tget_class(type) == H5T_STRING && H5Tis_variable_str(type)) {
-            if (H5Aread(attribute, type, &variable) >= 0 && variable) {
-                snprintf(text, sizeof text, "%s", variable);
-                H5free_memory(variable);
-            }
-        } else if (H5Tget_class(type) == H5T_STRING && H5Tget_size(type) < sizeof text) {
-            if (H5Aread(attribute, type, text) < 0) text[0] = 0;
-        }
-        H5Tclose(type);
+    if (H5Aexists(r->file, "format") != 0) {
+        hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT);
+        char text[64];
+        int ours = read_text(attribute, text, sizeof text) && strcmp(text, "mdm-dataset") == 0;
         H5Aclose(attribute);
-        if (strcmp(text, "mdm-dataset") != 0)
+        if (!ours)
             return mdm_fail(MDM_INPUT,
                             "%s: the attribute format is not \"mdm-dataset\"; is this the right file?",
                             r->path);
     }
-    if (H5Aexists(r->file, "format_version") > 0) {
+    if (H5Aexists(r->file, "format_version") != 0) {
         hid_t attribute = H5Aopen(r->file, "format_version", H5P_DEFAULT);
         int version = 0;
         if (elements(attribute) != 1 || H5Aread(attribute, H5T_NATIVE_INT, &version) < 0) version = 0;
@@ -386,24 +400,11 @@ static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info,
     for (int i = 0; i < 5; i++)
         if (strcmp(name, known[i]) == 0) return 0;
     mdm_dataset *d = context;
-    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT), type = H5Aget_type(attribute);
-    char *text = NULL;
-    size_t size = H5Tget_size(type);
-    if (elements(attribute) == 1 && H5Tget_class(type) == H5T_STRING && d->note_count < MDM_MOST_NOTES) {
-        /* out of memory: the note is dropped, it is only for people */
-        if (H5Tis_variable_str(type)) {
-            char *variable = NULL;
-            if (H5Aread(attribute, type, &variable) >= 0 && variable) {
-                if (mdm_dataset_add_note(d, name, variable) != MDM_OK) size = 0;
-                H5free_memory(variable);
-            }
-        } else if (size < 65536 && (text = calloc(1, size + 1))) {
-            if (H5Aread(attribute, type, text) >= 0 && mdm_dataset_add_note(d, name, text) != MDM_OK)
-                size = 0;
-            free(text);
-        }
-    }
-    H5Tclose(type);
+    hid_t attribute = H5Aopen(file, name, H5P_DEFAULT);
+    char text[MOST_NOTE];
+    int kept = d->note_count < MDM_MOST_NOTES && read_text(attribute, text, sizeof text) &&
+               mdm_dataset_add_note(d, name, text) == MDM_OK;
+    (void)kept; /* out of memory: the note is dropped, it is only for people */
     H5Aclose(attribute);
     return 0;
 }

@@ -184,16 +184,22 @@ static int write_spilled(hid_t file, const char *name, int rank, const hsize_t *
     return good;
 }
 
+/* -1 where there is none to be had. */
+static hid_t text_type(size_t size) {
+    hid_t type = H5Tcopy(H5T_C_S1);
+    if (type < 0 || (H5Tset_size(type, size) >= 0 && H5Tset_cset(type, H5T_CSET_UTF8) >= 0)) return type;
+    H5Tclose(type);
+    return -1;
+}
+
 static int write_strings(hid_t file, const char *name, char *const *strings, int64_t count) {
     size_t size = 1;
     for (int64_t i = 0; i < count; i++) size = strlen(strings[i]) + 1 > size ? strlen(strings[i]) + 1 : size;
     char *fixed = NULL;
     if (mdm_allocate((void **)&fixed, count, (long long)size, "names") != MDM_OK) return 0;
     for (int64_t i = 0; i < count; i++) memcpy(fixed + (size_t)i * size, strings[i], strlen(strings[i]));
-    hid_t type = H5Tcopy(H5T_C_S1);
+    hid_t type = text_type(size);
     hsize_t dims[1] = {(hsize_t)count};
-    H5Tset_size(type, size);
-    H5Tset_cset(type, H5T_CSET_UTF8);
     int good = write_array(file, name, 1, dims, type, type, fixed);
     H5Tclose(type);
     free(fixed);
@@ -211,9 +217,7 @@ static int write_attribute(hid_t file, const char *name, hid_t type, int count, 
 }
 
 static int write_text_attribute(hid_t file, const char *name, const char *text) {
-    hid_t type = H5Tcopy(H5T_C_S1);
-    H5Tset_size(type, strlen(text) + 1);
-    H5Tset_cset(type, H5T_CSET_UTF8);
+    hid_t type = text_type(strlen(text) + 1);
     int good = write_attribute(file, name, type, 0, text);
     H5Tclose(type);
     return good;

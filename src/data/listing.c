@@ -62,6 +62,16 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
+static mdm_status set_path(mdm_listed *e, const char *path) {
+    free(e->path);
+    e->path = strdup(path);
+    return e->path ? MDM_OK : mdm_fail(MDM_RESOURCE, "out of memory for file names");
+}
+
+static mdm_status too_long(const char *root, const char *inside) {
+    return mdm_fail(MDM_INPUT, "the path is too long: %.100s/%.100s...", root, inside);
+}
+
 /* Adds everything under root/inside; the first folder on the way is the class. */
 static mdm_status add_inside(mdm_listing *l, const char *root, const char *inside, const char *class_name,
                              const char *prefix, int depth, int test) {
@@ -71,7 +81,7 @@ static mdm_status add_inside(mdm_listing *l, const char *root, const char *insid
     if (depth > MOST_DEPTH)
         return mdm_fail(MDM_INPUT, "%s: folders are nested more than %d deep", root, (int)MOST_DEPTH);
     if (snprintf(folder, sizeof folder, "%s/%s", root, inside) >= (int)sizeof folder)
-        return mdm_fail(MDM_INPUT, "%s: the path is too long", inside);
+        return too_long(root, inside);
     int count = scandir(folder, &names, is_visible, by_name);
     if (count < 0) return mdm_fail(MDM_INPUT, "%s cannot be read: %s", folder, strerror(errno));
     mdm_status status = MDM_OK;
@@ -81,15 +91,13 @@ static mdm_status add_inside(mdm_listing *l, const char *root, const char *insid
         if (status == MDM_OK && (length >= (int)sizeof path ||
                                  snprintf(folder, sizeof folder, "%s/%s", root, path) >= (int)sizeof folder ||
                                  snprintf(id, sizeof id, "%s%s", prefix, path) >= (int)sizeof id))
-            status = mdm_fail(MDM_INPUT, "%s/%s: the path is too long", inside, name);
+            status = too_long(root, path);
         if (status == MDM_OK && stat(folder, &info) == 0) {
             if (S_ISDIR(info.st_mode))
                 status = add_inside(l, root, path, class_name ? class_name : name, prefix, depth + 1, test);
             else if (class_name && S_ISREG(info.st_mode) && is_picture(name)) {
                 status = mdm_listing_add(l, "", id, strlen(id), class_name, strlen(class_name), test);
-                free(l->entries[l->count - 1].path);
-                if (!(l->entries[l->count - 1].path = strdup(folder)))
-                    status = mdm_fail(MDM_RESOURCE, "out of memory for file names");
+                if (status == MDM_OK) status = set_path(&l->entries[l->count - 1], folder);
             }
         }
         free(names[i]);

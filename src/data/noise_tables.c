@@ -13,10 +13,6 @@ static const unsigned char superclass[100] = {
     16, 4,  17, 4,  2,  0,  17, 4, 18, 17, 10, 3,  2, 12, 12, 16, 12, 1, 9,  19, 2,  10, 0,  1,  16,
     12, 9,  13, 15, 13, 16, 19, 2, 4,  6,  19, 5,  5, 8,  19, 18, 1,  2, 15, 6,  0,  17, 8,  14, 13};
 
-int mdm_noise_superclass(int fine) {
-    return fine >= 0 && fine < 100 ? superclass[fine] : -1;
-}
-
 /* The class that asymmetric noise mistakes `c` for. */
 static int cifar10_partner(int c) {
     switch (c) {
@@ -35,10 +31,12 @@ static int cifar10_partner(int c) {
     }
 }
 
+/* The next one of its superclass, of which each has five. */
 static int cifar100_partner(int c) {
-    for (int next = (c + 1) % 100; next != c; next = (next + 1) % 100)
-        if (superclass[next] == superclass[c]) return next;
-    return c;
+    int next = c;
+    do next = (next + 1) % 100;
+    while (superclass[next] != superclass[c]);
+    return next;
 }
 
 static mdm_status built_in(const mdm_dataset *source, const int *remap, int classes, double *matrix) {

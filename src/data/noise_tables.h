@@ -9,7 +9,5 @@
  * frees it. */
 MDM_MUST_CHECK mdm_status mdm_noise_transitions(const mdm_dataset *source, const int *remap, int classes,
                                                 const char *path, double **matrix);
-/* Superclass (0..19) of a CIFAR-100 fine label. */
-int mdm_noise_superclass(int fine);
 
 #endif

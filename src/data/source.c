@@ -100,10 +100,12 @@ mdm_status mdm_source_open(const char *path, mdm_source *s) {
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode)) return MDM_OK;
     s->is_archive = 1;
     MDM_TRY(MDM_ALLOCATE(s->members, MOST_MEMBERS, "an archive's files"));
-    MDM_TRY(MDM_ALLOCATE(buffer, BUFFER, "an archive"));
-    gzFile file = gzopen(path, "rb");
-    mdm_status status = file ? list_members(s, file, buffer, BUFFER)
-                             : mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
+    mdm_status status = MDM_ALLOCATE(buffer, BUFFER, "an archive");
+    gzFile file = status == MDM_OK ? gzopen(path, "rb") : NULL;
+    if (file)
+        status = list_members(s, file, buffer, BUFFER);
+    else if (status == MDM_OK)
+        status = mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
     int closed = file ? gzclose(file) : Z_OK;
     if (status == MDM_OK && closed != Z_OK) status = fail_archive(path, "it was cut short");
     free(buffer);

@@ -92,8 +92,12 @@ static mdm_status place(const char *folder, const char *name, const char *conten
         b = snprintf(final, sizeof final, "%s/%s", folder, name);
     if (a >= (int)sizeof hidden - 40 || b >= (int)sizeof final)
         return mdm_fail(MDM_RESOURCE, "the path of the run folder is too long: %.100s...", folder);
-    MDM_TRY(mdm_write_file(hidden, content, bytes));
-    mdm_status status = block_check(hidden, NULL, NULL, digest);
+    mdm_status status = mdm_write_file(hidden, content, bytes);
+    if (status != MDM_OK) {
+        unlink(hidden); /* there, but its folder could not be put on disk */
+        return status;
+    }
+    status = block_check(hidden, NULL, NULL, digest);
     if (status == MDM_OK && memcmp(strstr(content, "sha256 ") + 7, digest, DIGEST_TEXT - 1) != 0)
         status = MDM_INPUT;
     if (status != MDM_OK)

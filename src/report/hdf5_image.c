@@ -58,9 +58,9 @@ mdm_status image_put(hid_t place, const char *name, hid_t type, int rank, const 
                H5Pset_obj_track_times(creation, 0) >= 0 &&
                H5Pset_fill_time(creation, H5D_FILL_TIME_NEVER) >= 0;
     if (good) set = H5Dcreate2(place, name, type, space, links, creation, H5P_DEFAULT);
-    good = set >= 0;
-    if (good && H5Sget_simple_extent_npoints(space) > 0)
-        good = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
+    hssize_t points = set >= 0 ? H5Sget_simple_extent_npoints(space) : -1;
+    good = points >= 0;
+    if (points > 0) good = H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) >= 0;
     if (set >= 0 && H5Dclose(set) < 0) good = 0;
     if (creation >= 0) H5Pclose(creation);
     if (links >= 0) H5Pclose(links);
@@ -141,11 +141,6 @@ static void *lend_copy(void *to, const void *from, size_t size, H5FD_file_image_
     return to == from ? to : NULL;
 }
 
-static void *lend_no_more(void *from, size_t size, H5FD_file_image_op_t operation, void *buffer) {
-    (void)from, (void)size, (void)operation, (void)buffer;
-    return NULL;
-}
-
 static herr_t lend_end(void *from, H5FD_file_image_op_t operation, void *buffer) {
     (void)from, (void)operation, (void)buffer;
     return 0;
@@ -164,7 +159,6 @@ mdm_status image_open(void *content, size_t bytes, const char *label, hid_t *fil
     be_quiet();
     H5FD_file_image_callbacks_t callbacks = {.image_malloc = lend,
                                              .image_memcpy = lend_copy,
-                                             .image_realloc = lend_no_more,
                                              .image_free = lend_end,
                                              .udata_copy = keep,
                                              .udata_free = keep_end,
@@ -217,7 +211,8 @@ static int describe(image_dataset *set) {
         set->size = H5Tget_size(type);
         set->is_signed = set->kind != H5T_INTEGER || H5Tget_sign(type) == H5T_SGN_2;
         set->rank = H5Sget_simple_extent_ndims(space);
-        good = set->rank >= 0 && set->rank <= IMAGE_MAX_RANK && H5Sget_simple_extent_type(space) != H5S_NULL;
+        good = set->size > 0 && set->rank >= 0 && set->rank <= IMAGE_MAX_RANK &&
+               H5Sget_simple_extent_type(space) != H5S_NULL;
     }
     if (good && set->rank > 0) good = H5Sget_simple_extent_dims(space, sizes, NULL) == set->rank;
     set->elements = 1;

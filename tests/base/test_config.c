@@ -135,6 +135,16 @@ static void every_default_comes_back_through_yaml(void **state) {
     assert_round_trip(&config);
 }
 
+static void numbers_with_an_exponent_are_written_with_a_point(void **state) {
+    (void)state;
+    static mdm_config config;
+    char got[MDM_CONFIG_TEXT];
+    mdm_config_defaults(&config);
+    assert_int_equal(mdm_config_set(&config, "divide.gmm_floor=0.00002"), MDM_OK);
+    assert_string_equal(mdm_config_get(&config, "divide.gmm_floor", got, sizeof got), "2.0e-05");
+    assert_round_trip(&config); /* YAML 1.1 takes 2e-05 for a text */
+}
+
 static void every_other_value_comes_back_through_yaml_and_touches_one_key(void **state) {
     (void)state;
     static mdm_config config, plain;
@@ -603,14 +613,14 @@ static void the_help_names_every_key_with_default_and_meaning(void **state) {
 /* ---- combinations, hash ---- */
 
 typedef struct combination {
-    const char *arguments[3];
+    const char *arguments[5];
     const char *first, *second; /* the keys the message must name */
 } combination;
 
 static void apply(mdm_config *config, const combination *c) {
     mdm_config_defaults(config);
     assert_int_equal(mdm_config_set(config, "data.train=x.h5"), MDM_OK);
-    for (int i = 0; i < 3 && c->arguments[i] != NULL; i++)
+    for (int i = 0; i < 5 && c->arguments[i] != NULL; i++)
         if (mdm_config_set(config, c->arguments[i]) != MDM_OK) fail_msg("%s", mdm_last_message());
 }
 
@@ -627,6 +637,9 @@ static void settings_that_contradict_each_other_are_refused_naming_both(void **s
         {{"divide.remove_first=0.5", "divide.interval=1", "divide.remove_step=0.002"},
          "divide.remove_first",
          "divide.remove_step"},
+        {{"semi.lambda_x=0", "semi.lambda_u=0", "semi.lambda_xe=0", "semi.lambda_ue=0", "semi.lambda_c=0"},
+         "semi.lambda_x",
+         "train.warmup"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         apply(&config, &cases[i]);
@@ -677,6 +690,9 @@ static void settings_that_do_not_fit_the_data_or_the_ranks_are_refused(void **st
     assert_int_equal(mdm_config_check_ranks(&config, 64), MDM_OK);
     assert_int_equal(mdm_config_check_ranks(&config, 65), MDM_USAGE);
     assert_message_has("65 ranks");
+    apply(&config, &(combination){{"train.batch=64", "pretrain.batch=32", "pretrain.epochs=1"}, NULL, NULL});
+    assert_int_equal(mdm_config_check_ranks(&config, 33), MDM_USAGE);
+    assert_message_has("pretrain.batch is 32");
 }
 
 static void the_hash_follows_the_keys_that_change_the_training_and_no_other(void **state) {
@@ -731,6 +747,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_defaults_are_those_of_the_contract),
         cmocka_unit_test(every_default_comes_back_through_yaml),
+        cmocka_unit_test(numbers_with_an_exponent_are_written_with_a_point),
         cmocka_unit_test(every_other_value_comes_back_through_yaml_and_touches_one_key),
         cmocka_unit_test(words_and_the_struct_enumerations_agree),
         cmocka_unit_test(every_number_refuses_what_is_outside_its_range_or_no_number),

@@ -154,6 +154,11 @@ static void a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(voi
     assert_int_equal(entries_of(inside), 2);
     snprintf(path, sizeof path, "%s/no-such-folder/file", inside);
     assert_int_equal(mdm_write_file(path, "x", 1), MDM_RESOURCE);
+    char endless[5000];
+    memset(endless, 'x', sizeof endless - 1);
+    endless[sizeof endless - 1] = '\0';
+    assert_int_equal(mdm_write_file(endless, "x", 1), MDM_RESOURCE);
+    assert_non_null(strstr(mdm_last_message(), "the name is too long"));
 }
 
 static void reading_refuses_what_is_missing_too_large_or_no_file(void **state) {

@@ -230,6 +230,7 @@ static const char *const damages[][2] = {
     {"flat images", "/train/images has 2 dimensions, expected 4"},
     {"two channels", "/train/images has 2 channels"},
     {"no samples", "/train/images holds no samples"},
+    {"no height", "/train/images has the impossible shape [20,0,5,3]"},
     {"test shape", "/test/images holds pictures of"},
     {"images are a group", "/train/images cannot be opened as a data set"},
     {"float labels", "/train/labels has the wrong type; expected integers"},
@@ -243,6 +244,7 @@ static const char *const damages[][2] = {
     {"true label beyond classes", "/train/true_labels of sample 13 is 4"},
     {"one class", "all labels are 0; at least 2 classes"},
     {"one class name", "class_names has a single class"},
+    {"empty names", "/class_names is empty"},
     {"short ids", "/train/ids has 19 entries, expected 20"},
     {"number ids", "/train/ids must hold strings"},
     {"nan mean", "the attribute mean must hold 3 finite numbers"},
@@ -271,9 +273,11 @@ static void spoil_images(hid_t file, const char *how) {
                                             : H5T_STD_U8LE;
     if (is(how, "two channels")) dims[3] = 2;
     if (is(how, "no samples")) dims[0] = 0;
+    if (is(how, "no height")) dims[1] = 0;
     if (is(how, "test shape")) dims[0] = TEST, dims[1] = H + 1;
     if (is(how, "flat images")) dims[1] = H * W * C;
-    put(file, name, is(how, "flat images") ? 2 : 4, dims, type, is(how, "no samples") ? NULL : pixels, 0);
+    put(file, name, is(how, "flat images") ? 2 : 4, dims, type, strncmp(how, "no ", 3) == 0 ? NULL : pixels,
+        0);
 }
 
 static void spoil_labels(hid_t file, const char *how) {
@@ -303,6 +307,7 @@ static void spoil_names(hid_t file, const char *how) {
     hid_t text = H5Tcopy(H5T_C_S1);
     H5Tset_size(text, 4);
     hsize_t count = is(how, "one class name") ? 1
+                    : is(how, "empty names")  ? 0
                     : is(how, "short ids")    ? TRAIN - 1
                     : is(how, "number ids")   ? TRAIN
                                               : 3;
@@ -370,7 +375,7 @@ static void every_damage_is_told_in_one_line_with_file_and_data_set(void **state
         mdm_dataset *d, *read;
         int64_t offset[2];
         hid_t file = open_sound(&d, "a.h5");
-        if (strncmp(how, "no ", 3) == 0 && !is(how, "no samples"))
+        if (strncmp(how, "no t", 4) == 0)
             spoil_links(file, how);
         else if (strstr(how, "link") || strstr(how, "group"))
             spoil_links(file, how);
@@ -393,6 +398,24 @@ static void every_damage_is_told_in_one_line_with_file_and_data_set(void **state
         }
         mdm_dataset_destroy(d);
     }
+}
+
+static void pictures_in_another_file_are_refused_without_a_look_at_it(void **state) {
+    (void)state;
+    mdm_dataset *d;
+    hid_t file = open_sound(&d, "a.h5"), plist = H5Pcreate(H5P_DATASET_CREATE);
+    const hsize_t dims[4] = {TRAIN, H, W, C};
+    uint8_t picture[H * W * C];
+    assert_true(H5Pset_external(plist, path_of("b.h5"), 0, TRAIN * H * W * C) >= 0);
+    assert_true(H5Ldelete(file, "/train/images", H5P_DEFAULT) >= 0);
+    hid_t space = H5Screate_simple(4, dims, NULL);
+    H5Dclose(H5Dcreate2(file, "/train/images", H5T_STD_U8LE, space, H5P_DEFAULT, plist, H5P_DEFAULT));
+    H5Sclose(space);
+    H5Pclose(plist);
+    assert_true(H5Fclose(file) >= 0);
+    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), 0, 0, 1, picture), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "/train/images keeps its values in other files"));
+    mdm_dataset_destroy(d);
 }
 
 static void what_is_no_file_or_no_hdf5_is_told(void **state) {
@@ -439,6 +462,7 @@ int main(void) {
         cmocka_unit_test(files_of_other_writers_are_understood),
         cmocka_unit_test(the_place_of_pictures_counts_from_the_files_beginning),
         cmocka_unit_test(every_damage_is_told_in_one_line_with_file_and_data_set),
+        cmocka_unit_test(pictures_in_another_file_are_refused_without_a_look_at_it),
         cmocka_unit_test(what_is_no_file_or_no_hdf5_is_told),
         cmocka_unit_test(a_file_cut_anywhere_is_refused_without_a_crash),
     };

@@ -68,6 +68,12 @@ static void pictures_are_those_of_the_files(void **state) {
         assert_memory_equal(pixels, first.pixels, size);
         assert_memory_equal(pixels + size, fitted, size);
     }
+    uint8_t *again = malloc(size);
+    assert_int_equal(mdm_dataset_read_images(test_path, 1, 1, 1, again), MDM_OK);
+    assert_memory_equal(again, fitted, size);
+    assert_int_equal(mdm_dataset_read_images(test_path, 1, 1, 2, again), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "was changed while it was in use"));
+    free(again);
     free(fitted);
     mdm_picture_free(&first);
     mdm_picture_free(&second);
@@ -90,6 +96,7 @@ static const char *const damages[][2] = {
     {"size beyond all", "picture_size must hold height, width and channels"},
     {"damaged first", "picture 0 of /train"},
     {"plain training pictures", "the attribute picture_size is missing"},
+    {"plain training pictures and size", "/test holds pictures of 5x7x3, /train of 4x4x3"},
 };
 
 static int is(const char *a, const char *b) {
@@ -118,7 +125,7 @@ static void spoil_bytes(hid_t file, const char *how, uint8_t *bytes, hsize_t cou
         put(file, "/train/encoded", 1, &count, H5T_NATIVE_INT16, wide, 0);
     else if (is(how, "packed bytes"))
         put(file, "/train/encoded", 1, &count, H5T_STD_U8LE, bytes, count);
-    else if (is(how, "plain training pictures")) {
+    else if (strncmp(how, "plain", 5) == 0) {
         put(file, "/train/images", 4, plain, H5T_STD_U8LE, bytes, 0);
         assert_true(H5Ldelete(file, "/train/encoded", H5P_DEFAULT) >= 0);
     } else {
@@ -149,6 +156,7 @@ static void what_cannot_be_is_told_with_file_and_data_set(void **state) {
             spoil_size(file, how);
         else
             spoil_bytes(file, how, bytes, (hsize_t)offsets[TRAIN]);
+        if (strstr(how, "and size")) spoil_size(file, how);
         assert_true(H5Fclose(file) >= 0);
         mdm_status status = mdm_dataset_read(test_path, &read);
         if (status != MDM_INPUT || !strstr(mdm_last_message(), damages[i][1]) ||

@@ -61,6 +61,49 @@ static void cifar10s_classes_become_their_similar_ones(void **state) {
     mdm_dataset_destroy(source);
 }
 
+static void cifar100s_classes_become_the_next_of_their_superclass(void **state) {
+    (void)state;
+    enum { SAMPLES = 500 };
+    mdm_noise_counts counts;
+    const mdm_noise_options o = {.asymmetric = 0.9, .seed = 4};
+    mdm_dataset *source = clean_dataset(SAMPLES, SIDE, 100), *noisy = made(source, &o, &counts);
+    int partner[100] = {0}, trees = 0;
+    for (int i = 0; i < SAMPLES; i++)
+        if (noisy->train_labels[i] != noisy->true_labels[i])
+            partner[noisy->true_labels[i]] = noisy->train_labels[i];
+    assert_int_equal(partner[47], 52); /* maple, oak, palm, pine, willow, and round again */
+    for (int c = partner[47]; c != 47; c = partner[c]) trees++;
+    assert_true(trees == 4 && counts.wrong == SAMPLES * 9 / 10);
+    mdm_dataset_destroy(noisy);
+    mdm_dataset_destroy(source);
+}
+
+static void what_a_row_lacks_to_one_goes_to_the_last_class(void **state) {
+    (void)state;
+    enum { SAMPLES = 20000 };
+    mdm_noise_counts counts;
+    const mdm_noise_options o = {.asymmetric = 0.99, .transition_matrix = test_path, .seed = 1};
+    mdm_dataset *source = clean_dataset(SAMPLES, 1, 4);
+    write_text("0 0.9991 0 0  0 0 0.9991 0  0.9991 0 0 0  1 0 0 0");
+    mdm_dataset *noisy = made(source, &o, &counts);
+    int last = 0;
+    for (int i = 0; i < SAMPLES; i++) last += noisy->train_labels[i] == 3 && noisy->true_labels[i] != 3;
+    assert_in_range(last, 1, 40); /* 13 are to be expected */
+    mdm_dataset_destroy(noisy);
+    mdm_dataset_destroy(source);
+}
+
+static void without_a_number_as_many_samples_stay_as_the_share_of_strangers_allows(void **state) {
+    (void)state;
+    const int last[1] = {3};
+    mdm_noise_counts counts;
+    const mdm_noise_options o = {.hold_out = last, .hold_out_count = 1, .ood = 0.5};
+    mdm_dataset *source = clean_dataset(TRAIN, 1, 4), *noisy = made(source, &o, &counts);
+    assert_true(counts.samples == 100 && counts.ood == 50); /* there are 50 of the class held out */
+    mdm_dataset_destroy(noisy);
+    mdm_dataset_destroy(source);
+}
+
 static void a_matrix_moves_as_many_labels_as_asked_for(void **state) {
     (void)state;
     mdm_noise_counts counts;
@@ -204,7 +247,10 @@ static void what_cannot_be_made_is_refused_by_the_option_at_fault(void **state) 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(cifar10s_classes_become_their_similar_ones),
+        cmocka_unit_test(cifar100s_classes_become_the_next_of_their_superclass),
         cmocka_unit_test(a_matrix_moves_as_many_labels_as_asked_for),
+        cmocka_unit_test(what_a_row_lacks_to_one_goes_to_the_last_class),
+        cmocka_unit_test(without_a_number_as_many_samples_stay_as_the_share_of_strangers_allows),
         cmocka_unit_test(a_wrong_matrix_is_refused),
         cmocka_unit_test(symmetric_noise_leaves_out_the_own_class_when_told),
         cmocka_unit_test(foreign_pictures_are_told_apart_and_keep_a_label),

@@ -62,6 +62,44 @@ static void lists_that_grow_item_by_item_are_read(void **state) {
     free(copy);
 }
 
+static void texts_with_lengths_of_every_width_are_read(void **state) {
+    (void)state;
+    static const char *const expected[6] = {"a", "bc", "d", "e", "f", "g"};
+    uint8_t *copy;
+    mdm_pickle *p;
+    size_t length;
+    assert_int_equal(read_copy(BYTES("\x80\x04}\x8c\x01t](U\x01"
+                                     "aC\x02"
+                                     "bcT\x01\x00\x00\x00"
+                                     "dX\x01\x00\x00\x00"
+                                     "e\x8d\x01\x00\x00\x00\x00\x00\x00\x00"
+                                     "f\x8e\x01\x00\x00\x00\x00\x00\x00\x00"
+                                     "ges."),
+                               &copy, &p),
+                     MDM_OK);
+    for (int i = 0; i < 6; i++) {
+        const char *text = mdm_pickle_text(p, "t", i, &length);
+        assert_int_equal(length, strlen(expected[i]));
+        assert_memory_equal(text, expected[i], length);
+    }
+    mdm_pickle_free(p);
+    free(copy);
+}
+
+static void a_stack_without_end_is_refused(void **state) {
+    (void)state;
+    enum { DEEP = (1 << 23) + 1 }; /* each step remembers the same dictionary once more */
+    mdm_pickle *p;
+    const size_t size = 3 + 2 * (size_t)DEEP;
+    uint8_t *bytes = malloc(size);
+    assert_non_null(bytes);
+    memcpy(bytes, "}q\0", 3);
+    for (size_t i = 0; i < DEEP; i++) memcpy(bytes + 3 + 2 * i, "h\0", 2);
+    assert_int_equal(mdm_pickle_read(bytes, size, "batch", &p), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "a pickle of more than 8388608 values is refused"));
+    free(bytes);
+}
+
 static void names_of_numpy_are_only_names(void **state) {
     (void)state;
     uint8_t *copy;
@@ -132,6 +170,8 @@ static void every_other_use_of_an_instruction_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(numbers_of_every_width_are_read),
                                        cmocka_unit_test(lists_that_grow_item_by_item_are_read),
+                                       cmocka_unit_test(texts_with_lengths_of_every_width_are_read),
+                                       cmocka_unit_test(a_stack_without_end_is_refused),
                                        cmocka_unit_test(names_of_numpy_are_only_names),
                                        cmocka_unit_test(every_other_use_of_an_instruction_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -88,9 +88,78 @@ static void the_child_can_neither_fill_memory_nor_write(void **state) {
     assert_int_equal(mdm_screen_file(path, write_a_file), MDM_INPUT);
 }
 
+/* A data set of that size in a file of its own; what is not said is as usual. */
+typedef struct oddity {
+    const char *words;
+    hsize_t count, chunk;
+    int filtered, external, is_virtual, cut;
+} oddity;
+
+static void make_odd_file(const oddity *o) {
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t plist = H5Pcreate(H5P_DATASET_CREATE), space = H5Screate_simple(1, &o->count, NULL);
+    if (o->chunk) assert_true(H5Pset_chunk(plist, 1, &o->chunk) >= 0);
+    if (o->filtered) assert_true(H5Pset_nbit(plist) >= 0);
+    if (o->external) assert_true(H5Pset_external(plist, beside, 0, o->count) >= 0);
+    if (o->is_virtual) assert_true(H5Pset_virtual(plist, space, "other.h5", "/a", space) >= 0);
+    if (o->cut) assert_true(H5Pset_alloc_time(plist, H5D_ALLOC_TIME_EARLY) >= 0);
+    hid_t array = H5Dcreate2(file, "odd", H5T_STD_U8LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+    assert_true(array >= 0);
+    haddr_t place = H5Dget_offset(array);
+    H5Dclose(array);
+    H5Sclose(space);
+    H5Pclose(plist);
+    assert_true(H5Fclose(file) >= 0);
+    if (!o->cut) return;
+    /* the superblock says, at byte 40, where the file ends */
+    const uint64_t shorter = place + o->count / 2;
+    int descriptor = open(path, O_WRONLY);
+    assert_int_equal(pwrite(descriptor, &shorter, sizeof shorter, 40), sizeof shorter);
+    assert_int_equal(ftruncate(descriptor, (off_t)shorter), 0);
+    close(descriptor);
+}
+
+static void what_no_data_set_needs_is_refused_by_name(void **state) {
+    (void)state;
+    static const oddity cases[] = {
+        {"/odd uses filter 5, which is refused", 64, 64, 1, 0, 0, 0},
+        {"/odd keeps its values in other files", 64, 0, 0, 1, 0, 0},
+        {"/odd is a virtual data set", 64, 0, 0, 0, 1, 0},
+        {"the chunks of /odd are impossibly large", 1 << 30, 1 << 30, 0, 0, 0, 0},
+        {"/odd announces more data than the file holds", 1 << 30, 64, 0, 0, 0, 0},
+        {"was cut short: /odd should hold 100000 bytes", 100000, 0, 0, 0, 0, 1},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        make_odd_file(&cases[i]);
+        assert_int_equal(mdm_screen_file(path, find_nothing), MDM_INPUT);
+        if (!strstr(mdm_last_message(), cases[i].words))
+            fail_msg("\"%s\" is not in: %s", cases[i].words, mdm_last_message());
+    }
+}
+
+static void links_without_end_are_refused(void **state) {
+    (void)state;
+    enum { LINKS = 100001 };
+    char name[16];
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST); /* which is fast with many */
+    hid_t file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    H5Gclose(H5Gcreate2(file, "group", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    for (int i = 0; i < LINKS; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        if (H5Lcreate_hard(file, "group", file, name, H5P_DEFAULT, H5P_DEFAULT) < 0) fail();
+    }
+    assert_true(H5Fclose(file) >= 0);
+    H5Pclose(access);
+    assert_int_equal(mdm_screen_file(path, find_nothing), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "holds more than 100000 objects"));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(what_the_child_finds_is_told),
                                        cmocka_unit_test(a_crash_is_a_bad_file),
-                                       cmocka_unit_test(the_child_can_neither_fill_memory_nor_write)};
+                                       cmocka_unit_test(the_child_can_neither_fill_memory_nor_write),
+                                       cmocka_unit_test(what_no_data_set_needs_is_refused_by_name),
+                                       cmocka_unit_test(links_without_end_are_refused)};
     return cmocka_run_group_tests(tests, make_file, remove_file);
 }

@@ -155,7 +155,7 @@ static mdm_status read_yaml(const uint8_t *bytes, size_t size) {
 static mdm_status read_setting(const uint8_t *bytes, size_t size) {
     mdm_config config;
     char *argument = strndup((const char *)bytes, size);
-    if (!argument) return MDM_RESOURCE;
+    if (!argument) return mdm_fail(MDM_RESOURCE, "no memory for an argument");
     mdm_config_defaults(&config);
     mdm_status status = mdm_config_set(&config, argument);
     free(argument);

@@ -113,6 +113,24 @@ static void an_existing_file_is_replaced_by_force_only_and_a_failed_write_leaves
     mdm_dataset_destroy(d);
 }
 
+static void a_file_is_written_into_the_present_folder_too_and_has_room_for_so_many_notes(void **state) {
+    (void)state;
+    char key[16];
+    mdm_dataset *d = small_dataset(TRAIN, TEST, H, W, C, CLASSES), *again;
+    for (int i = 0; i < MDM_MOST_NOTES; i++) {
+        snprintf(key, sizeof key, "note-%d", i);
+        assert_int_equal(mdm_dataset_add_note(d, key, "text"), MDM_OK);
+    }
+    assert_int_equal(mdm_dataset_add_note(d, "one", "more"), MDM_USAGE);
+    assert_int_equal(chdir(folder), 0);
+    assert_int_equal(mdm_dataset_write("a.h5", d, 1), MDM_OK);
+    assert_int_equal(chdir("/"), 0);
+    assert_int_equal(mdm_dataset_read(path_of("a.h5"), &again), MDM_OK);
+    assert_int_equal(again->note_count, MDM_MOST_NOTES);
+    mdm_dataset_destroy(again);
+    mdm_dataset_destroy(d);
+}
+
 static void statistics_are_those_of_the_pixels(void **state) {
     (void)state;
     mdm_dataset *d = small_dataset(TRAIN, 0, H, W, C, CLASSES), *again;
@@ -458,6 +476,7 @@ int main(void) {
         cmocka_unit_test(what_is_written_is_read_again),
         cmocka_unit_test(the_same_data_set_gives_the_same_bytes),
         cmocka_unit_test(an_existing_file_is_replaced_by_force_only_and_a_failed_write_leaves_nothing),
+        cmocka_unit_test(a_file_is_written_into_the_present_folder_too_and_has_room_for_so_many_notes),
         cmocka_unit_test(statistics_are_those_of_the_pixels),
         cmocka_unit_test(files_of_other_writers_are_understood),
         cmocka_unit_test(the_place_of_pictures_counts_from_the_files_beginning),

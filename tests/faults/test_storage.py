@@ -70,6 +70,30 @@ def a_write_that_comes_short_is_completed(work):
     each_call(work, "write", "short", check)
 
 
+def a_stop_whose_save_fails_says_so_and_the_one_before_stands(work):
+    """The first save has five calls of fsync."""
+    process = start_and_wait_for(work, "stopped", "warmup", environment=injected(work, "fsync", 6, "errno", path="/checkpoints",
+                                                                                MDM_INJECT_TIMES="1000000"))
+    process.send_signal(signal.SIGUSR1)
+    _, text = process.communicate(timeout=60)
+    lines = error_lines(text)
+    assert was_hit(work) and process.returncode == 4 and len(lines) == 1, (process.returncode, text)
+    assert "could not be saved; the one before stands" in lines[0], lines[0]
+    whole(work, "stopped", "calm")
+
+
+def a_run_goes_on_from_the_checkpoint_that_is_named(work):
+    done, _ = train(work, "kept", "checkpoint.keep=20")
+    assert done.returncode == 0, done.stderr
+    first = work.file("kept") + "/checkpoints/epoch-0001.h5"
+    done, _ = train(work, "branch", f"resume={first}")
+    assert done.returncode == 0 and f"going on from {first}" in done.stderr, done.stderr
+    same(work, "branch", "calm")
+    done, _ = train(work, "nowhere", f"resume={first}.gone")
+    refused(done, 3, "epoch-0001.h5.gone")
+
+
 if __name__ == "__main__":
     main([an_undisturbed_run_to_compare_with, a_kill_at_any_call_of_a_save_leaves_a_whole_checkpoint,
-          a_call_that_fails_is_told_and_training_goes_on, names_are_put_on_disk_by_their_folder, a_write_that_comes_short_is_completed], halved=True)
+          a_call_that_fails_is_told_and_training_goes_on, names_are_put_on_disk_by_their_folder, a_write_that_comes_short_is_completed,
+          a_stop_whose_save_fails_says_so_and_the_one_before_stands, a_run_goes_on_from_the_checkpoint_that_is_named], halved=True)

@@ -6,7 +6,7 @@ import subprocess
 
 import h5py
 import numpy as np
-from program import PROGRAM, events, main, read, run
+from program import PROGRAM, Skipped, events, main, read, run
 
 TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pretrain.epochs=1", "pretrain.batch=20",
         "pretrain.lr=0.02", "train.epochs=2", "train.warmup=1", "train.batch=16", "train.lr_backbone=0.01",
@@ -115,11 +115,16 @@ def a_run_keeps_the_plans_of_its_convolutions(work):
     assert done.returncode == 0 and os.path.exists(kept), done.stderr
 
 
-def nccl_that_fails_on_a_rank_ends_the_run_with_its_line(work):
+def needs_fake_nccl():
     if not FAKE_NCCL:
-        return
+        raise Skipped("this build has no NCCL, and so no fake one")
+
+
+def nccl_that_fails_on_a_rank_ends_the_run_with_its_line(work):
+    needs_fake_nccl()
+    make_pictures(work.file("failing.h5"), 60, 16, 8, 3)
     failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "60", "MDM_FAKE_NCCL_RANK": "1"}
-    done = train(work, "failing", "tiny.h5", ranks=2, variables={**FAKE_NCCL, **failing})
+    done = train(work, "failing", "failing.h5", ranks=2, variables={**FAKE_NCCL, **failing})
     lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert done.returncode == 6 and len(lines) == 1, (done.returncode, done.stderr)
     assert re.match(r"error \(rank 1\): rank 1 on \S+: nccl\w+ failed: internal error", lines[0]), lines
@@ -177,8 +182,7 @@ def the_device_makes_views_for_the_benchmark(work):
 
 
 def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
-    if not FAKE_NCCL:
-        return
+    needs_fake_nccl()
     sound = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL})
     assert sound.returncode == 0 and re.search(r"all-reduce, NCCL [\d.]+ .* right\n", sound.stdout), sound.stdout
     failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "2", "MDM_FAKE_NCCL_RANK": "1", "MDM_WATCH_FACTOR": "0.02"}

@@ -12,8 +12,9 @@
 typedef struct need {
     double networks, activations, plans, images, samples; /* bytes of a rank */
     double data, saving;                                  /* bytes once a node */
-    double device; /* of a CUDA device's own memory; the first three then count for the host no more */
-    double search; /* of these, a division's embeddings and the search of their neighbours */
+    double device;   /* of a CUDA device's own memory; the first three then count for the host no more */
+    double search;   /* of these, a division's embeddings and the search of their neighbours */
+    double recorded; /* and of these, recorded steps */
 } need;
 
 /* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
@@ -67,12 +68,15 @@ static need estimate(const mdm_trainer *t, double chunk) {
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
+        n.plans = weights * copies; /* filters, which the convolutions of all plans share */
         double listed = 8 * train > 2 * pretrain ? 8 * train : 2 * pretrain; /* pictures of a step */
         n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation) +
                    (double)mdm_view_scratch_bytes(d->height, d->width, d->channels) +
                    (t->on_device ? pictures_of(t) : 2 * image * listed);
         n.search = t->searches_on_device ? search_bytes(t) : 0;
-        n.device += n.search;
+        double share = train > pretrain ? train : pretrain;
+        n.recorded = mdm_recorder_bytes(t->recorder, t->layout, chunk > 0 ? ceil(share / chunk) : 1);
+        n.device += n.search + n.recorded;
         n.activations = n.plans = 0;
         n.images = t->on_device ? 0 : image * listed * (d->resident ? 2 : 4);
     }
@@ -135,6 +139,9 @@ static mdm_status check_device(const mdm_trainer *t, const need *n) {
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB on %s, which has %.0f MiB%s", wanted, info->name, memory,
                  t->on_device ? "; all pictures are among them" : "");
+    if (t->options.dry_run && n->recorded > 0)
+        mdm_info("memory: of these %.0f MiB are set aside for recorded steps (train.cuda_graph)",
+                 n->recorded / mebibyte);
     if (wanted <= memory) return MDM_OK;
     return mdm_fail(MDM_RESOURCE,
                     "the run needs about %.0f MiB on each %s, which has %.0f MiB; a smaller train.batch, "

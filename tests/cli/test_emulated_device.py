@@ -99,6 +99,22 @@ def steps_that_are_replayed_are_those_that_are_launched(work):
         assert "launched kernel by kernel" not in told, told
 
 
+def the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls(work):
+    """64 KiB a node and eight recordings; a call may become several nodes."""
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    for parts in ([], ["train.micro_batch=3"]):
+        counts = work.file("longest.json")
+        settings = [f"data.train={work.file('replayed.h5')}", f"run={work.file('longest')}", *TINY, "train.batch=8", "divide.threshold=0.1", *parts]
+        told = run("train", *settings, "--dry-run").stderr
+        aside = int(re.search(r"memory: of these (\d+) MiB are set aside for recorded steps", told).group(1))
+        done = run("train", *settings, "--force", env={**os.environ, "MDM_EMULATED_COUNTS": counts})
+        assert done.returncode == 0, done.stderr
+        with open(counts) as f:
+            longest = json.load(f)["longest"] * 8 / 16
+        assert 1.2 * longest < aside < 5 * longest, (parts, longest, aside)
+    assert "set aside" not in run("train", *settings, "train.cuda_graph=false", "--dry-run").stderr
+
+
 def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
     make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
     _, expected, _ = train_by_graph(work, "plain", "false", 1)
@@ -233,4 +249,5 @@ if __name__ == "__main__":
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
-          pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark])
+          pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark,
+          the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls])

@@ -48,6 +48,7 @@ typedef struct call_counts {
     int64_t launches; /* kernels, convolutions, products, copies and zeroing within the device */
     int64_t uploads, downloads, collectives, marks;
     int64_t recorded, replayed; /* graphs */
+    int64_t longest;            /* calls of a graph, at most */
 } call_counts;
 
 /* A call that was recorded: what runs it, and a copy of its arguments. */
@@ -161,6 +162,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     gpu->recording = NULL;
     if (keep && !is_refused) {
         gpu->counts.recorded++;
+        if (recorded->count > gpu->counts.longest) gpu->counts.longest = recorded->count;
         *graph = recorded;
         return MDM_OK;
     }
@@ -273,9 +275,10 @@ static void tell_counts(const mdm_gpu *gpu) {
     FILE *file = path && gpu->number == 0 ? fopen(path, "w") : NULL;
     if (!file) return;
     fprintf(file,
-            "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld}\n",
+            "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld,"
+            "\"longest\":%lld}\n",
             (long long)c->launches, (long long)c->uploads, (long long)c->downloads, (long long)c->recorded,
-            (long long)c->replayed);
+            (long long)c->replayed, (long long)c->longest);
     fclose(file);
 }
 

@@ -1,8 +1,8 @@
-/* The runtime of the CUDA backend (runtime.c, graph.c) over a CUDA runtime made of the promises in NVIDIA's
- * manual that are easily forgotten: copies from pageable memory may happen later; a query leaves "not ready"
- * behind as the thread's last error; a thread begins with device 0, and what it calls first opens a context
- * there; in a capture the host waits for nothing, and allocates nothing. What is promised here and not kept
- * by a device, only a device can show. */
+/* The runtime of the CUDA backend (runtime.c, graph.c, products.c) over a CUDA runtime made of the promises
+ * in NVIDIA's manual that are easily forgotten: copies from pageable memory may happen later; a query leaves
+ * "not ready" behind as the thread's last error; a thread begins with device 0, and what it calls first opens
+ * a context there; in a capture the host waits for nothing, and allocates nothing. What is promised here and
+ * not kept by a device, only a device can show. */
 #include "cuda/cublaslt.h"
 #include "cuda/runtime.h"
 #include "golden.h"
@@ -237,6 +237,94 @@ static cublasStatus_t create_cublaslt(cublasLtHandle_t *handle) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
+/* A library of products that knows an algorithm where these say so. */
+static struct {
+    int has_bias, has_unaligned;   /* what it knows */
+    int adds_bias, alignment;      /* what is asked for */
+    int products, biases, kernels; /* runs; those that add the bias; our kernel */
+} lt;
+
+static cublasStatus_t make_operation(cublasLtMatmulDesc_t *operation, cublasComputeType_t compute,
+                                     cudaDataType_t scale) {
+    (void)compute, (void)scale;
+    *operation = (cublasLtMatmulDesc_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t set_operation(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                                    const void *value, size_t bytes) {
+    cublasLtEpilogue_t epilogue;
+    (void)operation;
+    if (attribute != CUBLASLT_MATMUL_DESC_EPILOGUE) return CUBLAS_STATUS_SUCCESS;
+    assert_int_equal(bytes, sizeof epilogue);
+    memcpy(&epilogue, value, sizeof epilogue);
+    lt.adds_bias = epilogue == CUBLASLT_EPILOGUE_BIAS;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_operation(cublasLtMatmulDesc_t operation) {
+    (void)operation;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t make_matrix(cublasLtMatrixLayout_t *matrix, cudaDataType type, uint64_t rows,
+                                  uint64_t columns, int64_t stride) {
+    (void)type, (void)rows, (void)columns, (void)stride;
+    *matrix = (cublasLtMatrixLayout_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_matrix(cublasLtMatrixLayout_t matrix) {
+    (void)matrix;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t make_preference(cublasLtMatmulPreference_t *preference) {
+    *preference = (cublasLtMatmulPreference_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t set_preference(cublasLtMatmulPreference_t preference,
+                                     cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
+                                     size_t bytes) {
+    uint32_t alignment;
+    (void)preference;
+    if (attribute != CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) return CUBLAS_STATUS_SUCCESS;
+    assert_int_equal(bytes, sizeof alignment);
+    memcpy(&alignment, value, sizeof alignment);
+    lt.alignment = (int)alignment;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_preference(cublasLtMatmulPreference_t preference) {
+    (void)preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t find_algorithm(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                     cublasLtMatmulPreference_t preference, int most,
+                                     cublasLtMatmulHeuristicResult_t *found, int *count) {
+    (void)handle, (void)operation, (void)a, (void)b, (void)c, (void)d, (void)preference, (void)most;
+    *count = (lt.has_bias || !lt.adds_bias) && (lt.has_unaligned || lt.alignment >= 16);
+    found->state = CUBLAS_STATUS_SUCCESS;
+    return *count ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+static cublasStatus_t multiply(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha,
+                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                               cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
+                               const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t bytes,
+                               cudaStream_t stream) {
+    (void)handle, (void)operation, (void)alpha, (void)a, (void)a_layout, (void)b, (void)b_layout;
+    (void)beta, (void)c, (void)c_layout, (void)d, (void)d_layout, (void)algorithm, (void)workspace;
+    (void)bytes, (void)stream;
+    lt.products++;
+    lt.biases += lt.adds_bias;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static const char *tell_status(cublasStatus_t code) {
+    return code == CUBLAS_STATUS_SUCCESS ? "none" : "not supported";
+}
+void mdm_gpu_add_bias(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const mdm_bias_arguments *a) {
+    (void)gpu;
+    assert_true(block_rows == 1 && blocks * MDM_GPU_THREADS >= a->count && a->count % a->columns == 0);
+    lt.kernels++;
+}
+
 mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn) {
     static const mdm_cudnn table = {
         .cudnnCreate = create_cudnn, .cudnnSetStream = set_cudnn_stream, .cudnnGetVersion = cudnn_version};
@@ -244,14 +332,22 @@ mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn) {
     return MDM_OK;
 }
 mdm_status mdm_cublaslt_load(const mdm_cublaslt **cublaslt) {
-    static const mdm_cublaslt table = {.cublasLtCreate = create_cublaslt};
+    static const mdm_cublaslt table = {.cublasLtCreate = create_cublaslt,
+                                       .cublasLtGetStatusString = tell_status,
+                                       .cublasLtMatmulDescCreate = make_operation,
+                                       .cublasLtMatmulDescSetAttribute = set_operation,
+                                       .cublasLtMatmulDescDestroy = destroy_operation,
+                                       .cublasLtMatrixLayoutCreate = make_matrix,
+                                       .cublasLtMatrixLayoutDestroy = destroy_matrix,
+                                       .cublasLtMatmulPreferenceCreate = make_preference,
+                                       .cublasLtMatmulPreferenceSetAttribute = set_preference,
+                                       .cublasLtMatmulPreferenceDestroy = destroy_preference,
+                                       .cublasLtMatmulAlgoGetHeuristic = find_algorithm,
+                                       .cublasLtMatmul = multiply};
     *cublaslt = &table;
     return MDM_OK;
 }
 void mdm_gpu_release_plans(mdm_gpu *gpu) {
-    (void)gpu;
-}
-void mdm_gpu_release_products(mdm_gpu *gpu) {
     (void)gpu;
 }
 
@@ -442,6 +538,36 @@ static void a_capture_ends_whatever_fails_in_it(void **state) {
     close_gpu(gpu);
 }
 
+/* Of a linear layer whose rows can be aligned, at places that are and are not. */
+static void products_find_a_way_where_the_library_lacks_one(void **state) {
+    (void)state;
+    static float a[64], b[64], c[64], bias[8];
+    const mdm_product_shape shape = {MDM_PRODUCT_NT, MDM_FP32, 4, 8, 4, 1};
+    for (int knows = 0; knows < 4; knows++) {
+        mdm_gpu *gpu = open_gpu();
+        mdm_gpu_product *product;
+        memset(&lt, 0, sizeof lt);
+        lt.has_bias = knows & 1;
+        lt.has_unaligned = knows >> 1;
+        float *place = (float *)(((uintptr_t)c + 15) / 16 * 16),
+              *x = (float *)(((uintptr_t)a + 15) / 16 * 16), *y = (float *)(((uintptr_t)b + 15) / 16 * 16);
+        assert_int_equal(mdm_gpu_plan_product(gpu, &shape, &product), MDM_OK);
+        assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x, y, 0.0f, bias, place), MDM_OK);
+        assert_int_equal(lt.products, 1);
+        assert_int_equal(lt.biases, lt.has_bias);
+        assert_int_equal(lt.kernels, !lt.has_bias);
+        assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x + 1, y, 0.0f, bias, place),
+                         lt.has_unaligned ? MDM_OK : MDM_RESOURCE);
+        close_gpu(gpu);
+    }
+    mdm_gpu *gpu = open_gpu();
+    mdm_gpu_product *product;
+    const mdm_product_shape odd = {MDM_PRODUCT_NT, MDM_FP32, 4, 3, 5, 1};
+    memset(&lt, 0, sizeof lt); /* its rows cannot be aligned */
+    assert_int_equal(mdm_gpu_plan_product(gpu, &odd, &product), MDM_RESOURCE);
+    close_gpu(gpu);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wait_that_is_looked_after_leaves_no_error_behind),
@@ -449,6 +575,7 @@ int main(void) {
         cmocka_unit_test(other_threads_use_the_devices_context_alone),
         cmocka_unit_test(a_device_that_was_given_up_is_waited_for_no_more),
         cmocka_unit_test(a_capture_ends_whatever_fails_in_it),
+        cmocka_unit_test(products_find_a_way_where_the_library_lacks_one),
     };
     setenv("MDM_CACHE_FOLDER", "", 1);
     return cmocka_run_group_tests(tests, NULL, NULL);

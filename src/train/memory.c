@@ -132,6 +132,22 @@ static mdm_status place_search(mdm_trainer *t) {
     return MDM_OK;
 }
 
+/* Steps are launched where there is no room for them recorded, all the rest in its place. Collective. */
+static mdm_status place_recordings(mdm_trainer *t, double chunk) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    need n = estimate(t, chunk);
+    double wanted = (n.device + cuda_libraries) / mebibyte, memory = (double)info->memory_bytes / mebibyte;
+    int32_t fits = wanted <= memory;
+    if (!mdm_recorder_is_on(t->recorder)) return MDM_OK;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    if (fits) return MDM_OK;
+    mdm_recorder_turn_off(t->recorder);
+    mdm_info("steps are launched kernel by kernel: beside the run's %.0f MiB what recorded ones may take "
+             "(%.0f MiB) does not fit the %.0f MiB of %s",
+             wanted - n.recorded / mebibyte, n.recorded / mebibyte, memory, info->name);
+    return MDM_OK;
+}
+
 static mdm_status check_device(const mdm_trainer *t, const need *n) {
     const mdm_device_info *info = mdm_device_get_info(t->device);
     double wanted = (n->device + cuda_libraries) / mebibyte, memory = (double)info->memory_bytes / mebibyte;
@@ -203,6 +219,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
                  "norm takes the statistics of a part",
                  chunk);
     mdm_executor_set_chunks(t->executor, (int64_t)chunk);
+    MDM_TRY(place_recordings(t, chunk));
     need n = estimate(t, chunk);
     MDM_TRY(check_device(t, &n));
     double wanted = of_rank(&n) * node + of_node(&n);

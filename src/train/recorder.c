@@ -52,6 +52,11 @@ int mdm_recorder_is_on(const mdm_recorder *r) {
     return r->is_on;
 }
 
+void mdm_recorder_turn_off(mdm_recorder *r) {
+    forget(r);
+    r->is_on = 0;
+}
+
 /* Calls of the longest step, MixEMatch's, and what each may become: three kernels of cuDNN, or those of a
  * collective. Chunks but the last are passed through once more on the way back. */
 double mdm_recorder_bytes(const mdm_recorder *r, const mdm_layout *layout, double chunks) {
@@ -111,8 +116,7 @@ static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_step_work *wo
         mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
                  "train.cuda_graph=false does not try",
                  rank, mdm_last_message());
-    forget(r);
-    r->is_on = 0;
+    mdm_recorder_turn_off(r);
     return MDM_OK;
 }
 

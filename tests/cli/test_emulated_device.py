@@ -115,6 +115,29 @@ def the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls(work):
     assert "set aside" not in run("train", *settings, "train.cuda_graph=false", "--dry-run").stderr
 
 
+def what_is_told_of_memory_is_what_the_device_allocates(work):
+    make_pictures(work.file("medium.h5"), 300, 16, 16, 3)
+    counts = work.file("most.json")
+    done = run("train", f"data.train={work.file('medium.h5')}", f"run={work.file('most')}", *TINY, "model.width=16", "model.projection=16",
+               "pretrain.batch=64", "train.batch=32", "--dry-run", env={**os.environ, "MDM_EMULATED_COUNTS": counts})
+    told, aside = (float(re.search(words + r" (\d+) MiB", done.stderr).group(1)) for words in ("memory: about", "memory: of these"))
+    with open(counts) as f:
+        taken = json.load(f)["most_bytes"] / 2**20
+    rest = told - aside - 1024  # without CUDA's own; a tile of the neighbour search is counted at its largest
+    assert taken < rest < 1.5 * taken + 64, (told, aside, taken)
+
+
+def steps_are_launched_where_recordings_do_not_fit(work):
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    settings = ("data.resident=stream", "train.batch=8")
+    lines = run("train", f"data.train={work.file('replayed.h5')}", f"run={work.file('room')}", *TINY, *settings, "--dry-run").stderr
+    needed, aside = (int(re.search(words + r" (\d+) MiB", lines).group(1)) for words in ("memory: about", "memory: of these"))
+    done = train(work, "no-room", "replayed.h5", *settings, memory=needed - aside + 10)
+    assert done.returncode == 0 and done.stderr.count("steps are launched kernel by kernel: beside the run's") == 1, done.stderr
+    assert train(work, "room", "replayed.h5", *settings).returncode == 0
+    assert read(work, "no-room", "model-a.safetensors") == read(work, "room", "model-a.safetensors")
+
+
 def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
     make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
     _, expected, _ = train_by_graph(work, "plain", "false", 1)
@@ -250,4 +273,5 @@ if __name__ == "__main__":
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark,
-          the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls])
+          steps_are_launched_where_recordings_do_not_fit, the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls,
+          what_is_told_of_memory_is_what_the_device_allocates])

@@ -49,6 +49,7 @@ typedef struct call_counts {
     int64_t uploads, downloads, collectives, marks;
     int64_t recorded, replayed; /* graphs */
     int64_t longest;            /* calls of a graph, at most */
+    int64_t bytes, most_bytes;  /* of memory, now and at most */
 } call_counts;
 
 /* A call that was recorded: what runs it, and a copy of its arguments. */
@@ -276,9 +277,9 @@ static void tell_counts(const mdm_gpu *gpu) {
     if (!file) return;
     fprintf(file,
             "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld,"
-            "\"longest\":%lld}\n",
+            "\"longest\":%lld,\"most_bytes\":%lld}\n",
             (long long)c->launches, (long long)c->uploads, (long long)c->downloads, (long long)c->recorded,
-            (long long)c->replayed, (long long)c->longest);
+            (long long)c->replayed, (long long)c->longest, (long long)c->most_bytes);
     fclose(file);
 }
 
@@ -310,6 +311,8 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
         return mdm_fail(MDM_RESOURCE, "not enough emulated memory for %s", what);
     gpu->blocks[gpu->count++] = (allocation){pages, pages + length - wanted, length};
     *memory = pages + length - wanted;
+    gpu->counts.bytes += (int64_t)wanted;
+    if (gpu->counts.bytes > gpu->counts.most_bytes) gpu->counts.most_bytes = gpu->counts.bytes;
     return MDM_OK;
 }
 
@@ -319,6 +322,7 @@ void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
     gpu->frees++;
     for (int i = 0; i < gpu->count; i++)
         if (gpu->blocks[i].memory == (char *)memory) {
+            gpu->counts.bytes -= gpu->blocks[i].pages + gpu->blocks[i].length - gpu->blocks[i].memory;
             unmap(&gpu->blocks[i]);
             gpu->blocks[i] = gpu->blocks[--gpu->count];
             return;

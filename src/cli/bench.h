@@ -1,4 +1,5 @@
-/* What the measurements of mdm-dist bench share: command_bench.c, and bench_step.c for those of training. */
+/* What the measurements of mdm-dist bench share: command_bench.c, bench_step.c for those of training, and
+ * bench_ceilings.c. */
 #ifndef MDM_CLI_BENCH_H
 #define MDM_CLI_BENCH_H
 
@@ -37,6 +38,8 @@ double mdm_bench_median(double *times, int count);
 void mdm_bench_report(const bench *b, const char *name, double *times, int count, double images, double flop,
                       const char *more);
 
+/* Collective. What the device can do at best. */
+MDM_MUST_CHECK mdm_status mdm_bench_ceilings(bench *b);
 /* Collective. The steps of training. */
 MDM_MUST_CHECK mdm_status mdm_bench_step(bench *b);
 MDM_MUST_CHECK mdm_status mdm_bench_semi(bench *b);

@@ -163,9 +163,13 @@ static const mdm_manual pages[] = {
          "also tells what a step of each rank alone takes (alone_median_ms), and which share of the ranks' "
          "step is more than that (exposed_percent): communication that no computation hides. allreduce sums "
          "messages of several sizes, the last that of the network's gradient, by NCCL between CUDA devices "
-         "(bytes, gbyte_per_s, by).",
+         "(bytes, gbyte_per_s, by). ceilings measures what the device can do at best: copies within its "
+         "memory "
+         "(copy; gbyte_per_s counts bytes read and written) and a large product (product, gflop_per_s; on "
+         "CPUs in "
+         "single precision, which bf16 convolutions pass).",
      .words = MDM_WORD_KEY,
-     .choices = "step|semi|pretrain|knn|gmm|augment|io|allreduce|all",
+     .choices = "ceilings|step|semi|pretrain|knn|gmm|augment|io|allreduce|all",
      .examples = {"mdm-dist bench step model.width=64 train.batch=64",
                   "mpirun -np 2 mdm-dist bench all train.precision=bf16"}},
     {.name = "doctor",

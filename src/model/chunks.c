@@ -129,19 +129,6 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
     return MDM_OK;
 }
 
-mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network, int rows) {
-    int most = executor->chunks.samples > 0 ? evaluation_rows(executor) : rows;
-    int pieces[] = {rows > most ? most : rows, rows > most ? rows % most : 0};
-    MDM_TRY(mdm_network_send(network, executor->device));
-    for (int i = 0; i < 2; i++) {
-        plan *p = mdm_executor_find_plan(executor, pieces[i], 1);
-        if (pieces[i] == 0) continue;
-        if (!p) return mdm_fail(MDM_LOST, "no plan was made for %d rows", pieces[i]);
-        MDM_TRY(mdm_executor_prepare_plan(executor, network, p));
-    }
-    return MDM_OK;
-}
-
 static mdm_status forward_chunk(mdm_executor *executor, mdm_network *network, int rows, int chunk, int chunks,
                                 const float *images, mdm_pass pass, mdm_outputs *out) {
     chunking *c = &executor->chunks;

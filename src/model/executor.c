@@ -67,11 +67,6 @@ mdm_group *mdm_executor_group(const mdm_executor *executor) {
     return executor->group;
 }
 
-void mdm_executor_forget_weights(mdm_executor *executor) {
-    for (int i = 0; i < executor->plan_count; i++)
-        if (!executor->plans[i]->forward_only) executor->plans[i]->prepared = 0;
-}
-
 void mdm_executor_set_batchnorm(mdm_executor *executor, mdm_batchnorm batchnorm) {
     executor->batchnorm = batchnorm;
 }
@@ -218,7 +213,8 @@ mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *
                                            .add_to_output = l->add_to_output,
                                            .forward_only = forward_only,
                                            .rows_alone = executor->reproducible != NULL,
-                                           .gradient_only = gradient_only};
+                                           .gradient_only = gradient_only,
+                                           .is_served = !executor->shares_memory};
             MDM_TRY(mdm_convolution_create(device, &shape, &convolutions[i]));
         } else {
             mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision,

@@ -122,10 +122,6 @@ int mdm_executor_sums_alone(const mdm_executor *executor);
 /* Rows of all ranks in the chunk at work, as mdm_executor_set_batch told. */
 int64_t mdm_executor_total_rows(const mdm_executor *executor);
 
-/* forward.c: the plan's convolutions take over the network's weights, unless they hold them. */
-MDM_MUST_CHECK mdm_status mdm_executor_prepare_plan(mdm_executor *executor, const mdm_network *network,
-                                                    plan *p);
-
 /* chunks.c makes public passes of these, which take all rows at once. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only);
 MDM_MUST_CHECK mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,

@@ -157,9 +157,19 @@ static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, in
     return head_norm_forward(executor, network, rows, mode);
 }
 
-mdm_status mdm_executor_prepare_plan(mdm_executor *executor, const mdm_network *network, plan *p) {
+mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network) {
+    MDM_TRY(mdm_network_send(network, executor->device));
+    return mdm_network_make_filters(network, executor->precision);
+}
+
+/* The plan's convolutions read the network's weights: its filters, or copies, unless these are there. */
+static mdm_status prepare_plan(mdm_executor *executor, const mdm_network *network, plan *p) {
     const mdm_layout *layout = executor->layout;
-    if (p->rows == 0 || p->prepared == network->version) return MDM_OK;
+    for (int i = 0; network->filters && p->rows > 0 && i < layout->layer_count; i++)
+        if (p->convolutions[i])
+            MDM_TRY(mdm_filters_serve(network->filters, layout->tensors[layout->layers[i].weight].offset,
+                                      p->convolutions[i]));
+    if (network->filters || p->rows == 0 || p->prepared == network->version) return MDM_OK;
     for (int i = 0; i < layout->layer_count; i++)
         if (p->convolutions[i])
             MDM_TRY(mdm_convolution_set_weights(p->convolutions[i],
@@ -211,8 +221,8 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     norm_mode mode = mode_of(executor, pass);
     executor->current = mdm_executor_find_plan(executor, rows, pass == MDM_PASS_EVALUATE);
     if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
-    MDM_TRY(mdm_network_send(network, executor->device));
-    MDM_TRY(mdm_executor_prepare_plan(executor, network, executor->current));
+    MDM_TRY(mdm_executor_prepare(executor, network));
+    MDM_TRY(prepare_plan(executor, network, executor->current));
     MDM_TRY(mdm_executor_lay_parts(executor, rows, pass == MDM_PASS_EVALUATE));
     if (executor->reproducible && mode.keep && !network->gradient_sums.whole)
         MDM_TRY(mdm_grid_sums_create(layout->weight_count, &network->gradient_sums));

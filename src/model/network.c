@@ -16,6 +16,13 @@ static void renew(mdm_network *network) {
     network->version = atomic_fetch_add(&next_version, 1);
 }
 
+/* The same where filters moved with the weights, if they held them. */
+static void renew_with_filters(mdm_network *network) {
+    int held = network->filters && network->filtered == network->version;
+    renew(network);
+    if (held) network->filtered = network->version;
+}
+
 void mdm_network_touch(mdm_network *network) {
     network->host_is_newer = 1;
     renew(network);
@@ -88,6 +95,7 @@ failed:
 void mdm_network_destroy(mdm_network *network) {
     if (!network) return;
     if (network->device) {
+        mdm_filters_destroy(network->filters);
         mdm_device_free(network->device, network->home.weights);
         mdm_device_free(network->device, network->home.gradient);
         mdm_device_free(network->device, network->home.velocity);
@@ -159,6 +167,35 @@ mdm_status mdm_network_send(mdm_network *network, mdm_device *device) {
     return MDM_OK;
 }
 
+static mdm_status create_filters(mdm_network *network, mdm_precision precision) {
+    const mdm_layout *layout = network->layout;
+    mdm_filter_shape *shapes;
+    int count = 0;
+    MDM_TRY(MDM_ALLOCATE(shapes, layout->layer_count + 1, "a network's filters"));
+    for (int tensor = 0; tensor < layout->tensor_count; tensor++) /* in the weights' order */
+        for (int i = 0; i < layout->layer_count; i++) {
+            const mdm_layer *l = &layout->layers[i];
+            if (l->kind == MDM_LAYER_CONVOLUTION && l->weight == tensor)
+                shapes[count++] = (mdm_filter_shape){layout->tensors[tensor].offset, l->in_channels,
+                                                     l->out_channels, l->kernel};
+        }
+    mdm_status status = mdm_filters_create(network->device, shapes, count, layout->encoder_count, precision,
+                                           &network->filters);
+    free(shapes);
+    return status;
+}
+
+mdm_status mdm_network_make_filters(mdm_network *network, mdm_precision precision) {
+    if (!network->device) return MDM_OK;
+    if (!network->filters)
+        MDM_TRY(create_filters(network, precision));
+    else if (network->filtered == network->version)
+        return MDM_OK;
+    mdm_filters_make(network->filters, network->home.weights);
+    network->filtered = network->version;
+    return MDM_OK;
+}
+
 mdm_status mdm_network_copy(mdm_network *to, mdm_network *from) {
     MDM_TRY(mdm_network_fetch(from));
     MDM_TRY(mdm_network_fetch(to)); /* its momentum stays */
@@ -186,7 +223,7 @@ void mdm_network_clear_gradient(mdm_network *network) {
 
 void mdm_network_moved(mdm_network *network) {
     network->device_is_newer = network->device != NULL;
-    renew(network);
+    renew_with_filters(network);
 }
 
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
@@ -204,8 +241,13 @@ void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const
     for (int i = 0; i < 3; i++) {
         int64_t first = parts[i].first, count = parts[i].end - first;
         if (!(roles & parts[i].role)) continue;
-        mdm_sgd_step(device, network->home.weights + first, network->home.gradient + first,
-                     network->home.velocity + first, count, parts[i].rate, momentum, weight_decay, verdict);
+        if (parts[i].role == MDM_STEP_ENCODER && network->filters)
+            mdm_filters_step(network->filters, network->home.weights, network->home.gradient,
+                             network->home.velocity, parts[i].rate, momentum, weight_decay, verdict);
+        else
+            mdm_sgd_step(device, network->home.weights + first, network->home.gradient + first,
+                         network->home.velocity + first, count, parts[i].rate, momentum, weight_decay,
+                         verdict);
     }
     mdm_network_moved(network);
 }
@@ -234,7 +276,7 @@ void mdm_network_restore_statistics(mdm_device *device, mdm_network *network, co
     mdm_device_copy(device, network->home.statistics, saved,
                     sizeof(float) * (size_t)network->layout->statistic_count);
     network->device_is_newer = network->device != NULL;
-    renew(network);
+    renew_with_filters(network);
 }
 
 const char *mdm_network_bad_gradient(const mdm_network *network) {

@@ -12,8 +12,9 @@
 typedef struct need {
     double networks, activations, plans, images, samples; /* bytes of a rank */
     double data, saving;                                  /* bytes once a node */
-    double device; /* of a CUDA device's own memory; the first three then count for the host no more */
-    double search; /* of these, a division's embeddings and the search of their neighbours */
+    double device;   /* of a CUDA device's own memory; the first three then count for the host no more */
+    double search;   /* of these, a division's embeddings and the search of their neighbours */
+    double recorded; /* and of these, recorded steps */
 } need;
 
 /* The largest slice of a global step that one rank gets, where n samples are cut into batches. */
@@ -67,12 +68,15 @@ static need estimate(const mdm_trainer *t, double chunk) {
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
+        n.plans = weights * copies; /* filters, which the convolutions of all plans share */
         double listed = 8 * train > 2 * pretrain ? 8 * train : 2 * pretrain; /* pictures of a step */
         n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation) +
                    (double)mdm_view_scratch_bytes(d->height, d->width, d->channels) +
                    (t->on_device ? pictures_of(t) : 2 * image * listed);
         n.search = t->searches_on_device ? search_bytes(t) : 0;
-        n.device += n.search;
+        double share = train > pretrain ? train : pretrain;
+        n.recorded = mdm_recorder_bytes(t->recorder, t->layout, chunk > 0 ? ceil(share / chunk) : 1);
+        n.device += n.search + n.recorded;
         n.activations = n.plans = 0;
         n.images = t->on_device ? 0 : image * listed * (d->resident ? 2 : 4);
     }
@@ -128,6 +132,22 @@ static mdm_status place_search(mdm_trainer *t) {
     return MDM_OK;
 }
 
+/* Steps are launched where there is no room for them recorded, all the rest in its place. Collective. */
+static mdm_status place_recordings(mdm_trainer *t, double chunk) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    need n = estimate(t, chunk);
+    double wanted = (n.device + cuda_libraries) / mebibyte, memory = (double)info->memory_bytes / mebibyte;
+    int32_t fits = wanted <= memory;
+    if (!mdm_recorder_is_on(t->recorder)) return MDM_OK;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    if (fits) return MDM_OK;
+    mdm_recorder_turn_off(t->recorder);
+    mdm_info("steps are launched kernel by kernel: beside the run's %.0f MiB what recorded ones may take "
+             "(%.0f MiB) does not fit the %.0f MiB of %s",
+             wanted - n.recorded / mebibyte, n.recorded / mebibyte, memory, info->name);
+    return MDM_OK;
+}
+
 static mdm_status check_device(const mdm_trainer *t, const need *n) {
     const mdm_device_info *info = mdm_device_get_info(t->device);
     double wanted = (n->device + cuda_libraries) / mebibyte, memory = (double)info->memory_bytes / mebibyte;
@@ -135,6 +155,9 @@ static mdm_status check_device(const mdm_trainer *t, const need *n) {
     if (t->options.dry_run)
         mdm_info("memory: about %.0f MiB on %s, which has %.0f MiB%s", wanted, info->name, memory,
                  t->on_device ? "; all pictures are among them" : "");
+    if (t->options.dry_run && n->recorded > 0)
+        mdm_info("memory: of these %.0f MiB are set aside for recorded steps (train.cuda_graph)",
+                 n->recorded / mebibyte);
     if (wanted <= memory) return MDM_OK;
     return mdm_fail(MDM_RESOURCE,
                     "the run needs about %.0f MiB on each %s, which has %.0f MiB; a smaller train.batch, "
@@ -196,6 +219,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
                  "norm takes the statistics of a part",
                  chunk);
     mdm_executor_set_chunks(t->executor, (int64_t)chunk);
+    MDM_TRY(place_recordings(t, chunk));
     need n = estimate(t, chunk);
     MDM_TRY(check_device(t, &n));
     double wanted = of_rank(&n) * node + of_node(&n);

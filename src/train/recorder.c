@@ -52,6 +52,21 @@ int mdm_recorder_is_on(const mdm_recorder *r) {
     return r->is_on;
 }
 
+void mdm_recorder_turn_off(mdm_recorder *r) {
+    forget(r);
+    r->is_on = 0;
+}
+
+/* Calls of the longest step, MixEMatch's, and what each may become: three kernels of cuDNN, or those of a
+ * collective. Chunks but the last are passed through once more on the way back. */
+double mdm_recorder_bytes(const mdm_recorder *r, const mdm_layout *layout, double chunks) {
+    enum { NODE_BYTES = 64 << 10, FORWARD_NODES = 6, BACKWARD_NODES = 9, OTHER_NODES = 250 };
+    double forward = 3 * chunks + 2 * (chunks - 1), backward = 2 * chunks;
+    if (!r->is_on) return 0;
+    return (double)MOST * NODE_BYTES *
+           (layout->layer_count * (FORWARD_NODES * forward + BACKWARD_NODES * backward) + OTHER_NODES);
+}
+
 mdm_status mdm_recorder_begin(mdm_recorder *r) {
     int64_t frees = mdm_device_frees(r->device);
     int32_t is_stale = frees != r->frees;
@@ -86,7 +101,6 @@ static void add(mdm_recorder *r, const mdm_step_kind *kind) {
 /* Where any rank fails, none records from here on, and the lowest of them tells. */
 static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context) {
     int ranks = mdm_comm_size(r->comm), rank = mdm_comm_rank(r->comm);
-    mdm_executor_forget_weights(r->executor);
     mdm_status status = mdm_recording_begin(r->device);
     if (status == MDM_OK) {
         mdm_status inside = work(context);
@@ -102,8 +116,7 @@ static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_step_work *wo
         mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
                  "train.cuda_graph=false does not try",
                  rank, mdm_last_message());
-    forget(r);
-    r->is_on = 0;
+    mdm_recorder_turn_off(r);
     return MDM_OK;
 }
 
@@ -117,9 +130,9 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     }
     if (mdm_device_frees(r->device) != r->frees)
         return mdm_fail(MDM_LOST, "internal: memory of the device was freed inside a pass");
+    MDM_TRY(mdm_executor_prepare(r->executor, network));
     if (!step->recording) MDM_TRY(record(r, step, work, context));
     if (!r->is_on) return work(context);
-    mdm_executor_forget_weights(r->executor);
     MDM_TRY(mdm_recording_replay(step->recording));
     mdm_network_moved(network);
     return MDM_OK;

@@ -206,7 +206,7 @@ mdm_status mdm_semi_tell(mdm_comm *comm, mdm_executor *executor, mdm_network *ne
     if (b->n > w->n)
         return mdm_fail(MDM_LOST, "a step of %lld rows in memory for %lld", (long long)b->n, (long long)w->n);
     MDM_TRY(mdm_network_send(network, w->device));
-    if (guesser && b->groups == 4) MDM_TRY(mdm_executor_prepare(executor, guesser, (int)(2 * b->count)));
+    if (guesser && b->groups == 4) MDM_TRY(mdm_executor_prepare(executor, guesser));
     MDM_TRY(mdm_message_begin(w->message, &host));
     int32_t *words = host, *rest = words + SCALAR_WORDS, *partner = rest + 2 * b->count,
             *mixed_with = partner + rows;

@@ -30,6 +30,10 @@ for folder in $HIDE; do
 done
 cd "$WORK"
 QUICK=1 "$BUNDLE/bin/run-checks" "$WORK/results.txt" || exit 1
+# parts come in their own order, and what time is too short for is told
+"$BUNDLE/bin/run-checks" "$WORK/parts.txt" steps plans ceilings || exit 1
+TOTAL=1 "$BUNDLE/bin/run-checks" "$WORK/nothing.txt" tests runs || exit 1
+! "$BUNDLE/bin/run-checks" "$WORK/wrong.txt" speed || exit 1
 # the same program by the bundle's own C library
 MDM_BUNDLED_GLIBC=1 "$BUNDLE/bin/mdm-dist" --version
 I
@@ -42,4 +46,7 @@ else
     HIDE='' "${quiet[@]}" bash "$work/inside.sh"
 fi
 grep -q ' 0 failed' "$work/results.txt"
+[ "$(grep -oE '^== [a-z]+|"bench":"[a-z]+"' "$work/parts.txt" | paste -sd' ')" = \
+    '== ceilings "bench":"copy" "bench":"product" == plans == steps "bench":"step" "bench":"semi"' ]
+grep -q '^0 passed, 0 failed, 0 skipped, [1-9]' "$work/nothing.txt" && grep -q '^left out: test_products$' "$work/nothing.txt"
 grep -q 'passed   run on two CPU ranks' "$work/results.txt" || [ ! -d /usr/share/datasets/fashion-mnist ]

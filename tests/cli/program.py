@@ -105,9 +105,13 @@ def read(work, name, member):
         return f.read()
 
 
+class Skipped(Exception):
+    """Raised by a test that lacks what it needs, with what that is."""
+
+
 def main(tests, halved=False):
     """Runs every function, prints a line each, exits 1 when one failed."""
-    work, failed = Workspace(halved), []
+    work, failed, skipped = Workspace(halved), [], []
     try:
         for test in tests:
             if len(sys.argv) > 1 and test.__name__ not in sys.argv[1:]:
@@ -115,10 +119,14 @@ def main(tests, halved=False):
             try:
                 test(work)
                 print(f"ok      {test.__name__}", flush=True)
+            except Skipped as why:
+                skipped.append(test.__name__)
+                print(f"skipped {test.__name__}: {why}", flush=True)
             except Exception as error:  # noqa: a failed test must not hide the others
                 failed.append(test.__name__)
                 print(f"FAILED  {test.__name__}: {type(error).__name__}: {error}", flush=True)
     finally:
         work.remove()
-    print(f"{len(tests) - len(failed)} passed, {len(failed)} failed")
+    passed = len(tests) - len(failed) - len(skipped)
+    print(f"{passed} passed, {len(failed)} failed, {len(skipped)} skipped" + "".join(f" {name}" for name in skipped))
     sys.exit(1 if failed else 0)

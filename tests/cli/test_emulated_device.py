@@ -6,7 +6,7 @@ import subprocess
 
 import h5py
 import numpy as np
-from program import PROGRAM, events, main, read, run
+from program import PROGRAM, Skipped, events, main, read, run
 
 TINY = ["model.arch=preact_resnet10", "model.width=8", "model.projection=8", "pretrain.epochs=1", "pretrain.batch=20",
         "pretrain.lr=0.02", "train.epochs=2", "train.warmup=1", "train.batch=16", "train.lr_backbone=0.01",
@@ -99,6 +99,45 @@ def steps_that_are_replayed_are_those_that_are_launched(work):
         assert "launched kernel by kernel" not in told, told
 
 
+def the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls(work):
+    """64 KiB a node and eight recordings; a call may become several nodes."""
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    for parts in ([], ["train.micro_batch=3"]):
+        counts = work.file("longest.json")
+        settings = [f"data.train={work.file('replayed.h5')}", f"run={work.file('longest')}", *TINY, "train.batch=8", "divide.threshold=0.1", *parts]
+        told = run("train", *settings, "--dry-run").stderr
+        aside = int(re.search(r"memory: of these (\d+) MiB are set aside for recorded steps", told).group(1))
+        done = run("train", *settings, "--force", env={**os.environ, "MDM_EMULATED_COUNTS": counts})
+        assert done.returncode == 0, done.stderr
+        with open(counts) as f:
+            longest = json.load(f)["longest"] * 8 / 16
+        assert 1.2 * longest < aside < 5 * longest, (parts, longest, aside)
+    assert "set aside" not in run("train", *settings, "train.cuda_graph=false", "--dry-run").stderr
+
+
+def what_is_told_of_memory_is_what_the_device_allocates(work):
+    make_pictures(work.file("medium.h5"), 300, 16, 16, 3)
+    counts = work.file("most.json")
+    done = run("train", f"data.train={work.file('medium.h5')}", f"run={work.file('most')}", *TINY, "model.width=16", "model.projection=16",
+               "pretrain.batch=64", "train.batch=32", "--dry-run", env={**os.environ, "MDM_EMULATED_COUNTS": counts})
+    told, aside = (float(re.search(words + r" (\d+) MiB", done.stderr).group(1)) for words in ("memory: about", "memory: of these"))
+    with open(counts) as f:
+        taken = json.load(f)["most_bytes"] / 2**20
+    rest = told - aside - 1024  # without CUDA's own; a tile of the neighbour search is counted at its largest
+    assert taken < rest < 1.5 * taken + 64, (told, aside, taken)
+
+
+def steps_are_launched_where_recordings_do_not_fit(work):
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    settings = ("data.resident=stream", "train.batch=8")
+    lines = run("train", f"data.train={work.file('replayed.h5')}", f"run={work.file('room')}", *TINY, *settings, "--dry-run").stderr
+    needed, aside = (int(re.search(words + r" (\d+) MiB", lines).group(1)) for words in ("memory: about", "memory: of these"))
+    done = train(work, "no-room", "replayed.h5", *settings, memory=needed - aside + 10)
+    assert done.returncode == 0 and done.stderr.count("steps are launched kernel by kernel: beside the run's") == 1, done.stderr
+    assert train(work, "room", "replayed.h5", *settings).returncode == 0
+    assert read(work, "no-room", "model-a.safetensors") == read(work, "room", "model-a.safetensors")
+
+
 def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
     make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
     _, expected, _ = train_by_graph(work, "plain", "false", 1)
@@ -115,11 +154,16 @@ def a_run_keeps_the_plans_of_its_convolutions(work):
     assert done.returncode == 0 and os.path.exists(kept), done.stderr
 
 
-def nccl_that_fails_on_a_rank_ends_the_run_with_its_line(work):
+def needs_fake_nccl():
     if not FAKE_NCCL:
-        return
+        raise Skipped("this build has no NCCL, and so no fake one")
+
+
+def nccl_that_fails_on_a_rank_ends_the_run_with_its_line(work):
+    needs_fake_nccl()
+    make_pictures(work.file("failing.h5"), 60, 16, 8, 3)
     failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "60", "MDM_FAKE_NCCL_RANK": "1"}
-    done = train(work, "failing", "tiny.h5", ranks=2, variables={**FAKE_NCCL, **failing})
+    done = train(work, "failing", "failing.h5", ranks=2, variables={**FAKE_NCCL, **failing})
     lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
     assert done.returncode == 6 and len(lines) == 1, (done.returncode, done.stderr)
     assert re.match(r"error \(rank 1\): rank 1 on \S+: nccl\w+ failed: internal error", lines[0]), lines
@@ -177,8 +221,7 @@ def the_device_makes_views_for_the_benchmark(work):
 
 
 def doctor_sums_over_the_devices_and_names_the_rank_that_fails(work):
-    if not FAKE_NCCL:
-        return
+    needs_fake_nccl()
     sound = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL})
     assert sound.returncode == 0 and re.search(r"all-reduce, NCCL [\d.]+ .* right\n", sound.stdout), sound.stdout
     failing = {"MDM_FAKE_NCCL_FAIL": "error", "MDM_FAKE_NCCL_AT": "2", "MDM_FAKE_NCCL_RANK": "1", "MDM_WATCH_FACTOR": "0.02"}
@@ -229,4 +272,6 @@ if __name__ == "__main__":
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
-          pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark])
+          pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark,
+          steps_are_launched_where_recordings_do_not_fit, the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls,
+          what_is_told_of_memory_is_what_the_device_allocates])

@@ -48,6 +48,8 @@ typedef struct call_counts {
     int64_t launches; /* kernels, convolutions, products, copies and zeroing within the device */
     int64_t uploads, downloads, collectives, marks;
     int64_t recorded, replayed; /* graphs */
+    int64_t longest;            /* calls of a graph, at most */
+    int64_t bytes, most_bytes;  /* of memory, now and at most */
 } call_counts;
 
 /* A call that was recorded: what runs it, and a copy of its arguments. */
@@ -161,6 +163,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     gpu->recording = NULL;
     if (keep && !is_refused) {
         gpu->counts.recorded++;
+        if (recorded->count > gpu->counts.longest) gpu->counts.longest = recorded->count;
         *graph = recorded;
         return MDM_OK;
     }
@@ -273,9 +276,10 @@ static void tell_counts(const mdm_gpu *gpu) {
     FILE *file = path && gpu->number == 0 ? fopen(path, "w") : NULL;
     if (!file) return;
     fprintf(file,
-            "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld}\n",
+            "{\"launches\":%lld,\"uploads\":%lld,\"downloads\":%lld,\"recorded\":%lld,\"replayed\":%lld,"
+            "\"longest\":%lld,\"most_bytes\":%lld}\n",
             (long long)c->launches, (long long)c->uploads, (long long)c->downloads, (long long)c->recorded,
-            (long long)c->replayed);
+            (long long)c->replayed, (long long)c->longest, (long long)c->most_bytes);
     fclose(file);
 }
 
@@ -307,6 +311,8 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
         return mdm_fail(MDM_RESOURCE, "not enough emulated memory for %s", what);
     gpu->blocks[gpu->count++] = (allocation){pages, pages + length - wanted, length};
     *memory = pages + length - wanted;
+    gpu->counts.bytes += (int64_t)wanted;
+    if (gpu->counts.bytes > gpu->counts.most_bytes) gpu->counts.most_bytes = gpu->counts.bytes;
     return MDM_OK;
 }
 
@@ -316,6 +322,7 @@ void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
     gpu->frees++;
     for (int i = 0; i < gpu->count; i++)
         if (gpu->blocks[i].memory == (char *)memory) {
+            gpu->counts.bytes -= gpu->blocks[i].pages + gpu->blocks[i].length - gpu->blocks[i].memory;
             unmap(&gpu->blocks[i]);
             gpu->blocks[i] = gpu->blocks[--gpu->count];
             return;

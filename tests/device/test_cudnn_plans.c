@@ -341,6 +341,38 @@ static void plans_that_do_not_run_are_told(void **state) {
     mdm_plan_cache_close(cache);
 }
 
+static mdm_status find_no_memory(void *context, const mdm_cudnn_plan *plan, float *milliseconds) {
+    int64_t *asked = context;
+    (void)plan, (void)milliseconds;
+    ++*asked;
+    return mdm_fail(MDM_RESOURCE, "no memory to measure with");
+}
+
+/* The gradient of weights, whose plans differ in their workspaces. */
+static void where_there_is_no_memory_to_measure_the_least_workspace_decides(void **state) {
+    (void)state;
+    mdm_gpu_convolution k = some_kind;
+    mdm_cudnn_plan plans[MOST_PLANS], plan;
+    mdm_plan_choice found;
+    mdm_plan_cache *cache = new_cache();
+    int count;
+    int64_t asked = 0, least = INT64_MAX, most = 0;
+    k.pass = MDM_GPU_BACKWARD_FILTER;
+    assert_int_equal(mdm_cudnn_find_plans(&target, &k, 8, plans, &count), MDM_OK);
+    for (int i = 0; i < count; i++) {
+        if (plans[i].workspace < least) least = plans[i].workspace;
+        if (plans[i].workspace > most) most = plans[i].workspace;
+        mdm_cudnn_release(target.cudnn, &plans[i]);
+    }
+    assert_true(least < most);
+    assert_int_equal(mdm_cudnn_choose_plan(&target, cache, &k, find_no_memory, &asked, &plan), MDM_OK);
+    assert_int_equal(asked, 1);
+    assert_int_equal(plan.workspace, least);
+    assert_false(mdm_plan_cache_find(cache, &k, &found)); /* the next start may have memory */
+    mdm_cudnn_release(target.cudnn, &plan);
+    mdm_plan_cache_close(cache);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_cifar_network_has_plans_in_every_precision),
@@ -353,6 +385,7 @@ int main(void) {
         cmocka_unit_test(a_kept_choice_that_cannot_be_built_is_measured_anew),
         cmocka_unit_test(a_kept_choice_in_lower_precision_is_not_taken),
         cmocka_unit_test(plans_that_do_not_run_are_told),
+        cmocka_unit_test(where_there_is_no_memory_to_measure_the_least_workspace_decides),
     };
     if (mdm_cudnn_load(&target.cudnn) != MDM_OK) {
         printf("skipped: %s\n", mdm_last_message());

@@ -489,6 +489,20 @@ static void bfloat16_rounds_to_nearest_even_and_keeps_nan(void **state) {
     assert_true(isinf(mdm_float_of_bf16(mdm_bf16_of(3.4e38f))));
 }
 
+/* Where the library of products adds none. */
+static void the_bias_kernel_adds_one_value_a_column(void **state) {
+    (void)state;
+    enum { ROWS = 37, COLUMNS = 10 };
+    float c[ROWS * COLUMNS], bias[COLUMNS];
+    for (int i = 0; i < ROWS * COLUMNS; i++) c[i] = (float)i;
+    for (int i = 0; i < COLUMNS; i++) bias[i] = 1000.0f * (float)(i + 1);
+    const mdm_bias_arguments a = {bias, c, ROWS * COLUMNS, COLUMNS};
+    for (uint32_t i = 0; i < 2 * MDM_GPU_THREADS; i++)
+        mdm_add_bias_thread(&a, (mdm_gpu_thread){i / MDM_GPU_THREADS, i % MDM_GPU_THREADS, 0});
+    for (int i = 0; i < ROWS * COLUMNS; i++)
+        assert_true(c[i] == (float)i + 1000.0f * (float)(i % COLUMNS + 1));
+}
+
 /* Every half, what lies half way between two of them, and a little to either side. */
 static void half_precision_rounds_to_nearest_even_down_to_the_smallest(void **state) {
     (void)state;
@@ -556,6 +570,7 @@ int main(void) {
         cmocka_unit_test(sums_of_squares_equal_the_cpus_and_show_what_is_not_finite),
         cmocka_unit_test(the_grids_of_sums_and_maps_visit_every_value_once),
         cmocka_unit_test(bfloat16_rounds_to_nearest_even_and_keeps_nan),
+        cmocka_unit_test(the_bias_kernel_adds_one_value_a_column),
         cmocka_unit_test(half_precision_rounds_to_nearest_even_down_to_the_smallest),
         cmocka_unit_test(the_bound_of_half_precision_similarities_holds),
     };

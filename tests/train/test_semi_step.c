@@ -1,5 +1,6 @@
 /* One MixEMatch step of two networks against the golden numbers, on any number of ranks. */
 #include "golden.h"
+#include "mdm/train/recorder.h"
 #include "mdm/train/semi_step.h"
 #include "test_device.h"
 #include <math.h>
@@ -194,11 +195,116 @@ static void a_step_without_unlabelled_samples_has_no_consistency_part(void **sta
     close_setting(&s);
 }
 
+/* ---- steps with the optimizer behind them, recorded and replayed where the device can ---- */
+
+enum { STEPS = 6, SPIKE_AT = 4, RECORDED_AT = 1 };
+
+typedef struct step_work {
+    setting *s;
+    int calls, fails_at; /* fails_at: of the calls, from 0; none: -1 */
+} step_work;
+
+static mdm_status queue_step(void *context) {
+    step_work *w = context;
+    setting *s = w->s;
+    MDM_TRY(mdm_semi_queue(comm, s->executor, s->a, s->b, &s->options, &s->batch, s->workspace));
+    if (w->calls++ == w->fails_at) return mdm_fail(MDM_RESOURCE, "the test has this recording fail");
+    mdm_network_step(s->device, s->a, MDM_STEP_ALL, mdm_semi_orders(s->workspace),
+                     mdm_semi_verdict(s->workspace), 0.9f, 5e-4f);
+    return MDM_OK;
+}
+
+/* What changes from step to step. */
+static void change_batch(setting *s, int step) {
+    s->batch.lambda = 0.5f + 0.08f * (float)step;
+    s->batch.ramp = 0.25f * (float)step;
+    s->batch.orders = (mdm_step_orders){.square_limit = INFINITY,
+                                        .loss_limit = step == SPIKE_AT ? 1e-3 : INFINITY,
+                                        .rate_encoder = 0.01f / (float)(step + 1),
+                                        .rate_heads = 0.02f};
+    for (int64_t i = 0; i < N; i++) s->label[i] = (s->label[i] + 1) % CLASSES;
+    for (int64_t i = 0; i < 4 * N; i++) s->permutation[i] = (s->permutation[i] + 1) % (4 * N);
+}
+
+/* Weights, momentum and statistics after every step, one after another, and the steps' results. */
+typedef struct course {
+    float *values;
+    size_t floats; /* of a step */
+    mdm_semi_result results[STEPS];
+    int was_on; /* at the end: steps were recorded */
+} course;
+
+static course take_steps(int is_recorded, int fails_at) {
+    setting s;
+    course c = {0};
+    mdm_recorder *recorder;
+    open_setting(&s);
+    step_work work = {&s, 0, -1};
+    size_t weights = (size_t)s.layout->weight_count, statistics = (size_t)s.layout->statistic_count;
+    c.floats = 2 * weights + statistics;
+    c.values = malloc(sizeof(float) * c.floats * STEPS);
+    assert_non_null(c.values);
+    assert_int_equal(mdm_recorder_create(comm, s.executor, is_recorded, &recorder), MDM_OK);
+    assert_int_equal(mdm_recorder_is_on(recorder),
+                     is_recorded && test_device_is_cuda() &&
+                         (mdm_comm_size(comm) == 1 || mdm_group_is_queued(mdm_executor_group(s.executor))));
+    if (mdm_recorder_is_on(recorder)) work.fails_at = fails_at; /* otherwise nothing is recorded that could */
+    assert_int_equal(mdm_recorder_begin(recorder), MDM_OK);
+    for (int step = 0; step < STEPS; step++) {
+        const mdm_step_kind kind = {.groups = 4, .n = N};
+        float *to = c.values + c.floats * (size_t)step;
+        change_batch(&s, step);
+        assert_int_equal(mdm_network_send(s.a, s.device), MDM_OK);
+        assert_int_equal(mdm_semi_tell(comm, s.executor, s.a, s.b, &s.batch, s.workspace), MDM_OK);
+        assert_int_equal(mdm_recorder_queue(recorder, &kind, s.a, queue_step, &work), MDM_OK);
+        assert_int_equal(mdm_semi_collect(&s.batch, s.workspace, &c.results[step]), MDM_OK);
+        assert_int_equal(mdm_network_fetch(s.a), MDM_OK);
+        memcpy(to, s.a->weights, sizeof(float) * weights);
+        memcpy(to + weights, s.a->velocity, sizeof(float) * weights);
+        memcpy(to + 2 * weights, s.a->statistics, sizeof(float) * statistics);
+    }
+    c.was_on = mdm_recorder_is_on(recorder);
+    mdm_recorder_destroy(recorder);
+    close_setting(&s);
+    return c;
+}
+
+static void assert_same_course(const course *a, const course *b) {
+    for (int step = 0; step < STEPS; step++) {
+        const size_t at = a->floats * (size_t)step;
+        assert_int_equal(a->results[step].verdict, step == SPIKE_AT ? MDM_STEP_IS_SPIKE : MDM_STEP_IS_SOUND);
+        assert_true(a->results[step].loss == b->results[step].loss);
+        assert_true(a->results[step].gradient_square == b->results[step].gradient_square);
+        assert_memory_equal(a->values + at, b->values + at, sizeof(float) * a->floats);
+    }
+}
+
+static void replayed_steps_are_the_launched_ones_to_the_bit(void **state) {
+    (void)state;
+    course launched = take_steps(0, -1), replayed = take_steps(1, -1);
+    assert_same_course(&launched, &replayed);
+    free(launched.values);
+    free(replayed.values);
+}
+
+/* A recording that is given up has made no copies of weights, whatever it was about to. */
+static void steps_whose_recording_fails_are_launched_to_the_bit(void **state) {
+    (void)state;
+    if (!test_device_is_cuda()) skip(); /* nothing is recorded there */
+    course launched = take_steps(0, -1), tried = take_steps(1, RECORDED_AT);
+    assert_false(tried.was_on);
+    assert_same_course(&launched, &tried);
+    free(launched.values);
+    free(tried.values);
+}
+
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_whole_mixematch_step_is_golden),
         cmocka_unit_test(the_guesser_is_only_read),
         cmocka_unit_test(a_step_without_unlabelled_samples_has_no_consistency_part),
+        cmocka_unit_test(replayed_steps_are_the_launched_ones_to_the_bit),
+        cmocka_unit_test(steps_whose_recording_fails_are_launched_to_the_bit),
     };
     test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;

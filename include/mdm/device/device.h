@@ -96,6 +96,7 @@ typedef struct mdm_convolution_shape {
     int forward_only;
     int rows_alone;    /* a picture's results must not depend, in any bit, on the pictures beside it */
     int gradient_only; /* only backward_weights is called, and it alone; no weights are taken over */
+    int is_served;     /* CUDA: its weights are mdm_filters' (filters.h); none are taken over */
 } mdm_convolution_shape;
 
 /* Weights live as float [out,in,k,k] in the device's memory with the caller; each convolution keeps copies in

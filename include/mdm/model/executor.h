@@ -75,13 +75,10 @@ void mdm_executor_forget_beyond(mdm_executor *executor, int most);
 /* The ranks' devices. */
 mdm_group *mdm_executor_group(const mdm_executor *executor);
 
-/* For steps that are recorded. The plans' copies of a network's weights are made when the weights have
- * changed, and a recording must hold the making of those that the step itself changes: to be called before
- * recording, and before each replay, which leaves copies that only it knows of. */
-void mdm_executor_forget_weights(mdm_executor *executor);
-/* And it must not hold the making of others: the plans for MDM_PASS_EVALUATE of so many rows get the
- * network's weights now, if they have not got them. */
-MDM_MUST_CHECK mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network, int rows);
+/* For steps that are recorded, which hold the making of no filters (mdm_network_make_filters): the network is
+ * on the device, and its filters hold its weights. To be called for each network of the step, before it is
+ * recorded and before each replay. */
+MDM_MUST_CHECK mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network);
 
 /* Collective (passes with batch statistics under sync). images float [rows, channels, H, W], normalised, in
  * the device's memory, where they stay the same until backward. */

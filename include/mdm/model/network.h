@@ -7,6 +7,7 @@
 #define MDM_MODEL_NETWORK_H
 
 #include "mdm/base/grid_sum.h"
+#include "mdm/device/filters.h"
 #include "mdm/device/losses.h"
 #include "mdm/model/layout.h"
 
@@ -21,6 +22,8 @@ typedef struct mdm_network {
     } home;
     mdm_device *device; /* whose memory that is; NULL: host memory */
     int host_is_newer, device_is_newer;
+    mdm_filters *filters;        /* of the convolutions there; NULL: not yet, or in host memory */
+    uint64_t filtered;           /* the version that they hold */
     mdm_grid_sums gradient_sums; /* [layout->weight_count] where an executor is reproducible, else empty */
 } mdm_network;
 
@@ -36,6 +39,9 @@ void mdm_network_touch(mdm_network *network);
 /* Makes the values on the device those of the host arrays, where these are newer; the first time this
  * allocates. */
 MDM_MUST_CHECK mdm_status mdm_network_send(mdm_network *network, mdm_device *device);
+/* Where the device has filters: makes those of the network's convolutions, unless they hold its weights
+ * already. The first time this allocates. To be called behind mdm_network_send. */
+MDM_MUST_CHECK mdm_status mdm_network_make_filters(mdm_network *network, mdm_precision precision);
 /* Copies weights and statistics (not gradient and momentum). */
 MDM_MUST_CHECK mdm_status mdm_network_copy(mdm_network *to, mdm_network *from);
 /* Sets the momentum to zero. */
@@ -50,7 +56,8 @@ enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, M
  * MDM_STEP_*. */
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
                       const double *verdict, float momentum, float weight_decay);
-/* To be called when a replayed step has moved the values on the device. */
+/* To be called when a replayed step has moved the values on the device; filters that held the weights before
+ * it do so again. */
 void mdm_network_moved(mdm_network *network);
 /* average = decay * average + (1 - decay) * network, weights and statistics: model.ema. */
 MDM_MUST_CHECK mdm_status mdm_network_average(mdm_device *device, mdm_network *average, mdm_network *network,

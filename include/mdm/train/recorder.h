@@ -24,6 +24,12 @@ MDM_MUST_CHECK mdm_status mdm_recorder_create(mdm_comm *comm, mdm_executor *exec
 void mdm_recorder_destroy(mdm_recorder *recorder);
 /* Whether steps are recorded; the same on all ranks. */
 int mdm_recorder_is_on(const mdm_recorder *recorder);
+/* Bytes of a device's memory that its recordings may take beside everything else, where a rank's share of a
+ * batch is computed in so many chunks; 0 where steps are not recorded. An estimate from above: docs/gpu.md
+ * says of what. */
+double mdm_recorder_bytes(const mdm_recorder *recorder, const mdm_layout *layout, double chunks);
+/* Steps are launched from here on; to be called on all ranks. */
+void mdm_recorder_turn_off(mdm_recorder *recorder);
 /* Collective, when a pass has been prepared: recordings made before memory was freed are forgotten. */
 MDM_MUST_CHECK mdm_status mdm_recorder_begin(mdm_recorder *recorder);
 /* Collective. `work` queues all that the device does in a step of the network. `context` may hold what is the

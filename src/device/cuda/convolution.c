@@ -8,7 +8,7 @@ typedef struct cuda_convolution {
     mdm_cuda_device *device;
     mdm_convolution_shape shape;
     int in, out, out_height, out_width; /* channels padded */
-    void *filter;                       /* [out][k][k][in] */
+    void *filter;                       /* [out][k][k][in]; somebody else's where shape.is_served */
     mdm_gpu_plan *forward, *backward_data, *backward_filter;
 } cuda_convolution;
 
@@ -38,7 +38,7 @@ static mdm_status plan_all(cuda_convolution *c) {
     if (s->add_to_output)
         MDM_TRY(mdm_cuda_reserve(d, &d->sum, &d->sum_bytes, out_rows * (size_t)c->out * element_of(c),
                                  "a residual sum"));
-    MDM_TRY(mdm_gpu_allocate(d->gpu, filter_bytes(c), "convolution weights", &c->filter));
+    if (!s->is_served) MDM_TRY(mdm_gpu_allocate(d->gpu, filter_bytes(c), "convolution weights", &c->filter));
     MDM_TRY(plan(c, MDM_GPU_FORWARD, &c->forward));
     if (s->forward_only) return MDM_OK;
     MDM_TRY(mdm_cuda_reserve(d, &d->filter_gradient, &d->filter_gradient_bytes, filter_bytes(c),
@@ -70,7 +70,7 @@ mdm_status mdm_cuda_convolution_create(mdm_device *device, const mdm_convolution
 
 void mdm_cuda_convolution_destroy(mdm_convolution *convolution) {
     cuda_convolution *c = (cuda_convolution *)convolution;
-    mdm_gpu_free(c->device->gpu, c->filter);
+    if (!c->shape.is_served) mdm_gpu_free(c->device->gpu, c->filter);
     free(c);
 }
 
@@ -90,6 +90,18 @@ mdm_status mdm_cuda_convolution_set_weights(mdm_convolution *convolution, const 
     mdm_weights_arguments a = weights_arguments(c, weights, c->filter);
     a.count = (uint32_t)c->out * a.taps * (a.padded_in / MDM_GPU_LANES);
     mdm_gpu_to_filter(c->device->gpu, mdm_blocks_for(a.count), 1, &a);
+    return MDM_OK;
+}
+
+mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution, const mdm_filter_shape *shape,
+                                     mdm_precision precision, void *filter) {
+    cuda_convolution *c = (cuda_convolution *)convolution;
+    const mdm_convolution_shape *s = &c->shape;
+    if (!s->is_served || s->precision != precision || s->in_channels != shape->in_channels ||
+        s->out_channels != shape->out_channels || s->kernel != shape->kernel)
+        return mdm_fail(MDM_LOST, "internal: a convolution of %d to %d channels is given another's filter",
+                        s->in_channels, s->out_channels);
+    c->filter = filter;
     return MDM_OK;
 }
 

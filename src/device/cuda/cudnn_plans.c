@@ -370,6 +370,14 @@ static mdm_status measure_plans(mdm_cudnn_plan *plans, int count, mdm_cudnn_meas
     return *best >= 0 ? MDM_OK : mdm_fail(MDM_LOST, "none of cuDNN's %d plans for a convolution ran", count);
 }
 
+/* The plan with the least scratch memory; of several the one that the heuristics name first. */
+static int most_frugal(const mdm_cudnn_plan *plans, int count) {
+    int best = 0;
+    for (int i = 1; i < count; i++)
+        if (plans[i].workspace < plans[best].workspace) best = i;
+    return best;
+}
+
 mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache *cache,
                                  const mdm_gpu_convolution *k, mdm_cudnn_measure *measure, void *context,
                                  mdm_cudnn_plan *plan) {
@@ -383,12 +391,17 @@ mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache 
     }
     MDM_TRY(mdm_cudnn_find_plans(target, k, MOST_TRIED, plans, &count));
     mdm_status status = measure_plans(plans, count, measure, context, &best);
+    int is_measured = status != MDM_RESOURCE;
+    if (!is_measured) { /* a run may fit where measuring beside it does not */
+        best = most_frugal(plans, count);
+        status = MDM_OK;
+    }
     for (int i = 0; i < count; i++)
         if (status != MDM_OK || i != best) mdm_cudnn_release(target->cudnn, &plans[i]);
     MDM_TRY(status);
     *plan = plans[best];
-    tell_choice(k, plan, "measured");
-    if (plan->is_nameable) mdm_plan_cache_put(cache, k, &plan->choice);
+    tell_choice(k, plan, is_measured ? "measured" : "no memory to measure");
+    if (plan->is_nameable && is_measured) mdm_plan_cache_put(cache, k, &plan->choice);
     return MDM_OK;
 }
 

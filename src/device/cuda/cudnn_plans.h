@@ -39,11 +39,13 @@ MDM_MUST_CHECK mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target,
 int mdm_cudnn_rebuild_plan(const mdm_cudnn_target *target, const mdm_gpu_convolution *convolution,
                            const mdm_plan_choice *choice, mdm_cudnn_plan *plan);
 
-/* How long a plan takes; negative when it does not run, which is no failure. */
+/* How long a plan takes; negative when it does not run, which is no failure. MDM_RESOURCE: there is no memory
+ * to measure with. */
 typedef mdm_status mdm_cudnn_measure(void *context, const mdm_cudnn_plan *plan, float *milliseconds);
 
 /* The plan to take: what `cache` says, where that can still be built; otherwise the fastest of those that the
- * heuristics name, which `cache` is then told. */
+ * heuristics name, which `cache` is then told; where there is no memory to measure with, that of the least
+ * workspace. */
 MDM_MUST_CHECK mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache *cache,
                                                 const mdm_gpu_convolution *convolution,
                                                 mdm_cudnn_measure *measure, void *context,

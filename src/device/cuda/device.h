@@ -3,6 +3,7 @@
 #define MDM_DEVICE_CUDA_DEVICE_H
 
 #include "gpu.h"
+#include "mdm/device/filters.h"
 #include "nccl.h"
 
 typedef struct mdm_cuda_device {
@@ -28,6 +29,11 @@ static inline uint32_t mdm_blocks_for(size_t threads) {
     return (uint32_t)((threads + MDM_GPU_THREADS - 1) / MDM_GPU_THREADS);
 }
 
+/* Channels in whole blocks. */
+static inline uint32_t mdm_blocks_of_lanes(int channels) {
+    return (uint32_t)(channels + MDM_GPU_LANES - 1) / MDM_GPU_LANES * MDM_GPU_LANES;
+}
+
 /* Grows one of the device's buffers. */
 MDM_MUST_CHECK mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
                                            const char *what);
@@ -39,6 +45,10 @@ mdm_status mdm_cuda_convolution_create(mdm_device *device, const mdm_convolution
                                        mdm_convolution **convolution);
 void mdm_cuda_convolution_destroy(mdm_convolution *convolution);
 mdm_status mdm_cuda_convolution_set_weights(mdm_convolution *convolution, const float *weights);
+/* For filters.c: `filter`, which stays its owner's, is of this shape and precision. */
+MDM_MUST_CHECK mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution,
+                                                    const mdm_filter_shape *shape, mdm_precision precision,
+                                                    void *filter);
 mdm_status mdm_cuda_convolution_forward(mdm_convolution *convolution, const void *input, void *output);
 mdm_status mdm_cuda_convolution_backward_data(mdm_convolution *convolution, const void *output_gradient,
                                               void *input_gradient);

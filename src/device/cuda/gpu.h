@@ -29,7 +29,7 @@ void mdm_gpu_close(mdm_gpu *gpu);
 /* Zeroed; aligned to 256 bytes. */
 MDM_MUST_CHECK mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory);
 void mdm_gpu_free(mdm_gpu *gpu, void *memory);
-/* Queued; `host` may be changed again on return. */
+/* Waits for everything queued: `host` may be changed again on return. */
 MDM_MUST_CHECK mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes);
 /* Waits for everything queued; tells earlier failures. */
 MDM_MUST_CHECK mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes);

@@ -255,6 +255,63 @@ MDM_BOTH void mdm_sgd_thread(const mdm_sgd_arguments *a, mdm_gpu_thread t) {
     mdm_sgd_of(&a->weights[i], a->gradient[i], &a->velocity[i], *a->rate, a->momentum, a->weight_decay);
 }
 
+/* The same for weights with the filters of convolutions, which are written in the one pass. A block has a
+ * piece of the weights, in its shared memory between the two; verdict NULL: weights are only read. */
+enum { MDM_FILTER_PIECE = 2048 };
+
+typedef struct mdm_filter_piece {
+    uint64_t filter;       /* where the first weight's place is, in elements of `filters` */
+    uint32_t first, count; /* of the weights */
+    uint32_t inputs,
+        taps;        /* inputs: of each output in the piece, or of one output some; 0: no convolution's */
+    uint32_t padded; /* inputs of the filter [padded outputs][taps][padded] */
+    uint32_t unused;
+} mdm_filter_piece;
+
+typedef struct mdm_filter_arguments {
+    const mdm_filter_piece *pieces; /* [blocks] */
+    float *weights, *velocity;
+    const float *gradient, *rate;
+    const double *verdict;
+    void *filters;
+    float momentum, weight_decay;
+    int bf16;
+} mdm_filter_arguments;
+
+MDM_BOTH int mdm_filters_stay(const mdm_filter_arguments *a) {
+    return a->verdict && *a->verdict != MDM_STEP_IS_SOUND;
+}
+
+MDM_BOTH void mdm_step_filters_thread(const mdm_filter_arguments *a, mdm_gpu_thread t, double *shared) {
+    const mdm_filter_piece *p = &a->pieces[t.block];
+    if (mdm_filters_stay(a)) return;
+    for (uint32_t i = t.thread; i < p->count; i += MDM_GPU_THREADS) {
+        size_t at = (size_t)p->first + i;
+        if (a->verdict)
+            mdm_sgd_of(&a->weights[at], a->gradient[at], &a->velocity[at], *a->rate, a->momentum,
+                       a->weight_decay);
+        shared[i] = (double)a->weights[at];
+    }
+}
+
+/* Behind the barrier: a thread per 8 inputs. */
+MDM_BOTH void mdm_write_filters_thread(const mdm_filter_arguments *a, mdm_gpu_thread t,
+                                       const double *shared) {
+    const mdm_filter_piece *p = &a->pieces[t.block];
+    if (mdm_filters_stay(a) || p->inputs == 0) return;
+    uint32_t groups = (p->inputs + MDM_GPU_LANES - 1) / MDM_GPU_LANES,
+             vectors = p->count / p->inputs * groups;
+    for (uint32_t i = t.thread; i < vectors; i += MDM_GPU_THREADS) {
+        uint32_t group = i % groups, tap = i / groups % p->taps, output = i / groups / p->taps;
+        const double *from = shared + (output * p->inputs + group * MDM_GPU_LANES) * p->taps + tap;
+        mdm_lanes v;
+        for (uint32_t k = 0; k < MDM_GPU_LANES; k++)
+            v.v[k] = group * MDM_GPU_LANES + k < p->inputs ? (float)from[k * p->taps] : 0.0f;
+        size_t place = (size_t)p->filter + ((size_t)output * p->taps + tap) * p->padded;
+        mdm_store_lanes(a->filters, place / MDM_GPU_LANES + group, a->bf16, v);
+    }
+}
+
 /* Thread i of `threads` sums the squares of every so many values from i on. */
 enum { MDM_GPU_SQUARES = 16384 };
 
@@ -309,6 +366,7 @@ MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread 
     X(norm_means, mdm_channel_arguments)                                                                     \
     S(statistics, mdm_sum_arguments, block_sums)                                                             \
     S(backward_sums, mdm_sum_arguments, block_sums)                                                          \
-    S(gather_sums, mdm_gather_arguments, slices)
+    S(gather_sums, mdm_gather_arguments, slices)                                                             \
+    S(step_filters, mdm_filter_arguments, write_filters)
 
 #endif

@@ -121,6 +121,18 @@ MDM_BOTH void mdm_round_to_bf16_thread(const mdm_round_arguments *a, mdm_gpu_thr
         a->to[i] = (uint16_t)mdm_bf16_of(a->from[i]);
 }
 
+/* c [.., columns] += bias, one thread per element. */
+typedef struct mdm_bias_arguments {
+    const float *bias;
+    float *c;
+    uint32_t count, columns;
+} mdm_bias_arguments;
+
+MDM_BOTH void mdm_add_bias_thread(const mdm_bias_arguments *a, mdm_gpu_thread t) {
+    uint32_t i = mdm_thread_number(t);
+    if (i < a->count) a->c[i] += a->bias[i % a->columns];
+}
+
 /* ---- mixing: a block_row for each row (beyond the grid: every block_rows-th), threads along it ---- */
 
 typedef struct mdm_mix_arguments {
@@ -194,6 +206,7 @@ MDM_BOTH void mdm_judge_step_thread(const mdm_step_judgement *a, mdm_gpu_thread 
     X(column_norm_forward, mdm_column_norm_arguments)                                                        \
     X(column_norm_backward, mdm_column_norm_arguments)                                                       \
     X(round_to_bf16, mdm_round_arguments)                                                                    \
+    X(add_bias, mdm_bias_arguments)                                                                          \
     X(mix_rows, mdm_mix_arguments)                                                                           \
     X(mix_words, mdm_mix_arguments)                                                                          \
     X(mix_backward, mdm_mix_arguments)                                                                       \

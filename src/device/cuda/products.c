@@ -1,7 +1,8 @@
 /* Products by cuBLASLt, with the algorithms that its heuristics name first.
  *
  * For each kind of product there are up to two algorithms: one for matrices aligned to 16 bytes, as tensor
- * cores like them, and one for any. How it sees our matrices: product_layout.h. */
+ * cores like them, and one for any. Where none adds a bias, a kernel does. How it sees our matrices:
+ * product_layout.h. */
 #include "cublaslt.h"
 #include "product_layout.h"
 #include "runtime.h"
@@ -22,6 +23,7 @@ struct mdm_gpu_product {
     cublasLtMatmulDesc_t operation;
     cublasLtMatrixLayout_t first, second, result; /* b, a and c, as columns */
     algorithm aligned, any;
+    int adds_bias; /* the algorithms do; otherwise a kernel behind them */
     struct mdm_gpu_product *next;
 };
 
@@ -57,12 +59,19 @@ static mdm_status describe_matrix(mdm_gpu *gpu, cublasLtMatrixLayout_t *matrix, 
                  "describing a product");
 }
 
+static mdm_status set_epilogue(mdm_gpu *gpu, mdm_gpu_product *p, int adds_bias) {
+    const cublasLtEpilogue_t epilogue = adds_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    p->adds_bias = adds_bias;
+    MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    /* only its alignment is looked at: that of a float */
+    return adds_bias ? set_bias(gpu, p, (const void *)(uintptr_t)sizeof(float)) : MDM_OK;
+}
+
 static mdm_status describe(mdm_gpu *gpu, mdm_gpu_product *p) {
     const mdm_product_shape *s = &p->shape;
     const mdm_product_layout layout = mdm_layout_of_product(s);
     const cublasOperation_t first = layout.first.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                             second = layout.second.is_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-    const cublasLtEpilogue_t epilogue = s->has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     const cudaDataType factors = factor_type(s);
     MDM_TRY(
         check(gpu,
@@ -72,9 +81,6 @@ static mdm_status describe(mdm_gpu *gpu, mdm_gpu_product *p) {
               "describing a product"));
     MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
     MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
-    MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-    if (s->has_bias) /* only its alignment is looked at: that of a float */
-        MDM_TRY(set_bias(gpu, p, (const void *)(uintptr_t)sizeof(float)));
     MDM_TRY(describe_matrix(gpu, &p->first, factors, layout.first));
     MDM_TRY(describe_matrix(gpu, &p->second, factors, layout.second));
     return describe_matrix(gpu, &p->result, CUDA_R_32F, layout.result);
@@ -132,11 +138,23 @@ static int rows_can_be_aligned(const mdm_product_shape *s) {
            layout.result.rows * 4 % ALIGNED == 0;
 }
 
-static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
+/* With one of the two there is a way for most matrices. */
+static mdm_status choose_both(mdm_gpu *gpu, mdm_gpu_product *p) {
     uint32_t element = (uint32_t)element_bytes(&p->shape);
+    mdm_status status = choose(gpu, p, element, sizeof(float), &p->any);
+    if (rows_can_be_aligned(&p->shape)) status = choose(gpu, p, ALIGNED, ALIGNED, &p->aligned);
+    return p->any.is_there || p->aligned.is_there ? MDM_OK : status;
+}
+
+static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
     MDM_TRY(describe(gpu, p));
-    if (rows_can_be_aligned(&p->shape)) MDM_TRY(choose(gpu, p, ALIGNED, ALIGNED, &p->aligned));
-    MDM_TRY(choose(gpu, p, element, sizeof(float), &p->any));
+    MDM_TRY(set_epilogue(gpu, p, p->shape.has_bias));
+    mdm_status status = choose_both(gpu, p);
+    if (status != MDM_OK && p->adds_bias) {
+        MDM_TRY(set_epilogue(gpu, p, 0));
+        status = choose_both(gpu, p);
+    }
+    MDM_TRY(status);
     size_t most = p->any.workspace > p->aligned.workspace ? p->any.workspace : p->aligned.workspace;
     return mdm_gpu_grow_workspace(gpu, most);
 }
@@ -179,16 +197,30 @@ mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, md
     return MDM_OK;
 }
 
+static void add_bias(mdm_gpu *gpu, const mdm_product_shape *s, const float *bias, float *c) {
+    const mdm_bias_arguments a = {
+        .bias = bias, .c = c, .count = (uint32_t)s->m * (uint32_t)s->n, .columns = (uint32_t)s->n};
+    mdm_gpu_add_bias(gpu, (a.count + MDM_GPU_THREADS - 1) / MDM_GPU_THREADS, 1, &a);
+}
+
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *p, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     uintptr_t bits = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c;
+    const mdm_product_shape *s = &p->shape;
     const algorithm *chosen = p->aligned.is_there && bits % ALIGNED == 0 ? &p->aligned : &p->any;
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a product"));
-    if (p->shape.has_bias) MDM_TRY(set_bias(gpu, p, bias));
-    return check(gpu,
-                 gpu->cublaslt->cublasLtMatmul(gpu->cublaslt_handle, p->operation, &alpha, b, p->first, a,
-                                               p->second, &beta, c, p->result, c, p->result,
-                                               &chosen->algorithm, gpu->workspace, gpu->workspace_bytes,
-                                               gpu->stream),
-                 "a product");
+    if (!chosen->is_there)
+        return mdm_fail(MDM_RESOURCE,
+                        "cuBLASLt has an algorithm on device %d for a product of %d x %d x %d in %s only "
+                        "where matrices are aligned to 16 bytes",
+                        gpu->number, s->m, s->n, s->k, mdm_precision_name(s->precision));
+    if (p->adds_bias) MDM_TRY(set_bias(gpu, p, bias));
+    MDM_TRY(
+        check(gpu,
+              gpu->cublaslt->cublasLtMatmul(gpu->cublaslt_handle, p->operation, &alpha, b, p->first, a,
+                                            p->second, &beta, c, p->result, c, p->result, &chosen->algorithm,
+                                            gpu->workspace, gpu->workspace_bytes, gpu->stream),
+              "a product"));
+    if (s->has_bias && !p->adds_bias) add_bias(gpu, s, bias, c);
+    return MDM_OK;
 }

@@ -173,12 +173,6 @@ void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
     mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
 }
 
-/* Pageable memory has been read when the call returns. */
-mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
-    return mdm_gpu_check(gpu, cudaMemcpyAsync(memory, host, bytes, cudaMemcpyHostToDevice, gpu->stream),
-                         "an upload");
-}
-
 void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
     gpu->guard = guard ? *guard : (mdm_gpu_guard){0};
 }
@@ -187,21 +181,36 @@ void mdm_gpu_give_up(mdm_gpu *gpu) {
     gpu->is_given_up = 1;
 }
 
-/* A wait that can be left. */
-static mdm_status wait_for_computing(mdm_gpu *gpu) {
+/* A query's "not ready" would stay behind as the thread's last error, which every launch looks at. */
+static cudaError_t ask_stream(mdm_gpu *gpu) {
+    cudaError_t code = cudaStreamQuery(gpu->stream);
+    if (code == cudaErrorNotReady) (void)cudaGetLastError();
+    return code;
+}
+
+/* Waits for what is computed; such a wait can be left where somebody looks after it. */
+static mdm_status wait_for_computing(mdm_gpu *gpu, const char *what) {
     const mdm_gpu_guard *g = &gpu->guard;
     mdm_status status = MDM_OK;
     cudaError_t code;
+    if (!g->look) return mdm_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), what);
     g->begin(g->context);
-    while ((code = cudaStreamQuery(gpu->stream)) == cudaErrorNotReady && status == MDM_OK)
-        status = g->look(g->context);
+    while ((code = ask_stream(gpu)) == cudaErrorNotReady && status == MDM_OK) status = g->look(g->context);
     g->end(g->context);
-    return status == MDM_OK ? mdm_gpu_check(gpu, code, "what was queued before a download") : status;
+    return status == MDM_OK ? mdm_gpu_check(gpu, code, what) : status;
+}
+
+/* CUDA does not promise that pageable memory has been read when such a copy returns (where the device can
+ * read it by itself, it need not have been): hence the wait. */
+mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
+    MDM_TRY(mdm_gpu_check(gpu, cudaMemcpyAsync(memory, host, bytes, cudaMemcpyHostToDevice, gpu->stream),
+                          "an upload"));
+    return wait_for_computing(gpu, "what was queued before an upload");
 }
 
 mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t bytes) {
     /* a copy to pageable memory is itself a wait that could not be left */
-    if (gpu->guard.look) MDM_TRY(wait_for_computing(gpu));
+    if (gpu->guard.look) MDM_TRY(wait_for_computing(gpu, "what was queued before a download"));
     MDM_TRY(mdm_gpu_check(gpu, cudaMemcpyAsync(host, memory, bytes, cudaMemcpyDeviceToHost, gpu->stream),
                           "a download"));
     return mdm_gpu_check(gpu, cudaStreamSynchronize(gpu->stream), "a download");
@@ -243,16 +252,21 @@ void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
     return stream_of(gpu, queue);
 }
 
-/* Any thread may be here: its own device is set, and what is remembered by mdm_gpu_note is left alone. */
+/* Any thread may be here: what is remembered by mdm_gpu_note is left alone. */
 static mdm_status check_queue(const mdm_gpu *gpu, cudaError_t code, const char *what) {
     if (code == cudaSuccess) return MDM_OK;
     return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", gpu->number, what,
                     cudaGetErrorString(code), cudaGetErrorName(code));
 }
 
+/* A thread begins with device 0, and its first call of any kind would open a context there. */
+static mdm_status choose_device(const mdm_gpu *gpu, const char *what) {
+    return check_queue(gpu, cudaSetDevice(gpu->number), what);
+}
+
 mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
     *host = NULL;
-    MDM_TRY(check_queue(gpu, cudaSetDevice(gpu->number), what));
+    MDM_TRY(choose_device(gpu, what));
     cudaError_t code = cudaHostAlloc(host, bytes > 0 ? bytes : 1, cudaHostAllocDefault);
     if (code != cudaErrorMemoryAllocation) return check_queue(gpu, code, what);
     (void)cudaGetLastError(); /* told here; the device is sound */
@@ -262,14 +276,15 @@ mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host
                     (double)bytes / (1 << 20), what);
 }
 
+/* This too waits for what is queued. */
 void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
-    if (!host) return;
+    if (!host || gpu->is_given_up) return;
     gpu->frees++;
     mdm_gpu_note(gpu, cudaFreeHost(host), "freeing host memory");
 }
 
 mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
-    MDM_TRY(check_queue(gpu, cudaSetDevice(gpu->number), "an upload"));
+    MDM_TRY(choose_device(gpu, "an upload"));
     return check_queue(gpu,
                        cudaMemcpyAsync(memory, pinned, bytes, cudaMemcpyHostToDevice, stream_of(gpu, queue)),
                        "an upload");
@@ -294,15 +309,18 @@ void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
 }
 
 mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
-    mark->is_in_graph = gpu->is_recording && queue != MDM_GPU_SENDING;
+    mark->is_in_graph = queue != MDM_GPU_SENDING && gpu->is_recording;
+    MDM_TRY(choose_device(gpu, "recording an event"));
     return check_queue(gpu, cudaEventRecord(mark->event, stream_of(gpu, queue)), "recording an event");
 }
 
 mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
+    MDM_TRY(choose_device(gpu, "waiting for an event"));
     return check_queue(gpu, cudaStreamWaitEvent(stream_of(gpu, queue), mark->event, 0),
                        "waiting for an event");
 }
 
 mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    MDM_TRY(choose_device(gpu, "waiting for an event"));
     return check_queue(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
 }

@@ -1,0 +1,582 @@
+/* The runtime of the CUDA backend (runtime.c, graph.c, products.c) over a CUDA runtime made of the promises
+ * in NVIDIA's manual that are easily forgotten: copies from pageable memory may happen later; a query leaves
+ * "not ready" behind as the thread's last error; a thread begins with device 0, and what it calls first opens
+ * a context there; in a capture the host waits for nothing, and allocates nothing. What is promised here and
+ * not kept by a device, only a device can show. */
+#include "cuda/cublaslt.h"
+#include "cuda/runtime.h"
+#include "golden.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DEVICES = 2, NUMBER = 1, MOST_COPIES = 16 };
+
+static _Thread_local int current;
+static _Thread_local cudaError_t last_error;
+
+static struct {
+    int has_context[DEVICES];
+    struct {
+        void *to;
+        const void *from;
+        size_t bytes;
+    } copies[MOST_COPIES];
+    int copy_count;
+    int busy;         /* queries that will find the stream so */
+    int is_capturing; /* in this mode: */
+    enum cudaStreamCaptureMode mode;
+    int refused; /* calls that a capture does not allow */
+    int host_frees, frees, graphs, executables, waits;
+    cudaError_t instantiation; /* what it comes to */
+} cuda;
+
+static cudaError_t leave(cudaError_t code) {
+    if (code != cudaSuccess) last_error = code;
+    return code;
+}
+
+/* Calls that need the device open a context on the one that is current. */
+static cudaError_t use(void) {
+    cuda.has_context[current] = 1;
+    return cudaSuccess;
+}
+
+/* And those that a capture forbids to the thread that began it. */
+static cudaError_t use_outside_of_captures(void) {
+    (void)use();
+    if (!cuda.is_capturing) return cudaSuccess;
+    cuda.refused++;
+    return leave(cudaErrorStreamCaptureUnsupported);
+}
+
+static void finish_copies(void) {
+    for (int i = 0; i < cuda.copy_count; i++)
+        memcpy(cuda.copies[i].to, cuda.copies[i].from, cuda.copies[i].bytes);
+    cuda.copy_count = 0;
+}
+
+/* ---- NVIDIA's functions ---- */
+
+const char *cudaGetErrorString(cudaError_t code) {
+    return code == cudaSuccess ? "no error" : "an error";
+}
+const char *cudaGetErrorName(cudaError_t code) {
+    return cudaGetErrorString(code);
+}
+cudaError_t cudaGetLastError(void) {
+    cudaError_t code = last_error;
+    last_error = cudaSuccess;
+    return code;
+}
+cudaError_t cudaGetDeviceCount(int *count) {
+    *count = DEVICES;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
+    memset(properties, 0, sizeof *properties);
+    snprintf(properties->name, sizeof properties->name, "device %d", device);
+    properties->major = 9;
+    properties->totalGlobalMem = (size_t)1 << 30;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) {
+    *version = 13000;
+    return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) {
+    current = device;
+    return use();
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned int flags) {
+    static char streams[8];
+    static int made;
+    assert_int_equal(flags, cudaStreamNonBlocking); /* others would wait for the default stream */
+    *stream = (cudaStream_t)(void *)&streams[made++ % 8];
+    return use();
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    (void)stream;
+    return use();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    (void)stream;
+    cuda.waits++;
+    if (use_outside_of_captures() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+    finish_copies();
+    return cudaSuccess;
+}
+cudaError_t cudaStreamQuery(cudaStream_t stream) {
+    (void)stream;
+    if (use_outside_of_captures() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+    if (cuda.busy > 0) {
+        cuda.busy--;
+        return leave(cudaErrorNotReady);
+    }
+    finish_copies();
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags) {
+    (void)flags;
+    *event = calloc(1, sizeof(int)); /* 1: recorded in a capture */
+    return *event ? use() : cudaErrorMemoryAllocation;
+}
+cudaError_t cudaEventCreate(cudaEvent_t *event) {
+    return cudaEventCreateWithFlags(event, 0);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    free(event);
+    return use();
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    (void)stream;
+    *(int *)(void *)event = cuda.is_capturing;
+    return use();
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    cuda.waits++;
+    if (*(int *)(void *)event) cuda.refused++;
+    return use_outside_of_captures();
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags) {
+    (void)stream, (void)event, (void)flags;
+    return use();
+}
+cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
+    *left = *total = 0;
+    return use();
+}
+cudaError_t cudaMalloc(void **memory, size_t bytes) {
+    *memory = malloc(bytes);
+    return use_outside_of_captures();
+}
+cudaError_t cudaFree(void *memory) {
+    free(memory);
+    cuda.frees++;
+    return use_outside_of_captures();
+}
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned int flags) {
+    (void)flags;
+    *memory = malloc(bytes);
+    return use_outside_of_captures();
+}
+cudaError_t cudaFreeHost(void *memory) {
+    free(memory);
+    cuda.host_frees++;
+    return use_outside_of_captures();
+}
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t stream) {
+    (void)stream;
+    memset(memory, value, bytes);
+    return use();
+}
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+    (void)kind, (void)stream;
+    assert_true(cuda.copy_count < MOST_COPIES);
+    cuda.copies[cuda.copy_count].to = to;
+    cuda.copies[cuda.copy_count].from = from;
+    cuda.copies[cuda.copy_count++].bytes = bytes;
+    return use();
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    (void)stream;
+    cuda.is_capturing = 1;
+    cuda.mode = mode;
+    return use();
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    (void)stream;
+    assert_true(cuda.is_capturing);
+    cuda.is_capturing = 0;
+    *graph = (cudaGraph_t)(void *)&cuda;
+    cuda.graphs++;
+    return use();
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    (void)graph;
+    cuda.graphs--;
+    return use();
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags) {
+    (void)graph, (void)flags;
+    if (cuda.instantiation != cudaSuccess) return leave(cuda.instantiation);
+    *exec = (cudaGraphExec_t)(void *)&cuda;
+    cuda.executables++;
+    return use();
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream) {
+    (void)exec, (void)stream;
+    return use();
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    (void)exec, (void)stream;
+    return use();
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    (void)exec;
+    cuda.executables--;
+    return use();
+}
+
+/* ---- what else the runtime opens ---- */
+
+static cudnnStatus_t create_cudnn(cudnnHandle_t *handle) {
+    *handle = NULL;
+    return CUDNN_STATUS_SUCCESS;
+}
+static cudnnStatus_t set_cudnn_stream(cudnnHandle_t handle, cudaStream_t stream) {
+    (void)handle, (void)stream;
+    return CUDNN_STATUS_SUCCESS;
+}
+static size_t cudnn_version(void) {
+    return 91900;
+}
+static cublasStatus_t create_cublaslt(cublasLtHandle_t *handle) {
+    *handle = NULL;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* A library of products that knows an algorithm where these say so. */
+static struct {
+    int has_bias, has_unaligned;   /* what it knows */
+    int adds_bias, alignment;      /* what is asked for */
+    int products, biases, kernels; /* runs; those that add the bias; our kernel */
+} lt;
+
+static cublasStatus_t make_operation(cublasLtMatmulDesc_t *operation, cublasComputeType_t compute,
+                                     cudaDataType_t scale) {
+    (void)compute, (void)scale;
+    *operation = (cublasLtMatmulDesc_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t set_operation(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
+                                    const void *value, size_t bytes) {
+    cublasLtEpilogue_t epilogue;
+    (void)operation;
+    if (attribute != CUBLASLT_MATMUL_DESC_EPILOGUE) return CUBLAS_STATUS_SUCCESS;
+    assert_int_equal(bytes, sizeof epilogue);
+    memcpy(&epilogue, value, sizeof epilogue);
+    lt.adds_bias = epilogue == CUBLASLT_EPILOGUE_BIAS;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_operation(cublasLtMatmulDesc_t operation) {
+    (void)operation;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t make_matrix(cublasLtMatrixLayout_t *matrix, cudaDataType type, uint64_t rows,
+                                  uint64_t columns, int64_t stride) {
+    (void)type, (void)rows, (void)columns, (void)stride;
+    *matrix = (cublasLtMatrixLayout_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_matrix(cublasLtMatrixLayout_t matrix) {
+    (void)matrix;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t make_preference(cublasLtMatmulPreference_t *preference) {
+    *preference = (cublasLtMatmulPreference_t)(void *)&lt;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t set_preference(cublasLtMatmulPreference_t preference,
+                                     cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
+                                     size_t bytes) {
+    uint32_t alignment;
+    (void)preference;
+    if (attribute != CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES) return CUBLAS_STATUS_SUCCESS;
+    assert_int_equal(bytes, sizeof alignment);
+    memcpy(&alignment, value, sizeof alignment);
+    lt.alignment = (int)alignment;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t destroy_preference(cublasLtMatmulPreference_t preference) {
+    (void)preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static cublasStatus_t find_algorithm(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation,
+                                     cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                     cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                     cublasLtMatmulPreference_t preference, int most,
+                                     cublasLtMatmulHeuristicResult_t *found, int *count) {
+    (void)handle, (void)operation, (void)a, (void)b, (void)c, (void)d, (void)preference, (void)most;
+    *count = (lt.has_bias || !lt.adds_bias) && (lt.has_unaligned || lt.alignment >= 16);
+    found->state = CUBLAS_STATUS_SUCCESS;
+    return *count ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+static cublasStatus_t multiply(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha,
+                               const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                               cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                               cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
+                               const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t bytes,
+                               cudaStream_t stream) {
+    (void)handle, (void)operation, (void)alpha, (void)a, (void)a_layout, (void)b, (void)b_layout;
+    (void)beta, (void)c, (void)c_layout, (void)d, (void)d_layout, (void)algorithm, (void)workspace;
+    (void)bytes, (void)stream;
+    lt.products++;
+    lt.biases += lt.adds_bias;
+    return CUBLAS_STATUS_SUCCESS;
+}
+static const char *tell_status(cublasStatus_t code) {
+    return code == CUBLAS_STATUS_SUCCESS ? "none" : "not supported";
+}
+void mdm_gpu_add_bias(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const mdm_bias_arguments *a) {
+    (void)gpu;
+    assert_true(block_rows == 1 && blocks * MDM_GPU_THREADS >= a->count && a->count % a->columns == 0);
+    lt.kernels++;
+}
+
+mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn) {
+    static const mdm_cudnn table = {
+        .cudnnCreate = create_cudnn, .cudnnSetStream = set_cudnn_stream, .cudnnGetVersion = cudnn_version};
+    *cudnn = &table;
+    return MDM_OK;
+}
+mdm_status mdm_cublaslt_load(const mdm_cublaslt **cublaslt) {
+    static const mdm_cublaslt table = {.cublasLtCreate = create_cublaslt,
+                                       .cublasLtGetStatusString = tell_status,
+                                       .cublasLtMatmulDescCreate = make_operation,
+                                       .cublasLtMatmulDescSetAttribute = set_operation,
+                                       .cublasLtMatmulDescDestroy = destroy_operation,
+                                       .cublasLtMatrixLayoutCreate = make_matrix,
+                                       .cublasLtMatrixLayoutDestroy = destroy_matrix,
+                                       .cublasLtMatmulPreferenceCreate = make_preference,
+                                       .cublasLtMatmulPreferenceSetAttribute = set_preference,
+                                       .cublasLtMatmulPreferenceDestroy = destroy_preference,
+                                       .cublasLtMatmulAlgoGetHeuristic = find_algorithm,
+                                       .cublasLtMatmul = multiply};
+    *cublaslt = &table;
+    return MDM_OK;
+}
+void mdm_gpu_release_plans(mdm_gpu *gpu) {
+    (void)gpu;
+}
+
+/* ---- tests ---- */
+
+static mdm_gpu *open_gpu(void) {
+    mdm_gpu *gpu;
+    mdm_gpu_info info;
+    memset(&cuda, 0, sizeof cuda);
+    current = 0;
+    last_error = cudaSuccess;
+    assert_int_equal(mdm_gpu_open(NUMBER, &gpu, &info), MDM_OK);
+    return gpu;
+}
+
+static void close_gpu(mdm_gpu *gpu) {
+    assert_int_equal(cuda.refused, 0);
+    assert_int_equal(cuda.graphs, 0);
+    assert_int_equal(cuda.executables, 0);
+    assert_false(cuda.has_context[0]);
+    mdm_gpu_close(gpu);
+    assert_false(cuda.has_context[0]);
+}
+
+static int looks;
+
+static void begin_looking(void *context) {
+    (void)context;
+}
+
+/* Gives up at the tenth look. */
+static mdm_status look(void *context) {
+    (void)context;
+    return ++looks < 10 ? MDM_OK : mdm_fail(MDM_LOST, "nobody waits any longer");
+}
+
+static const mdm_gpu_guard guard = {begin_looking, look, begin_looking, NULL};
+
+static void a_wait_that_is_looked_after_leaves_no_error_behind(void **state) {
+    (void)state;
+    mdm_gpu *gpu = open_gpu();
+    void *memory;
+    int number = 5;
+    assert_int_equal(mdm_gpu_allocate(gpu, sizeof number, "a test", &memory), MDM_OK);
+    mdm_gpu_set_guard(gpu, &guard);
+    looks = 0;
+    cuda.busy = 4;
+    assert_int_equal(mdm_gpu_download(gpu, &number, memory, sizeof number), MDM_OK);
+    assert_int_equal(looks, 4);
+    assert_int_equal(number, 0);
+    /* what a launch would take for its own failure */
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    cuda.busy = 1000;
+    looks = 0;
+    assert_int_equal(mdm_gpu_download(gpu, &number, memory, sizeof number), MDM_LOST);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    cuda.busy = 0;
+    mdm_gpu_set_guard(gpu, NULL);
+    mdm_gpu_free(gpu, memory);
+    close_gpu(gpu);
+}
+
+static void what_is_uploaded_may_be_changed_at_once(void **state) {
+    (void)state;
+    mdm_gpu *gpu = open_gpu();
+    void *memory;
+    int number, back;
+    assert_int_equal(mdm_gpu_allocate(gpu, sizeof number, "a test", &memory), MDM_OK);
+    for (int guarded = 0; guarded < 2; guarded++) {
+        if (guarded) mdm_gpu_set_guard(gpu, &guard);
+        number = 41 + guarded;
+        looks = 0;
+        cuda.busy = guarded ? 3 : 0;
+        assert_int_equal(mdm_gpu_upload(gpu, memory, &number, sizeof number), MDM_OK);
+        number = -1;
+        assert_int_equal(mdm_gpu_download(gpu, &back, memory, sizeof back), MDM_OK);
+        assert_int_equal(back, 41 + guarded);
+    }
+    mdm_gpu_set_guard(gpu, NULL);
+    mdm_gpu_free(gpu, memory);
+    close_gpu(gpu);
+}
+
+typedef struct sending {
+    mdm_gpu *gpu;
+    mdm_gpu_mark *sent, *used;
+    void *memory, *pinned;
+    int step; /* the one call that the thread makes */
+} sending;
+
+static void *call_once(void *context) {
+    sending *s = context;
+    mdm_status status = s->step == 0   ? mdm_gpu_await(s->gpu, s->sent)
+                        : s->step == 1 ? mdm_gpu_follow(s->gpu, MDM_GPU_SENDING, s->used)
+                        : s->step == 2 ? mdm_gpu_send(s->gpu, MDM_GPU_SENDING, s->memory, s->pinned, 1)
+                                       : mdm_gpu_record(s->gpu, MDM_GPU_SENDING, s->sent);
+    return (void *)(intptr_t)status;
+}
+
+/* Whichever call a new thread makes first. */
+static void other_threads_use_the_devices_context_alone(void **state) {
+    (void)state;
+    sending s = {.gpu = open_gpu()};
+    assert_int_equal(mdm_gpu_allocate(s.gpu, 1, "a test", &s.memory), MDM_OK);
+    assert_int_equal(mdm_gpu_pin(s.gpu, 1, "a test", &s.pinned), MDM_OK);
+    assert_int_equal(mdm_gpu_create_mark(s.gpu, &s.sent), MDM_OK);
+    assert_int_equal(mdm_gpu_create_mark(s.gpu, &s.used), MDM_OK);
+    for (s.step = 0; s.step < 4; s.step++) {
+        pthread_t thread;
+        void *status;
+        assert_int_equal(pthread_create(&thread, NULL, call_once, &s), 0);
+        assert_int_equal(pthread_join(thread, &status), 0);
+        assert_int_equal((intptr_t)status, MDM_OK);
+        assert_false(cuda.has_context[0]);
+    }
+    mdm_gpu_destroy_mark(s.gpu, s.sent);
+    mdm_gpu_destroy_mark(s.gpu, s.used);
+    mdm_gpu_unpin(s.gpu, s.pinned);
+    mdm_gpu_free(s.gpu, s.memory);
+    close_gpu(s.gpu);
+}
+
+/* Nor is memory given back, which would wait for it. */
+static void a_device_that_was_given_up_is_waited_for_no_more(void **state) {
+    (void)state;
+    static void *memory, *pinned; /* what is left to the device is still known */
+    static mdm_gpu_mark *mark;
+    static mdm_gpu *gpu;
+    gpu = open_gpu();
+    assert_int_equal(mdm_gpu_allocate(gpu, 1, "a test", &memory), MDM_OK);
+    assert_int_equal(mdm_gpu_pin(gpu, 1, "a test", &pinned), MDM_OK);
+    assert_int_equal(mdm_gpu_create_mark(gpu, &mark), MDM_OK);
+    assert_int_equal(mdm_gpu_record(gpu, MDM_GPU_COMPUTING, mark), MDM_OK);
+    mdm_gpu_give_up(gpu);
+    mdm_gpu_unpin(gpu, pinned);
+    mdm_gpu_free(gpu, memory);
+    mdm_gpu_destroy_mark(gpu, mark);
+    mdm_gpu_close(gpu);
+    assert_true(cuda.host_frees == 0 && cuda.frees == 0 && cuda.waits == 0);
+}
+
+/* A step as it is recorded: from page-locked memory, with a fork to the queue of communication and back. */
+static void queue_step(mdm_gpu *gpu, mdm_gpu_mark *computed, mdm_gpu_mark *communicated, void *memory,
+                       const void *pinned) {
+    assert_int_equal(mdm_gpu_send(gpu, MDM_GPU_COMPUTING, memory, pinned, 1), MDM_OK);
+    mdm_gpu_zero(gpu, memory, 1);
+    assert_int_equal(mdm_gpu_record(gpu, MDM_GPU_COMPUTING, computed), MDM_OK);
+    assert_int_equal(mdm_gpu_follow(gpu, MDM_GPU_COMMUNICATING, computed), MDM_OK);
+    assert_int_equal(mdm_gpu_record(gpu, MDM_GPU_COMMUNICATING, communicated), MDM_OK);
+    assert_int_equal(mdm_gpu_follow(gpu, MDM_GPU_COMPUTING, communicated), MDM_OK);
+}
+
+static void a_capture_ends_whatever_fails_in_it(void **state) {
+    (void)state;
+    enum { SOUND, NOT_KEPT, FAILED_INSIDE, FAILED_AT_ITS_END, CASES };
+    mdm_gpu *gpu = open_gpu();
+    void *memory, *pinned;
+    mdm_gpu_mark *computed, *communicated;
+    assert_int_equal(mdm_gpu_allocate(gpu, 1, "a test", &memory), MDM_OK);
+    assert_int_equal(mdm_gpu_pin(gpu, 1, "a test", &pinned), MDM_OK);
+    assert_int_equal(mdm_gpu_create_mark(gpu, &computed), MDM_OK);
+    assert_int_equal(mdm_gpu_create_mark(gpu, &communicated), MDM_OK);
+    for (int i = 0; i < CASES; i++) {
+        mdm_gpu_graph *graph;
+        cuda.instantiation = i == FAILED_AT_ITS_END ? cudaErrorMemoryAllocation : cudaSuccess;
+        assert_int_equal(mdm_gpu_begin_graph(gpu), MDM_OK);
+        assert_int_equal(cuda.mode, cudaStreamCaptureModeThreadLocal); /* others send pictures meanwhile */
+        queue_step(gpu, computed, communicated, memory, pinned);
+        if (i == FAILED_INSIDE) mdm_gpu_note(gpu, cudaErrorInvalidConfiguration, "a kernel");
+        mdm_status status = mdm_gpu_end_graph(gpu, i != NOT_KEPT, &graph);
+        assert_int_equal(status, i < FAILED_INSIDE ? MDM_OK : MDM_RESOURCE);
+        assert_true((graph != NULL) == (i == SOUND));
+        assert_int_equal(cuda.is_capturing, 0);
+        assert_int_equal(cudaGetLastError(), cudaSuccess);
+        if (graph) assert_int_equal(mdm_gpu_launch_graph(gpu, graph), MDM_OK);
+        mdm_gpu_destroy_graph(gpu, graph);
+        queue_step(gpu, computed, communicated, memory, pinned); /* the device is sound */
+        assert_int_equal(mdm_gpu_await(gpu, communicated), MDM_OK);
+    }
+    assert_int_equal(mdm_gpu_begin_graph(gpu), MDM_OK);
+    queue_step(gpu, computed, communicated, memory, pinned);
+    mdm_gpu_graph *graph;
+    assert_int_equal(mdm_gpu_end_graph(gpu, 0, &graph), MDM_OK);
+    mdm_gpu_destroy_mark(gpu, computed); /* recorded in a capture last: nothing to wait for */
+    mdm_gpu_destroy_mark(gpu, communicated);
+    mdm_gpu_unpin(gpu, pinned);
+    mdm_gpu_free(gpu, memory);
+    close_gpu(gpu);
+}
+
+/* Of a linear layer whose rows can be aligned, at places that are and are not. */
+static void products_find_a_way_where_the_library_lacks_one(void **state) {
+    (void)state;
+    static float a[64], b[64], c[64], bias[8];
+    const mdm_product_shape shape = {MDM_PRODUCT_NT, MDM_FP32, 4, 8, 4, 1};
+    for (int knows = 0; knows < 4; knows++) {
+        mdm_gpu *gpu = open_gpu();
+        mdm_gpu_product *product;
+        memset(&lt, 0, sizeof lt);
+        lt.has_bias = knows & 1;
+        lt.has_unaligned = knows >> 1;
+        float *place = (float *)(((uintptr_t)c + 15) / 16 * 16),
+              *x = (float *)(((uintptr_t)a + 15) / 16 * 16), *y = (float *)(((uintptr_t)b + 15) / 16 * 16);
+        assert_int_equal(mdm_gpu_plan_product(gpu, &shape, &product), MDM_OK);
+        assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x, y, 0.0f, bias, place), MDM_OK);
+        assert_int_equal(lt.products, 1);
+        assert_int_equal(lt.biases, lt.has_bias);
+        assert_int_equal(lt.kernels, !lt.has_bias);
+        assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x + 1, y, 0.0f, bias, place),
+                         lt.has_unaligned ? MDM_OK : MDM_RESOURCE);
+        close_gpu(gpu);
+    }
+    mdm_gpu *gpu = open_gpu();
+    mdm_gpu_product *product;
+    const mdm_product_shape odd = {MDM_PRODUCT_NT, MDM_FP32, 4, 3, 5, 1};
+    memset(&lt, 0, sizeof lt); /* its rows cannot be aligned */
+    assert_int_equal(mdm_gpu_plan_product(gpu, &odd, &product), MDM_RESOURCE);
+    close_gpu(gpu);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_wait_that_is_looked_after_leaves_no_error_behind),
+        cmocka_unit_test(what_is_uploaded_may_be_changed_at_once),
+        cmocka_unit_test(other_threads_use_the_devices_context_alone),
+        cmocka_unit_test(a_device_that_was_given_up_is_waited_for_no_more),
+        cmocka_unit_test(a_capture_ends_whatever_fails_in_it),
+        cmocka_unit_test(products_find_a_way_where_the_library_lacks_one),
+    };
+    setenv("MDM_CACHE_FOLDER", "", 1);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -4,7 +4,7 @@
  * MDM_FAKE_NCCL_FAIL: "error" (a call returns one), "async" (the communicator tells of one later), "hang" (a
  * collective never ends) at the MDM_FAKE_NCCL_AT-th collective (from 1); "start" (the communicator is never
  * ready). On rank MDM_FAKE_NCCL_RANK only, where that is set. MDM_FAKE_NCCL_ABORT=hang: ncclCommAbort never
- * returns.
+ * returns; MDM_FAKE_NCCL_FINALIZE=hang: nor does the communicator ever come to its end in order.
  *
  * Every collective also compares what the ranks ask for, so that another order on another rank ends the test;
  * sends and receives do not, as a rank with nothing to send or receive calls none.
@@ -113,8 +113,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state) {
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
-    (void)comm;
-    return ncclSuccess;
+    if (is_told("MDM_FAKE_NCCL_FINALIZE", "hang")) comm->state = ncclInProgress;
+    return comm->state;
 }
 
 /* Its communicator of MPI ends with MPI: freeing it would be one more collective, which NCCL's call is not.

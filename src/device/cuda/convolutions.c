@@ -9,6 +9,7 @@ enum { WARM_UP_RUNS = 2, TIMED_RUNS = 7, NOISE_WORDS = 1 << 16 };
 static mdm_status check(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
     char text[256] = "";
     if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, what));
     gpu->cudnn->cudnnGetLastErrorString(text, sizeof text);
     return mdm_fail(MDM_LOST, "cuDNN failed in %s on device %d: %s %s", what, gpu->number,
                     gpu->cudnn->cudnnGetErrorString(code), text);
@@ -53,7 +54,7 @@ static mdm_status time_once(const timing *t, const mdm_cudnn_plan *plan, float *
     *milliseconds = -1;
     MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), what));
     if (execute(gpu, plan, t->operands[0], t->operands[1], t->operands[2]) != CUDNN_STATUS_SUCCESS)
-        return MDM_OK;
+        return mdm_gpu_check_device(gpu, what);
     MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), what));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventSynchronize(gpu->end), what));
     return mdm_gpu_check(gpu, cudaEventElapsedTime(milliseconds, gpu->begin, gpu->end), what);
@@ -123,6 +124,7 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_cudnn_p
     mdm_cudnn_target target = {gpu->cudnn, gpu->handle, NULL};
     timing t = {.gpu = gpu, .kind = k};
     mdm_status status = mdm_cudnn_choose_plan(&target, gpu->cache, k, time_plan, &t, plan);
+    if (status != MDM_OK && mdm_gpu_check_device(gpu, "planning a convolution") != MDM_OK) status = MDM_LOST;
     for (int i = 0; i < 3; i++) mdm_gpu_free(gpu, t.operands[i]);
     return status;
 }

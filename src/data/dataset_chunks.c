@@ -8,7 +8,7 @@
 #include <unistd.h>
 #include <zlib.h>
 
-enum { MOST_UNPACKED = 512 << 20, MOST_FILTERS = 32, CHECKSUM = 4 };
+enum { MOST_UNPACKED = 256 << 20, MOST_FILTERS = 32, CHECKSUM = 4 };
 
 typedef struct chunks {
     const char *path, *name;

@@ -248,21 +248,22 @@ static int receive(int from, void *data, size_t bytes, double until) {
     return 1;
 }
 
-/* The answer and what was found. */
-static int receive_all(int from, int64_t file_bytes, finding *f, mdm_text *found) {
+/* The answer and what was found; *answered is 0 when it does not come, or says more than the child could have
+ * had. */
+static mdm_status receive_all(int from, int64_t file_bytes, finding *f, mdm_text *found, int *answered) {
     double until = mdm_seconds() + MOST_WAIT + (double)(file_bytes >> 25);
-    if (!receive(from, f, sizeof *f, until)) return 0;
-    if (f->bytes == 0) return 1;
-    if (f->bytes < 0 || f->bytes > spare_memory(file_bytes)) return 0; /* more than it could have had */
-    found->data = malloc((size_t)f->bytes);
+    *answered = receive(from, f, sizeof *f, until) && f->bytes >= 0 && f->bytes <= spare_memory(file_bytes);
+    if (!*answered || f->bytes == 0) return MDM_OK;
+    MDM_TRY(mdm_allocate((void **)&found->data, f->bytes, 1, "what is in a data set file"));
     found->length = found->capacity = (size_t)f->bytes;
-    return found->data && receive(from, found->data, found->length, until);
+    *answered = receive(from, found->data, found->length, until);
+    return MDM_OK;
 }
 
 mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *path, mdm_text *found),
                            mdm_text *found) {
     struct stat info;
-    int ends[2], how = 0;
+    int ends[2], how = 0, answered;
     finding f = {0};
     if (stat(path, &info) != 0 || access(path, R_OK) != 0)
         return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
@@ -279,12 +280,13 @@ mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *p
         return mdm_fail(MDM_RESOURCE, "no process for looking through %s (%s); raise ulimit -u", path,
                         strerror(errno));
     }
-    int answered = receive_all(ends[0], (int64_t)info.st_size, &f, found);
+    mdm_status received = receive_all(ends[0], (int64_t)info.st_size, &f, found, &answered);
     close(ends[0]);
-    if (!answered) kill(child, SIGKILL);
+    if (!answered || received != MDM_OK) kill(child, SIGKILL);
     while (waitpid(child, &how, 0) < 0 && errno == EINTR) {
     }
     f.message[sizeof f.message - 1] = 0;
+    MDM_TRY(received);
     if (!answered)
         return mdm_fail(MDM_INPUT,
                         "%s is refused: HDF5 crashes on it, or takes memory or time without end; it is "

@@ -115,13 +115,20 @@ static void set_lock(mdm_gpu *gpu, int locked) {
 
 /* ---- the loss of the device ---- */
 
-static int is_lost_in(mdm_gpu *gpu, const char *kind) {
+static void lose(mdm_gpu *gpu) {
     const char *hits = getenv("MDM_EMULATED_LOST_HITS");
-    if (!gpu->doom || strcmp(gpu->doom, kind) != 0 || ++gpu->doom_calls != gpu->doom_at) return gpu->is_lost;
     gpu->is_lost = 1;
     FILE *file = hits ? fopen(hits, "w") : NULL;
     if (file) fclose(file);
-    return 1;
+}
+
+static void lose_stream(emulated_stream *common) {
+    lose(((stream *)common)->gpu);
+}
+
+static int is_lost_in(mdm_gpu *gpu, const char *kind) {
+    if (gpu->doom && strcmp(gpu->doom, kind) == 0 && ++gpu->doom_calls == gpu->doom_at) lose(gpu);
+    return gpu->is_lost;
 }
 
 static mdm_status tell_loss(const mdm_gpu *gpu, const char *what) {
@@ -313,8 +320,8 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
     prepare_loss(*gpu);
-    (*gpu)->computing = (stream){.common.queue = queue_work, .gpu = *gpu};
-    (*gpu)->communicating = (stream){.common.queue = queue_work, .gpu = *gpu};
+    (*gpu)->computing = (stream){.common = {queue_work, lose_stream}, .gpu = *gpu};
+    (*gpu)->communicating = (stream){.common = {queue_work, lose_stream}, .gpu = *gpu};
     return MDM_OK;
 }
 

@@ -2,7 +2,8 @@
  * whose data MPI moves. It fails on demand:
  *
  * MDM_FAKE_NCCL_FAIL: "error" (a call returns one), "async" (the communicator tells of one later), "hang" (a
- * collective never ends) at the MDM_FAKE_NCCL_AT-th collective (from 1); "start" (the communicator is never
+ * collective never ends), "lost" (a call returns an error, as the device is lost) at the MDM_FAKE_NCCL_AT-th
+ * collective (from 1); "start" (the communicator is never
  * ready). On rank MDM_FAKE_NCCL_RANK only, where that is set. MDM_FAKE_NCCL_ABORT=hang: ncclCommAbort never
  * returns; MDM_FAKE_NCCL_FINALIZE=hang: nor does the communicator ever come to its end in order.
  *
@@ -232,7 +233,8 @@ static ncclResult_t submit(work *w, emulated_stream *stream) {
         w->asked[0] = w->asked[0] * 31 + (int64_t)w->parts[i].kind * 1000003 + (int64_t)w->parts[i].count;
     w->asked[1] = -w->asked[0];
     if (++w->comm->collectives == (at ? atoi(at) : -1) && is_mine(w->comm->rank)) {
-        if (is_told("MDM_FAKE_NCCL_FAIL", "error")) {
+        if (is_told("MDM_FAKE_NCCL_FAIL", "lost")) stream->lose(stream);
+        if (is_told("MDM_FAKE_NCCL_FAIL", "error") || is_told("MDM_FAKE_NCCL_FAIL", "lost")) {
             free(w);
             return ncclInternalError;
         }

@@ -78,14 +78,24 @@ def a_device_lost_in_a_recorded_step_is_no_reason_to_go_on_without_recordings(wo
 
 
 def a_device_lost_under_nccl_is_told_instead_of_the_collective(work):
-    """Its communicator could not end in order any more: nobody waits for that."""
+    """Whether NCCL notices first or not; its communicator could not end in order any more, and nobody waits for that."""
     if not FAKE_NCCL:
         return
-    is_lost(work, "nccl", "collective", 140, "train.cuda_graph=false", ranks=2, nccl=True, MDM_FAKE_NCCL_FINALIZE="hang")
-    goes_on(work, "nccl", "train.cuda_graph=false", ranks=2, nccl=True)
+    is_lost(work, "nccl", "no other call", 0, "train.cuda_graph=false", ranks=2, nccl=True, MDM_FAKE_NCCL_FAIL="lost", MDM_FAKE_NCCL_AT="140",
+            MDM_FAKE_NCCL_RANK="1")
+    is_lost(work, "nccl-end", "collective", 140, "train.cuda_graph=false", ranks=2, nccl=True, MDM_FAKE_NCCL_FINALIZE="hang")
+
+
+def doctor_names_the_rank_whose_device_is_lost(work):
+    if not FAKE_NCCL:
+        return
+    done = run("doctor", ranks=2, env={**os.environ, **FAKE_NCCL, "MDM_EMULATED_LOST": "upload", "MDM_EMULATED_LOST_AT": "1",
+                                       "MDM_EMULATED_LOST_RANK": "1", "MDM_WATCH_FACTOR": "0.02"})
+    told = rf"do not work together: rank 1 on {re.escape(socket.gethostname())}: CUDA device 1 failed in [^:]+: {CAUSE}"
+    assert done.returncode == 4 and re.search(told, done.stdout), (done.returncode, done.stdout, done.stderr)
 
 
 if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, a_device_lost_in_a_step_is_told_by_its_rank, a_device_lost_in_a_division_is_told_by_its_rank,
           a_device_lost_while_pictures_are_sent_is_told, a_device_lost_in_a_recorded_step_is_no_reason_to_go_on_without_recordings,
-          a_device_lost_under_nccl_is_told_instead_of_the_collective])
+          a_device_lost_under_nccl_is_told_instead_of_the_collective, doctor_names_the_rank_whose_device_is_lost])

@@ -14,8 +14,8 @@
  * MDM_EMULATED_LOST names a kind of call, and MDM_EMULATED_LOST_AT which one of it, from 1: there the device
  * is lost, on rank MDM_EMULATED_LOST_RANK of Open MPI's launcher only, where that is set. Nothing runs on it
  * from then on, and every later call that can fail says so, as CUDA does. Kinds: the name of a kernel, copy,
- * convolution, product, collective, mark, upload, download, send, wait, allocation, recording, graph. The
- * file that MDM_EMULATED_LOST_HITS names is made when it happens.
+ * convolution, product, collective, mark, upload, download, send, wait, allocation, recording (its
+ * beginning), recorded (its end), graph. The file that MDM_EMULATED_LOST_HITS names is made when it happens.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
@@ -214,7 +214,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     mdm_gpu_graph *recorded = gpu->recording;
     *graph = NULL;
     gpu->recording = NULL;
-    if (gpu->is_lost) {
+    if (is_lost_in(gpu, "recorded")) {
         free_graph(recorded);
         return tell_loss(gpu, "the end of a graph");
     }

@@ -13,7 +13,7 @@ packages="build-essential cmake ninja-build pkg-config
     python3 python3-h5py python3-numpy python3-pil xz-utils dataset-fashion-mnist"
 wished=""
 if [ "${1:-}" = --tests ]; then
-    wished="chromium slurmctld slurmd slurm-client munge environment-modules iproute2 groff-base dpkg-dev python3-opencv"
+    wished="chromium slurmctld slurmd slurm-client munge environment-modules iproute2 groff-base dpkg-dev python3-opencv valgrind"
 fi
 
 if ! command -v dpkg-query >/dev/null; then

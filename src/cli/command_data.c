@@ -357,8 +357,8 @@ static mdm_status run_verify(const arguments *a) {
     for (int split = 0; split < 2; split++) {
         int64_t count = split ? d->test_count : d->train_count;
         for (int64_t first = 0; status == MDM_OK && first < count; first += piece)
-            status = mdm_dataset_read_images(a->places[0], split, first,
-                                             count - first < piece ? count - first : piece, pixels);
+            status = mdm_dataset_read_images_at(a->places[0], split, offset[split], bytes, first,
+                                                count - first < piece ? count - first : piece, pixels);
     }
     if (status == MDM_OK && a->json)
         printf("{\"sound\":true,\"pictures\":%lld}\n", (long long)(d->train_count + d->test_count));

@@ -20,21 +20,20 @@ int mdm_command_was_told(void) {
 }
 
 void mdm_command_leave(mdm_comm *comm, mdm_status status) {
+    char line[1400];
     if (status != MDM_OK &&
         !mdm_comm_all_fail(comm, 2.0)) { /* this rank's own failure: the others must not wait for it */
-        char line[1400];
-        if (strncmp(mdm_last_message(), "rank ", 5) == 0) /* as failures of MPI and NCCL do */
-            snprintf(line, sizeof line, "%s", mdm_last_message());
-        else
-            snprintf(line, sizeof line, "rank %d on %s: %s", mdm_comm_rank(comm), mdm_comm_host(comm),
-                     mdm_last_message());
+        mdm_comm_name_rank(comm, line, sizeof line);
         if (mdm_watch_claim(mdm_watch_page_get(), line)) mdm_error("%s", line);
         mdm_watch_told((int)status);
         mdm_comm_abort(comm, (int)status);
     }
     /* Now, while all ranks are still there: the launcher ends the others as soon as one has left with an
      * error, and would end rank 0 with its line unsaid. */
-    if (status != MDM_OK && mdm_comm_rank(comm) == 0 && mdm_last_message()[0])
+    if (status == MDM_LOST && mdm_comm_size(comm) == 1) { /* which host lost its device */
+        mdm_comm_name_rank(comm, line, sizeof line);
+        mdm_error("%s", line);
+    } else if (status != MDM_OK && mdm_comm_rank(comm) == 0 && mdm_last_message()[0])
         mdm_error("%s", mdm_last_message());
     told_already = 1;
 }

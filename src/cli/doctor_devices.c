@@ -35,11 +35,7 @@ static mdm_status compare(mdm_comm *comm, mdm_status status, mdm_findings *findi
     outcome mine, *all;
     memset(&mine, 0, sizeof mine);
     mine.status = status;
-    if (status == MDM_LOST) /* NCCL's failures name their rank */
-        snprintf(mine.message, sizeof mine.message, "%s", mdm_last_message());
-    else if (status != MDM_OK)
-        snprintf(mine.message, sizeof mine.message, "rank %d on %s: %.300s", mdm_comm_rank(comm),
-                 mdm_comm_host(comm), mdm_last_message());
+    if (status != MDM_OK) mdm_comm_name_rank(comm, mine.message, sizeof mine.message);
     char *advice = strstr(mine.message, ". Another rank"); /* is for trainings */
     if (advice) *advice = 0;
     MDM_TRY(mdm_comm_agree(comm, MDM_ALLOCATE(all, ranks, "the ranks' devices")));

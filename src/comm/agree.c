@@ -31,7 +31,10 @@ mdm_status mdm_comm_agree(mdm_comm *comm, mdm_status mine) {
     int same = (int32_t)mine == told.status && strcmp(mdm_last_message(), told.text) == 0;
     MDM_COLLECTIVE(comm, MPI_Allreduce(MPI_IN_PLACE, &same, 1, MPI_INT, MPI_MIN, comm->world),
                    "MPI_Allreduce", 4);
-    if (!same) mdm_fail((mdm_status)told.status, "rank %d on %s: %s", speaker, told.host, told.text);
+    if (!same && strncmp(told.text, "rank ", 5) == 0) /* as failures of MPI and NCCL begin */
+        mdm_fail((mdm_status)told.status, "%s", told.text);
+    else if (!same)
+        mdm_fail((mdm_status)told.status, "rank %d on %s: %s", speaker, told.host, told.text);
     snprintf(comm->agreed, sizeof comm->agreed, "%s", mdm_last_message());
     return (mdm_status)told.status;
 }

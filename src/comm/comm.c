@@ -180,6 +180,13 @@ int mdm_comm_all_fail(mdm_comm *comm, double seconds) {
     return all;
 }
 
+void mdm_comm_name_rank(const mdm_comm *comm, char *line, size_t size) {
+    if (strncmp(mdm_last_message(), "rank ", 5) == 0)
+        snprintf(line, size, "%s", mdm_last_message());
+    else
+        snprintf(line, size, "rank %d on %s: %s", comm->rank, comm->host, mdm_last_message());
+}
+
 void mdm_comm_abort(mdm_comm *comm, int code) {
     fflush(NULL);
     if (comm && comm->size > 1) MPI_Abort(MPI_COMM_WORLD, code);

@@ -13,7 +13,8 @@ MDM_MUST_CHECK mdm_status mdm_dataset_open_images(const char *path, int split, h
                                                   hsize_t dims[4]);
 /* Opens a split that is kept encoded; *encoded is NULL when it holds pixels. */
 MDM_MUST_CHECK mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **encoded);
-/* Mean and deviation of the training pictures, read piece by piece. */
-MDM_MUST_CHECK mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *dataset);
+/* Mean and deviation of the training pictures, read piece by piece from their place (-1: by HDF5). */
+MDM_MUST_CHECK mdm_status mdm_dataset_stream_statistics(const char *path, int64_t place,
+                                                        mdm_dataset *dataset);
 
 #endif

@@ -2,9 +2,13 @@
  * line.
  *
  * What HDF5 itself decodes is beyond this: release 1.10 can crash on flipped bytes inside its own metadata,
- * which carry no checksum in the old file format. So a child process reads the file first (screen.h). */
+ * which carry no checksum in the old file format. So a child process reads the file (screen.h) and hands over
+ * what it found (dataset_pack.h). HDF5 is called in the program's own process only for pictures that it alone
+ * can find: chunked and encoded ones. */
+#include "dataset_chunks.h"
 #include "dataset_encoded.h"
 #include "dataset_internal.h"
+#include "dataset_pack.h"
 #include "screen.h"
 #include "workers.h"
 #include <errno.h>
@@ -22,7 +26,6 @@ enum { MOST_NOTE = 65536 }; /* bytes of an attribute */
 typedef struct reader {
     const char *path;
     hid_t file;
-    int screening; /* only look: no statistics */
 } reader;
 
 void mdm_dataset_quiet(void) {
@@ -96,17 +99,20 @@ static mdm_status open_array(const reader *r, const char *name, int rank, hsize_
 
 static mdm_status check_type(const reader *r, const char *name, hid_t array, int bytes) {
     hid_t type = H5Dget_type(array);
-    int right = H5Tget_class(type) == H5T_INTEGER &&
-                (bytes == 0 || ((int)H5Tget_size(type) == bytes && H5Tget_sign(type) == H5T_SGN_NONE));
+    size_t size = H5Tget_size(type), bits = H5Tget_precision(type);
+    int first = H5Tget_offset(type);
+    int right = H5Tget_class(type) == H5T_INTEGER && size >= 1 && size <= 8 && bits >= 1 && first >= 0 &&
+                bits + (size_t)first <= 8 * size &&
+                (bytes == 0 || ((int)size == bytes && H5Tget_sign(type) == H5T_SGN_NONE));
     H5Tclose(type);
     if (right) return MDM_OK;
     return mdm_fail(MDM_INPUT, "%s: %s has the wrong type; expected %s", r->path, name,
                     bytes ? "uint8 (0 to 255)" : "integers (int32)");
 }
 
-/* Pictures of a split: shape, type, and where they lie. Reads them when `images` is not NULL. */
+/* Pictures of a split: shape, type, and where they lie. */
 static mdm_status read_pictures(const reader *r, const char *name, mdm_dataset *d, int64_t *count,
-                                int64_t *offset, int want, uint8_t **images) {
+                                int64_t *offset) {
     hsize_t dims[4];
     hid_t array;
     MDM_TRY(open_array(r, name, 4, dims, &array));
@@ -140,20 +146,13 @@ static mdm_status read_pictures(const reader *r, const char *name, mdm_dataset *
             status =
                 mdm_fail(MDM_INPUT, "%s was cut short: %s should reach byte %llu; copy or write it again",
                          r->path, name, (unsigned long long)(place + bytes));
-        if (status == MDM_OK && want) {
-            status = MDM_ALLOCATE(*images, bytes, "pictures");
-            if (status == MDM_OK &&
-                H5Dread(array, H5T_NATIVE_UINT8, H5S_ALL, H5S_ALL, H5P_DEFAULT, *images) < 0)
-                status = mdm_fail(MDM_INPUT, "%s: %s cannot be read; the file is damaged", r->path, name);
-        }
     }
     H5Dclose(array);
     return status;
 }
 
 /* The same of a split that is kept as JPEG and PNG files. It has no pictures of fixed place: *offset -1. */
-static mdm_status read_encoded(const reader *r, int split, mdm_dataset *d, int64_t *count, int64_t *offset,
-                               int want, uint8_t **images) {
+static mdm_status read_encoded(const reader *r, int split, mdm_dataset *d, int64_t *count, int64_t *offset) {
     mdm_encoded *encoded;
     int height, width, channels;
     *offset = -1;
@@ -166,22 +165,17 @@ static mdm_status read_encoded(const reader *r, int split, mdm_dataset *d, int64
     d->height = height;
     d->width = width;
     d->channels = channels;
-    if (status == MDM_OK && want) {
-        status = mdm_allocate((void **)images, *count, (long long)height * width * channels, "pictures");
-        if (status == MDM_OK) status = mdm_encoded_read(encoded, mdm_workers_count(1), 0, *count, *images);
-    }
     mdm_encoded_close(encoded);
     return status;
 }
 
 /* Pictures of a split in whichever form it has. */
-static mdm_status read_split(const reader *r, int split, mdm_dataset *d, int64_t *offset, int want) {
+static mdm_status read_split(const reader *r, int split, mdm_dataset *d, int64_t *offset) {
     int64_t *count = split ? &d->test_count : &d->train_count;
-    uint8_t **images = split ? &d->test_images : &d->train_images;
     const char *name = split ? "/test/images" : "/train/images";
     if (!exists(r, name) && mdm_encoded_is_there(r->file, split))
-        return read_encoded(r, split, d, count, offset, want, images);
-    return read_pictures(r, name, d, count, offset, want, images);
+        return read_encoded(r, split, d, count, offset);
+    return read_pictures(r, name, d, count, offset);
 }
 
 static mdm_status read_labels(const reader *r, const char *name, int64_t count, int lowest,
@@ -264,9 +258,17 @@ static mdm_status read_strings(const reader *r, const char *name, int64_t *count
     return status;
 }
 
+/* Whether the root group has the attribute; what cannot be told is a damage. */
+static mdm_status has_attribute(const reader *r, const char *name, int *found) {
+    htri_t there = H5Aexists(r->file, name);
+    *found = there > 0;
+    if (there >= 0) return MDM_OK;
+    return mdm_fail(MDM_INPUT, "%s: its attributes cannot be read; the file is damaged", r->path);
+}
+
 /* mean or std: one finite number per channel. *found tells whether the attribute is there. */
 static mdm_status read_statistic(const reader *r, const char *name, int channels, float *values, int *found) {
-    *found = H5Aexists(r->file, name) != 0;
+    MDM_TRY(has_attribute(r, name, found));
     if (!*found) return MDM_OK;
     hid_t attribute = H5Aopen(r->file, name, H5P_DEFAULT), space = H5Aget_space(attribute);
     hssize_t count = H5Sget_simple_extent_npoints(space);
@@ -311,7 +313,9 @@ static int read_text(hid_t attribute, char *text, size_t room) {
 }
 
 static mdm_status check_format(const reader *r) {
-    if (H5Aexists(r->file, "format") != 0) {
+    int found;
+    MDM_TRY(has_attribute(r, "format", &found));
+    if (found) {
         hid_t attribute = H5Aopen(r->file, "format", H5P_DEFAULT);
         char text[64];
         int ours = read_text(attribute, text, sizeof text) && strcmp(text, "mdm-dataset") == 0;
@@ -321,7 +325,8 @@ static mdm_status check_format(const reader *r) {
                             "%s: the attribute format is not \"mdm-dataset\"; is this the right file?",
                             r->path);
     }
-    if (H5Aexists(r->file, "format_version") != 0) {
+    MDM_TRY(has_attribute(r, "format_version", &found));
+    if (found) {
         hid_t attribute = H5Aopen(r->file, "format_version", H5P_DEFAULT);
         int version = 0;
         if (elements(attribute) != 1 || H5Aread(attribute, H5T_NATIVE_INT, &version) < 0) version = 0;
@@ -367,11 +372,11 @@ static mdm_status count_classes(const reader *r, mdm_dataset *d) {
     return MDM_OK;
 }
 
-static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int64_t offset[2]) {
+static mdm_status read_parts(const reader *r, mdm_dataset *d, mdm_dataset_places *places) {
     int has_mean, has_std;
-    offset[1] = -1;
+    places->offset[1] = -1;
     MDM_TRY(check_format(r));
-    MDM_TRY(read_split(r, 0, d, &offset[0], pictures));
+    MDM_TRY(read_split(r, 0, d, &places->offset[0]));
     MDM_TRY(read_labels(r, "/train/labels", d->train_count, 0, &d->train_labels));
     if (exists(r, "/train/true_labels"))
         MDM_TRY(read_labels(r, "/train/true_labels", d->train_count, -1, &d->true_labels));
@@ -380,18 +385,14 @@ static mdm_status read_parts(const reader *r, mdm_dataset *d, int pictures, int6
         MDM_TRY(read_strings(r, "/train/ids", &count, &d->ids));
     }
     if (exists(r, "/test/images") || exists(r, "/test/labels") || mdm_encoded_is_there(r->file, 1)) {
-        MDM_TRY(read_split(r, 1, d, &offset[1], pictures));
+        MDM_TRY(read_split(r, 1, d, &places->offset[1]));
         MDM_TRY(read_labels(r, "/test/labels", d->test_count, 0, &d->test_labels));
     }
     MDM_TRY(count_classes(r, d));
     MDM_TRY(read_statistic(r, "mean", d->channels, d->mean, &has_mean));
     MDM_TRY(read_statistic(r, "std", d->channels, d->std, &has_std));
-    if ((has_mean && has_std) || r->screening) return MDM_OK;
-    if (pictures) {
-        mdm_dataset_statistics(d);
-        return MDM_OK;
-    }
-    return mdm_dataset_stream_statistics(r->path, d);
+    places->has_statistics = has_mean && has_std;
+    return MDM_OK;
 }
 
 static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info, void *context) {
@@ -409,16 +410,16 @@ static herr_t collect_note(hid_t file, const char *name, const H5A_info_t *info,
     return 0;
 }
 
-static mdm_status read_opened(const char *path, int pictures, int screening, mdm_dataset **out,
-                              int64_t offset[2]) {
-    reader r = {path, -1, screening};
+static mdm_status read_opened(const char *path, mdm_dataset **out, mdm_dataset_places *places) {
+    reader r = {.path = path};
     mdm_dataset *d;
     *out = NULL;
     MDM_TRY(open_file(path, &r.file));
     mdm_status status = MDM_ALLOCATE(d, 1, "a data set");
     if (status == MDM_OK) {
-        status = read_parts(&r, d, pictures, offset);
-        if (status == MDM_OK) H5Aiterate2(r.file, H5_INDEX_NAME, H5_ITER_INC, NULL, collect_note, d);
+        status = read_parts(&r, d, places);
+        if (status == MDM_OK && H5Aiterate2(r.file, H5_INDEX_NAME, H5_ITER_INC, NULL, collect_note, d) < 0)
+            status = mdm_fail(MDM_INPUT, "%s: its attributes cannot be read; the file is damaged", path);
         if (status != MDM_OK)
             mdm_dataset_destroy(d);
         else
@@ -428,37 +429,78 @@ static mdm_status read_opened(const char *path, int pictures, int screening, mdm
     return status;
 }
 
-/* What the child does: everything but pictures. Memory that does not suffice there is the file's fault. */
-static mdm_status examine(const char *path) {
+static int64_t picture_bytes(const mdm_dataset *d) {
+    return (int64_t)d->height * d->width * d->channels;
+}
+
+/* What the child does. Memory that does not suffice there is the file's fault. */
+static mdm_status examine(const char *path, mdm_text *found) {
     mdm_dataset *d;
-    int64_t offset[2];
-    mdm_status status = read_opened(path, 0, 1, &d, offset);
+    mdm_dataset_places places;
+    mdm_status status = read_opened(path, &d, &places);
+    if (status == MDM_OK) status = mdm_dataset_check_chunks(path, d, &places);
+    if (status == MDM_OK) mdm_dataset_pack(d, &places, found);
     mdm_dataset_destroy(d);
     return status;
 }
 
 /* What is told without HDF5's reading the file comes first, so that no process is made for it. */
-static mdm_status read_file(const char *path, int pictures, mdm_dataset **out, int64_t offset[2]) {
+static mdm_status read_file(const char *path, mdm_dataset **out, mdm_dataset_places *places) {
     struct stat info;
+    mdm_text found = {0};
     *out = NULL;
     if (stat(path, &info) != 0)
         return mdm_fail(MDM_INPUT, "%s: no such data set file; mdm-dist data import makes one", path);
     if (!S_ISREG(info.st_mode)) return mdm_fail(MDM_INPUT, "%s is not a file", path);
-    MDM_TRY(mdm_screen_file(path, examine));
-    return read_opened(path, pictures, 0, out, offset);
+    mdm_status status = mdm_screen_file(path, examine, &found);
+    if (status == MDM_OK)
+        status = mdm_dataset_unpack(path, (int64_t)info.st_size, found.data, found.length, out, places);
+    free(found.data);
+    return status;
 }
 
-mdm_status mdm_dataset_read(const char *path, mdm_dataset **dataset) {
-    int64_t offset[2];
-    return read_file(path, 1, dataset, offset);
+static mdm_status bring_pictures(const char *path, int split, int64_t place, int64_t count, int64_t bytes,
+                                 uint8_t **images) {
+    MDM_TRY(mdm_allocate((void **)images, count, bytes, "pictures"));
+    return mdm_dataset_read_images_at(path, split, place, bytes, 0, count, *images);
 }
 
-mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset, int64_t offset[2]) {
-    return read_file(path, 0, dataset, offset);
+mdm_status mdm_dataset_read(const char *path, mdm_dataset **out) {
+    mdm_dataset *d;
+    mdm_dataset_places places;
+    *out = NULL;
+    MDM_TRY(read_file(path, &d, &places));
+    mdm_status status =
+        bring_pictures(path, 0, places.offset[0], d->train_count, picture_bytes(d), &d->train_images);
+    if (status == MDM_OK && d->test_count > 0)
+        status = bring_pictures(path, 1, places.offset[1], d->test_count, picture_bytes(d), &d->test_images);
+    if (status != MDM_OK) {
+        mdm_dataset_destroy(d);
+        return status;
+    }
+    if (!places.has_statistics) mdm_dataset_statistics(d);
+    *out = d;
+    return MDM_OK;
+}
+
+mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **out, int64_t offset[2]) {
+    mdm_dataset *d;
+    mdm_dataset_places places;
+    *out = NULL;
+    MDM_TRY(read_file(path, &d, &places));
+    mdm_status status =
+        places.has_statistics ? MDM_OK : mdm_dataset_stream_statistics(path, places.offset[0], d);
+    if (status != MDM_OK) {
+        mdm_dataset_destroy(d);
+        return status;
+    }
+    memcpy(offset, places.offset, sizeof places.offset);
+    *out = d;
+    return MDM_OK;
 }
 
 mdm_status mdm_dataset_open_images(const char *path, int split, hid_t *file, hid_t *array, hsize_t dims[4]) {
-    reader r = {path, H5I_INVALID_HID, 0};
+    reader r = {path, H5I_INVALID_HID};
     *file = *array = H5I_INVALID_HID;
     MDM_TRY(open_file(path, &r.file));
     mdm_status status = open_array(&r, split == 0 ? "/train/images" : "/test/images", 4, dims, array);
@@ -475,7 +517,7 @@ mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **e
     hid_t file;
     *encoded = NULL;
     MDM_TRY(open_file(path, &file));
-    reader r = {path, file, 0};
+    reader r = {path, file};
     mdm_status status = MDM_OK;
     if (!exists(&r, split ? "/test/images" : "/train/images") && mdm_encoded_is_there(file, split))
         status = mdm_encoded_open(file, path, split, encoded);
@@ -544,10 +586,16 @@ mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, i
     MDM_TRY(mdm_dataset_open_encoded(path, split, &encoded));
     if (encoded) return decode_images(encoded, path, first, count, images);
     MDM_TRY(mdm_dataset_open_images(path, split, &file, &array, dims));
-    reader r = {path, file, 0};
+    reader r = {path, file};
     mdm_status status = check_type(&r, split == 0 ? "/train/images" : "/test/images", array, 1);
     if (status == MDM_OK) status = read_rows(path, split, array, dims, first, count, images);
     H5Dclose(array);
     H5Fclose(file);
     return status;
+}
+
+mdm_status mdm_dataset_read_images_at(const char *path, int split, int64_t place, int64_t bytes,
+                                      int64_t first, int64_t count, uint8_t *images) {
+    if (place < 0) return mdm_dataset_read_images(path, split, first, count, images);
+    return read_place(path, place + first * bytes, count * bytes, images);
 }

@@ -112,7 +112,7 @@ void mdm_dataset_statistics(mdm_dataset *d) {
     mdm_dataset_finish_statistics(d, sum, square);
 }
 
-mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *d) {
+mdm_status mdm_dataset_stream_statistics(const char *path, int64_t place, mdm_dataset *d) {
     uint64_t sum[3] = {0}, square[3] = {0};
     int64_t image = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / image + 1;
     uint8_t *buffer;
@@ -121,7 +121,7 @@ mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *d) {
     mdm_status status = MDM_OK;
     for (int64_t first = 0; status == MDM_OK && first < d->train_count; first += piece) {
         int64_t count = d->train_count - first < piece ? d->train_count - first : piece;
-        status = mdm_dataset_read_images(path, 0, first, count, buffer);
+        status = mdm_dataset_read_images_at(path, 0, place, image, first, count, buffer);
         if (status == MDM_OK)
             add_pixels(buffer, count, (int64_t)d->height * d->width, d->channels, sum, square);
     }

@@ -23,13 +23,18 @@ enum {
     MOST_LINKS = 100000,
     MOST_CHUNK = 1 << 28,
     MOST_RATIO = 2000,      /* deflate reaches 1032 */
-    MOST_SECONDS = 60,      /* and one for every 64 MiB of the file */
-    SPARE_MEMORY = 2 << 10, /* MiB beyond what the parent had, and twice the file */
+    MOST_DEPTH = 32,        /* of groups in groups */
+    MOST_SECONDS = 4,       /* of computing, and one for every 4 MiB of the file */
+    MOST_WAIT = 120,        /* seconds until an answer, and one for every 32 MiB */
+    SPARE_MEMORY = 2 << 10, /* MiB beyond what the parent had, and twice the file; for a small file less: */
+    LEAST_MEMORY = 384,     /* MiB, and 64 times the file */
 };
 
+/* What the child says first; `bytes` of what it found follow. */
 typedef struct finding {
     mdm_status status;
     char message[1000];
+    int64_t bytes;
 } finding;
 
 typedef struct walk {
@@ -117,6 +122,11 @@ static mdm_status check_link(walk *w, hid_t file, const char *given, const H5L_i
     if (++w->links > MOST_LINKS)
         return mdm_fail(MDM_INPUT, "%s holds more than %d objects, which no data set has", w->path,
                         (int)MOST_LINKS);
+    int depth = 0;
+    for (const char *c = given; *c; c++) depth += *c == '/';
+    if (depth > MOST_DEPTH)
+        return mdm_fail(MDM_INPUT, "%s: groups lie %d deep in each other, which no data set has", w->path,
+                        depth);
     if (link->type != H5L_TYPE_HARD)
         return mdm_fail(MDM_INPUT, "%s: /%s is a link%s, which is refused; copy the data", w->path, name,
                         link->type == H5L_TYPE_SOFT ? "" : " into another file");
@@ -170,6 +180,12 @@ static void limit(int what, int64_t most) {
     if (setrlimit(what, &now) != 0) return; /* best effort: the process itself is the main wall */
 }
 
+static int64_t spare_memory(int64_t file_bytes) {
+    const int64_t mebibyte = 1 << 20, most = (int64_t)SPARE_MEMORY * mebibyte;
+    int64_t spare = file_bytes < most / 64 ? LEAST_MEMORY * mebibyte + 64 * file_bytes : most;
+    return (spare < most ? spare : most) + 2 * file_bytes;
+}
+
 static void be_limited(int64_t file_bytes) {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL,
                                   SIGTERM, SIGINT, SIGUSR1, SIGUSR2};
@@ -184,36 +200,47 @@ static void be_limited(int64_t file_bytes) {
     }
     limit(RLIMIT_CORE, 0);
     limit(RLIMIT_FSIZE, 0);
-    limit(RLIMIT_CPU, MOST_SECONDS + (file_bytes >> 26));
-    if (space >= 0) limit(RLIMIT_AS, space + ((int64_t)SPARE_MEMORY << 20) + 2 * file_bytes);
+    limit(RLIMIT_CPU, MOST_SECONDS + (file_bytes >> 22));
+    if (space >= 0) limit(RLIMIT_AS, space + spare_memory(file_bytes));
+}
+
+static int send(int to, const void *data, size_t bytes) {
+    for (size_t sent = 0; sent < bytes;) {
+        ssize_t part = write(to, (const char *)data + sent, bytes - sent);
+        if (part < 0 && errno == EINTR) continue;
+        if (part <= 0) return 0;
+        sent += (size_t)part;
+    }
+    return 1;
 }
 
 static void examine_as_child(const char *path, int64_t file_bytes, int answer,
-                             mdm_status (*examine)(const char *path)) {
+                             mdm_status (*examine)(const char *path, mdm_text *found)) {
     finding f = {0};
+    mdm_text found = {0};
     be_limited(file_bytes);
     mdm_dataset_quiet();
     f.status = check_structure(path);
-    if (f.status == MDM_OK) f.status = examine(path);
-    if (f.status == MDM_RESOURCE) /* the limit is twice the file and 2 GiB: the file is at fault */
+    if (f.status == MDM_OK) f.status = examine(path, &found);
+    if (f.status == MDM_OK && found.failed) f.status = mdm_fail(MDM_RESOURCE, "no memory for what was found");
+    if (f.status == MDM_RESOURCE) /* the limit goes with the file's size: the file is at fault */
         f.status = mdm_fail(MDM_INPUT, "%s announces more data than the file holds (%.900s)", path,
                             mdm_last_message());
     if (f.status != MDM_OK) snprintf(f.message, sizeof f.message, "%s", mdm_last_message());
-    ssize_t put = write(answer, &f, sizeof f);
-    _exit(put == (ssize_t)sizeof f ? 0 : 1);
+    f.bytes = f.status == MDM_OK ? (int64_t)found.length : 0;
+    _exit(send(answer, &f, sizeof f) && send(answer, found.data, (size_t)f.bytes) ? 0 : 1);
 }
 
-/* Waits for the whole answer; 0 when the time is over or the child is gone. */
-static int receive(int from, finding *f, double seconds) {
+/* Waits for so many bytes; 0 when the time is over or the child is gone. */
+static int receive(int from, void *data, size_t bytes, double until) {
     size_t got = 0;
-    double until = mdm_seconds() + seconds;
-    while (got < sizeof *f) {
+    while (got < bytes) {
         struct pollfd wait_for = {.fd = from, .events = POLLIN};
         double left = until - mdm_seconds();
         int ready = left > 0 ? poll(&wait_for, 1, (int)(left * 1000) + 1) : 0;
         if (ready < 0 && errno == EINTR) continue;
         if (ready <= 0) return 0;
-        ssize_t part = read(from, (char *)f + got, sizeof *f - got);
+        ssize_t part = read(from, (char *)data + got, bytes - got);
         if (part < 0 && errno == EINTR) continue;
         if (part <= 0) return 0;
         got += (size_t)part;
@@ -221,9 +248,22 @@ static int receive(int from, finding *f, double seconds) {
     return 1;
 }
 
-mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *path)) {
+/* The answer and what was found; *answered is 0 when it does not come, or says more than the child could have
+ * had. */
+static mdm_status receive_all(int from, int64_t file_bytes, finding *f, mdm_text *found, int *answered) {
+    double until = mdm_seconds() + MOST_WAIT + (double)(file_bytes >> 25);
+    *answered = receive(from, f, sizeof *f, until) && f->bytes >= 0 && f->bytes <= spare_memory(file_bytes);
+    if (!*answered || f->bytes == 0) return MDM_OK;
+    MDM_TRY(mdm_allocate((void **)&found->data, f->bytes, 1, "what is in a data set file"));
+    found->length = found->capacity = (size_t)f->bytes;
+    *answered = receive(from, found->data, found->length, until);
+    return MDM_OK;
+}
+
+mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *path, mdm_text *found),
+                           mdm_text *found) {
     struct stat info;
-    int ends[2], how = 0;
+    int ends[2], how = 0, answered;
     finding f = {0};
     if (stat(path, &info) != 0 || access(path, R_OK) != 0)
         return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
@@ -240,12 +280,13 @@ mdm_status mdm_screen_file(const char *path, mdm_status (*examine)(const char *p
         return mdm_fail(MDM_RESOURCE, "no process for looking through %s (%s); raise ulimit -u", path,
                         strerror(errno));
     }
-    int answered = receive(ends[0], &f, 2.0 * MOST_SECONDS + (double)(info.st_size >> 25));
+    mdm_status received = receive_all(ends[0], (int64_t)info.st_size, &f, found, &answered);
     close(ends[0]);
-    if (!answered) kill(child, SIGKILL);
+    if (!answered || received != MDM_OK) kill(child, SIGKILL);
     while (waitpid(child, &how, 0) < 0 && errno == EINTR) {
     }
     f.message[sizeof f.message - 1] = 0;
+    MDM_TRY(received);
     if (!answered)
         return mdm_fail(MDM_INPUT,
                         "%s is refused: HDF5 crashes on it, or takes memory or time without end; it is "

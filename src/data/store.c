@@ -131,13 +131,26 @@ static mdm_status hash_encoded(XXH3_state_t *state, mdm_encoded *encoded, int64_
     return status;
 }
 
+static mdm_status hash_places(XXH3_state_t *state, const char *path, int64_t place, int64_t count,
+                              int64_t step, int64_t bytes) {
+    uint8_t *picture;
+    mdm_status status = MDM_ALLOCATE(picture, bytes, "a picture");
+    for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
+        status = mdm_dataset_read_images_at(path, 0, place, bytes, i, 1, picture);
+        if (status == MDM_OK) XXH3_64bits_update(state, picture, (size_t)bytes);
+    }
+    free(picture);
+    return status;
+}
+
 /* Hashes up to 64 pictures, evenly spread over a split. */
-static mdm_status hash_pictures(XXH3_state_t *state, const char *path, int group, int64_t count,
-                                int64_t bytes) {
+static mdm_status hash_pictures(XXH3_state_t *state, const char *path, int group, int64_t place,
+                                int64_t count, int64_t bytes) {
     enum { MOST = 64 };
     int64_t step = count > MOST ? count / MOST : 1;
     mdm_chunked *reader;
     mdm_encoded *encoded;
+    if (place >= 0) return hash_places(state, path, place, count, step, bytes);
     MDM_TRY(mdm_dataset_open_encoded(path, group, &encoded));
     if (encoded) return hash_encoded(state, encoded, count, step, bytes);
     MDM_TRY(mdm_chunked_open(path, group, bytes, &reader));
@@ -163,24 +176,25 @@ static mdm_status take_fingerprint(const mdm_dataset *d, const char *path, const
     if (d->test_count > 0) XXH3_64bits_update(state, d->test_labels, sizeof(int32_t) * (size_t)d->test_count);
     XXH3_64bits_update(state, d->mean, sizeof d->mean);
     XXH3_64bits_update(state, d->std, sizeof d->std);
-    mdm_status status = hash_pictures(state, path, 0, d->train_count, bytes);
+    mdm_status status = hash_pictures(state, path, 0, head->offset[0], d->train_count, bytes);
     if (status == MDM_OK && d->test_count > 0)
-        status = hash_pictures(state, test_path ? test_path : path, head->test_group, d->test_count, bytes);
+        status = hash_pictures(state, test_path ? test_path : path, head->test_group, head->offset[1],
+                               d->test_count, bytes);
     head->info.fingerprint = XXH3_64bits_digest(state);
     XXH3_freeState(state);
     return status;
 }
 
 /* The same pictures of both splits, alone. */
-static mdm_status hash_samples(const mdm_store_info *info, const char *path, const char *test_path,
-                               int test_group, uint64_t *hash) {
+static mdm_status hash_samples(const header *head, const char *path, const char *test_path, uint64_t *hash) {
+    const mdm_store_info *info = &head->info;
     int64_t bytes = (int64_t)info->height * info->width * info->channels;
     XXH3_state_t *state = XXH3_createState();
     if (!state) return mdm_fail(MDM_RESOURCE, "out of memory for the data set's fingerprint");
     XXH3_64bits_reset(state);
-    mdm_status status = hash_pictures(state, path, 0, info->train_count, bytes);
+    mdm_status status = hash_pictures(state, path, 0, head->offset[0], info->train_count, bytes);
     if (status == MDM_OK && info->test_count > 0)
-        status = hash_pictures(state, test_path, test_group, info->test_count, bytes);
+        status = hash_pictures(state, test_path, head->test_group, head->offset[1], info->test_count, bytes);
     *hash = XXH3_64bits_digest(state);
     XXH3_freeState(state);
     return status;
@@ -191,7 +205,7 @@ static mdm_status hash_samples(const mdm_store_info *info, const char *path, con
 static mdm_status check_same_pictures(const mdm_store *store, const header *head) {
     uint64_t mine;
     if (mdm_comm_rank(store->comm) == 0) return MDM_OK;
-    MDM_TRY(hash_samples(&head->info, store->splits[0].path, store->splits[1].path, head->test_group, &mine));
+    MDM_TRY(hash_samples(head, store->splits[0].path, store->splits[1].path, &mine));
     if (mine == head->pictures) return MDM_OK;
     return mdm_fail(
         MDM_INPUT,
@@ -217,8 +231,7 @@ static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char 
     memcpy(head->info.std, d->std, sizeof d->std);
     MDM_TRY(take_fingerprint(d, path, test_path, head));
     if (mdm_comm_size(store->comm) > 1)
-        MDM_TRY(
-            hash_samples(&head->info, path, test_path ? test_path : path, head->test_group, &head->pictures));
+        MDM_TRY(hash_samples(head, path, test_path ? test_path : path, &head->pictures));
     head->has_truth = d->true_labels != NULL;
     MDM_TRY(pack_strings(d->ids, d->train_count, &store->id_text, &head->id_bytes));
     return pack_strings(d->class_names, d->classes, &store->class_text, &head->class_bytes);
@@ -298,8 +311,8 @@ static mdm_status fill_window(mdm_store *store) {
         int64_t first, count;
         mdm_comm_slice(p->count, rank, ranks, &first, &count);
         if (count > 0)
-            MDM_TRY(mdm_dataset_read_images(p->path, p->group, first, count,
-                                            p->resident + first * picture_bytes(store)));
+            MDM_TRY(mdm_dataset_read_images_at(p->path, p->group, p->offset, picture_bytes(store), first,
+                                               count, p->resident + first * picture_bytes(store)));
     }
     return MDM_OK;
 }
@@ -325,8 +338,8 @@ static mdm_status open_streams(mdm_store *store) {
     for (int s = 0; s < 2; s++) {
         pictures *p = &store->splits[s];
         if (p->count == 0) continue;
-        mdm_encoded *encoded;
-        MDM_TRY(mdm_dataset_open_encoded(p->path, p->group, &encoded));
+        mdm_encoded *encoded = NULL;
+        if (p->offset < 0) MDM_TRY(mdm_dataset_open_encoded(p->path, p->group, &encoded));
         if (encoded)
             MDM_TRY(mdm_decoder_open(encoded, picture_bytes(store),
                                      mdm_workers_count(mdm_comm_node_size(store->comm)),

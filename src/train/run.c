@@ -239,6 +239,8 @@ mdm_status mdm_run(mdm_comm *comm, const mdm_config *config, const mdm_run_optio
     mdm_status status = mdm_trainer_open(comm, config, options, &t);
     if (status == MDM_OK) status = run_opened(t);
     mdm_log_set_warning_hook(NULL, NULL);
-    mdm_trainer_close(t);
-    return status;
+    char why[1024];
+    snprintf(why, sizeof why, "%s", mdm_last_message());
+    mdm_trainer_close(t); /* whose own failures, as those of a device that is lost, tell nothing new */
+    return status == MDM_OK ? MDM_OK : mdm_fail(status, "%s", why);
 }

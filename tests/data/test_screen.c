@@ -1,4 +1,5 @@
 /* The child process that looks through a stranger's file: its end, however bad, is one status here. */
+#include "dataset_pack.h"
 #include "golden.h"
 #include "screen.h"
 #include <fcntl.h>
@@ -28,26 +29,31 @@ static int remove_file(void **state) {
     return unlink(path);
 }
 
-static mdm_status find_nothing(const char *name) {
+static mdm_status find_nothing(const char *name, mdm_text *found) {
+    (void)found;
     return strcmp(name, path) == 0 ? MDM_OK : mdm_fail(MDM_USAGE, "another path");
 }
 
-static mdm_status find_a_fault(const char *name) {
+static mdm_status find_a_fault(const char *name, mdm_text *found) {
+    (void)found;
     return mdm_fail(MDM_INPUT, "%s: the labels are wrong", name);
 }
 
-static mdm_status crash(const char *name) {
+static mdm_status crash(const char *name, mdm_text *found) {
+    (void)found;
     (void)name;
     raise(SIGSEGV);
     return MDM_OK;
 }
 
-static mdm_status leave(const char *name) {
+static mdm_status leave(const char *name, mdm_text *found) {
+    (void)found;
     (void)name;
     _exit(0); /* without an answer */
 }
 
-static mdm_status take_memory(const char *name) {
+static mdm_status take_memory(const char *name, mdm_text *found) {
+    (void)found;
     (void)name;
     for (int i = 0; i < 1 << 20; i++) {
         char *piece = malloc((size_t)1 << 30);
@@ -56,7 +62,8 @@ static mdm_status take_memory(const char *name) {
     return MDM_OK;
 }
 
-static mdm_status write_a_file(const char *name) {
+static mdm_status write_a_file(const char *name, mdm_text *found) {
+    (void)found;
     (void)name;
     signal(SIGXFSZ, SIG_IGN);
     int descriptor = open(beside, O_WRONLY | O_CREAT, 0600);
@@ -64,28 +71,115 @@ static mdm_status write_a_file(const char *name) {
     return put == 1 ? MDM_OK : mdm_fail(MDM_INPUT, "nothing can be written");
 }
 
+static mdm_status find_much(const char *name, mdm_text *found) {
+    (void)name;
+    for (int i = 0; i < 100000; i++) mdm_text_add(found, "%d,", i); /* more than a pipe holds */
+    return MDM_OK;
+}
+
+static mdm_status screen(mdm_status (*examine)(const char *name, mdm_text *found)) {
+    mdm_text found = {0};
+    mdm_status status = mdm_screen_file(path, examine, &found);
+    free(found.data);
+    return status;
+}
+
 static void what_the_child_finds_is_told(void **state) {
     (void)state;
-    assert_int_equal(mdm_screen_file(path, find_nothing), MDM_OK);
-    assert_int_equal(mdm_screen_file(path, find_a_fault), MDM_INPUT);
+    assert_int_equal(screen(find_nothing), MDM_OK);
+    assert_int_equal(screen(find_a_fault), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "the labels are wrong"));
 }
 
 static void a_crash_is_a_bad_file(void **state) {
     (void)state;
-    assert_int_equal(mdm_screen_file(path, crash), MDM_INPUT);
+    assert_int_equal(screen(crash), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "is refused"));
-    assert_int_equal(mdm_screen_file(path, leave), MDM_INPUT);
+    assert_int_equal(screen(leave), MDM_INPUT);
     assert_int_equal(waitpid(-1, NULL, WNOHANG), -1); /* no child is left */
 }
 
 static void the_child_can_neither_fill_memory_nor_write(void **state) {
     (void)state;
-    assert_int_equal(mdm_screen_file(path, take_memory), MDM_INPUT);
+    assert_int_equal(screen(take_memory), MDM_INPUT);
     const char *after = strstr(mdm_last_message(), "no memory after ");
     assert_non_null(after);
     assert_true(atoi(after + 16) <= 4); /* the machine's own address space ends much later */
-    assert_int_equal(mdm_screen_file(path, write_a_file), MDM_INPUT);
+    assert_int_equal(screen(write_a_file), MDM_INPUT);
+}
+
+static void what_the_child_found_comes_back(void **state) {
+    (void)state;
+    mdm_text here = {0}, there = {0};
+    assert_int_equal(find_much(path, &here), MDM_OK);
+    assert_int_equal(mdm_screen_file(path, find_much, &there), MDM_OK);
+    assert_int_equal(there.length, here.length);
+    assert_memory_equal(there.data, here.data, here.length);
+    free(here.data);
+    free(there.data);
+}
+
+static mdm_dataset *small_set(void) {
+    mdm_dataset *d;
+    const char *const names[2] = {"shirt", "shoe"};
+    assert_int_equal(mdm_dataset_create(3, 2, 4, 4, 1, 2, 1, &d), MDM_OK);
+    for (int i = 0; i < 3; i++) d->train_labels[i] = i % 2, d->true_labels[i] = i % 2 - 1;
+    d->test_labels[1] = 1;
+    d->mean[0] = d->std[0] = 0.5f;
+    assert_int_equal(mdm_dataset_set_class_names(d, names, 2), MDM_OK);
+    assert_int_equal(mdm_dataset_add_note(d, "made by", "a test"), MDM_OK);
+    return d;
+}
+
+enum { FILE_BYTES = 1000 };
+
+static mdm_status unpack(const mdm_text *packed, size_t bytes) {
+    mdm_dataset *d;
+    mdm_dataset_places places;
+    mdm_status status = mdm_dataset_unpack("x.h5", FILE_BYTES, packed->data, bytes, &d, &places);
+    mdm_dataset_destroy(d);
+    return status;
+}
+
+static mdm_status unpack_changed(mdm_dataset *d, const mdm_dataset_places *places) {
+    mdm_text packed = {0};
+    mdm_dataset_pack(d, places, &packed);
+    mdm_status status = unpack(&packed, packed.length);
+    free(packed.data);
+    return status;
+}
+
+static void what_the_child_found_is_not_taken_on_trust(void **state) {
+    (void)state;
+    const mdm_dataset_places places = {{100, 200}, 1}, beyond = {{100, FILE_BYTES - 31}, 1},
+                             before = {{-2, 200}, 1};
+    mdm_dataset *d = small_set(), *again;
+    mdm_dataset_places there;
+    mdm_text packed = {0};
+    mdm_dataset_pack(d, &places, &packed);
+    assert_int_equal(mdm_dataset_unpack("x.h5", FILE_BYTES, packed.data, packed.length, &again, &there),
+                     MDM_OK);
+    assert_memory_equal(again->true_labels, d->true_labels, 12);
+    assert_string_equal(again->class_names[1], "shoe");
+    assert_string_equal(again->notes[0].value, "a test");
+    assert_int_equal(there.offset[1], 200);
+    mdm_dataset_destroy(again);
+    for (size_t bytes = 0; bytes < packed.length; bytes++)
+        assert_int_equal(unpack(&packed, bytes), MDM_INPUT);
+    free(packed.data);
+    assert_int_equal(unpack_changed(d, &beyond), MDM_INPUT);
+    assert_int_equal(unpack_changed(d, &before), MDM_INPUT);
+    d->test_labels[0] = 2;
+    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    d->test_labels[0] = 0;
+    d->true_labels[0] = -2;
+    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    d->true_labels[0] = 0;
+    d->channels = 2;
+    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    d->channels = 1;
+    assert_int_equal(unpack_changed(d, &places), MDM_OK);
+    mdm_dataset_destroy(d);
 }
 
 /* A data set of that size in a file of its own; what is not said is as usual. */
@@ -131,7 +225,7 @@ static void what_no_data_set_needs_is_refused_by_name(void **state) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         make_odd_file(&cases[i]);
-        assert_int_equal(mdm_screen_file(path, find_nothing), MDM_INPUT);
+        assert_int_equal(screen(find_nothing), MDM_INPUT);
         if (!strstr(mdm_last_message(), cases[i].words))
             fail_msg("\"%s\" is not in: %s", cases[i].words, mdm_last_message());
     }
@@ -151,12 +245,14 @@ static void links_without_end_are_refused(void **state) {
     }
     assert_true(H5Fclose(file) >= 0);
     H5Pclose(access);
-    assert_int_equal(mdm_screen_file(path, find_nothing), MDM_INPUT);
+    assert_int_equal(screen(find_nothing), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "holds more than 100000 objects"));
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(what_the_child_finds_is_told),
+                                       cmocka_unit_test(what_the_child_found_comes_back),
+                                       cmocka_unit_test(what_the_child_found_is_not_taken_on_trust),
                                        cmocka_unit_test(a_crash_is_a_bad_file),
                                        cmocka_unit_test(the_child_can_neither_fill_memory_nor_write),
                                        cmocka_unit_test(what_no_data_set_needs_is_refused_by_name),

@@ -10,11 +10,18 @@
  * What a device would refuse between a graph's begin and end, ends the test. MDM_EMULATED_GRAPHS=refused lets
  * every graph fail at its end. The file that MDM_EMULATED_COUNTS names is told, at the end, how often what
  * was called of device 0.
+ *
+ * MDM_EMULATED_LOST names a kind of call, and MDM_EMULATED_LOST_AT which one of it, from 1: there the device
+ * is lost, on rank MDM_EMULATED_LOST_RANK of Open MPI's launcher only, where that is set. Nothing runs on it
+ * from then on, and every later call that can fail says so, as CUDA does. Kinds: the name of a kernel, copy,
+ * convolution, product, collective, mark, upload, download, send, wait, allocation, recording (its
+ * beginning), recorded (its end), graph. The file that MDM_EMULATED_LOST_HITS names is made when it happens.
  */
 #include "cuda/gpu.h"
 #include "cuda/product_layout.h"
 #include "emulated_stream.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,6 +85,10 @@ struct mdm_gpu {
     int64_t sent, done;
     stream computing, communicating;
     mdm_gpu_guard guard;
+    const char *doom; /* the kind of call that loses the device; NULL: none does */
+    int64_t doom_at;
+    _Atomic int64_t doom_calls;
+    _Atomic int is_lost;
     int is_stuck; /* something queued never ends, and nothing behind it begins */
 };
 
@@ -104,15 +115,58 @@ static void set_lock(mdm_gpu *gpu, int locked) {
     gpu->unlocked = !locked;
 }
 
+/* ---- the loss of the device ---- */
+
+static void lose(mdm_gpu *gpu) {
+    const char *hits = getenv("MDM_EMULATED_LOST_HITS");
+    gpu->is_lost = 1;
+    FILE *file = hits ? fopen(hits, "w") : NULL;
+    if (file) fclose(file);
+}
+
+static void lose_stream(emulated_stream *common) {
+    lose(((stream *)common)->gpu);
+}
+
+static int is_lost_in(mdm_gpu *gpu, const char *kind) {
+    if (gpu->doom && strcmp(gpu->doom, kind) == 0 && ++gpu->doom_calls == gpu->doom_at) lose(gpu);
+    return gpu->is_lost;
+}
+
+static mdm_status tell_loss(const mdm_gpu *gpu, const char *what) {
+    if (!gpu->is_lost) return MDM_OK;
+    return mdm_gpu_failed(gpu->number, what, "an illegal memory access was encountered",
+                          "cudaErrorIllegalAddress");
+}
+
+/* A call that the host waits for: it is where the device may be lost, and tells. */
+static mdm_status count_call(mdm_gpu *gpu, const char *kind, const char *what) {
+    (void)is_lost_in(gpu, kind);
+    return tell_loss(gpu, what);
+}
+
+static void prepare_loss(mdm_gpu *gpu) {
+    const char *kind = getenv("MDM_EMULATED_LOST"), *at = getenv("MDM_EMULATED_LOST_AT"),
+               *rank = getenv("MDM_EMULATED_LOST_RANK"), *mine = getenv("OMPI_COMM_WORLD_RANK");
+    if (!kind || !at || (rank && strcmp(rank, mine ? mine : "0") != 0)) return;
+    gpu->doom = kind;
+    gpu->doom_at = atol(at);
+}
+
+mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what) {
+    return tell_loss(gpu, what);
+}
+
 /* ---- graphs ---- */
 
-/* 1 when the call was recorded instead of being run; otherwise it is counted, unless a graph makes it. */
-static int is_recorded(mdm_gpu *gpu, void (*run)(mdm_gpu *, const void *), const void *arguments,
-                       size_t bytes, int64_t *counter) {
+/* 1 when the call is not to be run now: it was recorded, or the device is lost. Otherwise it is counted,
+ * unless a graph makes it. */
+static int is_recorded(mdm_gpu *gpu, const char *kind, void (*run)(mdm_gpu *, const void *),
+                       const void *arguments, size_t bytes, int64_t *counter) {
     mdm_gpu_graph *g = gpu->recording;
     if (!g) {
         if (!gpu->is_replaying) ++*counter;
-        return 0;
+        return is_lost_in(gpu, kind);
     }
     if (g->count == g->capacity) {
         g->capacity = 2 * g->capacity + 256;
@@ -151,6 +205,7 @@ static void free_graph(mdm_gpu_graph *graph) {
 
 mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
     refuse_in_graph(gpu, "a second graph begins");
+    MDM_TRY(count_call(gpu, "recording", "the beginning of a graph"));
     gpu->recorder = pthread_self();
     return MDM_ALLOCATE(gpu->recording, 1, "a graph");
 }
@@ -161,6 +216,10 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     mdm_gpu_graph *recorded = gpu->recording;
     *graph = NULL;
     gpu->recording = NULL;
+    if (is_lost_in(gpu, "recorded")) {
+        free_graph(recorded);
+        return tell_loss(gpu, "the end of a graph");
+    }
     if (keep && !is_refused) {
         gpu->counts.recorded++;
         if (recorded->count > gpu->counts.longest) gpu->counts.longest = recorded->count;
@@ -173,6 +232,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
 
 mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     refuse_in_graph(gpu, "a graph is launched");
+    MDM_TRY(count_call(gpu, "graph", "a graph"));
     gpu->counts.replayed++;
     gpu->is_replaying = 1;
     for (int i = 0; i < graph->count; i++) graph->calls[i].run(gpu, graph->calls[i].arguments);
@@ -214,7 +274,8 @@ static void run_works(stream *s, int64_t end) {
 static void queue_work(emulated_stream *common, emulated_work *work) {
     stream *s = (stream *)common;
     const work_call given = {s, work};
-    if (is_recorded(s->gpu, queue_again, &given, sizeof given, &s->gpu->counts.collectives)) return;
+    if (is_recorded(s->gpu, "collective", queue_again, &given, sizeof given, &s->gpu->counts.collectives))
+        return;
     if (s->queued - s->done == MOST_WORKS) run_works(s, s->done + 1);
     s->works[s->queued++ % MOST_WORKS] = work;
     if (s == &s->gpu->computing) run_works(s, s->queued);
@@ -261,8 +322,9 @@ mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {
     (*gpu)->number = number;
     info->memory_bytes = (mebibytes ? (size_t)atol(mebibytes) : 8192) << 20;
     pthread_mutex_init(&(*gpu)->lock, NULL);
-    (*gpu)->computing = (stream){.common.queue = queue_work, .gpu = *gpu};
-    (*gpu)->communicating = (stream){.common.queue = queue_work, .gpu = *gpu};
+    prepare_loss(*gpu);
+    (*gpu)->computing = (stream){.common = {queue_work, lose_stream}, .gpu = *gpu};
+    (*gpu)->communicating = (stream){.common = {queue_work, lose_stream}, .gpu = *gpu};
     return MDM_OK;
 }
 
@@ -306,6 +368,7 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
     size_t wanted = (bytes + 15) / 16 * 16, length = (wanted + PAGE - 1) / PAGE * PAGE + PAGE;
     refuse_in_graph(gpu, "memory is allocated");
     *memory = NULL;
+    MDM_TRY(count_call(gpu, "allocation", what));
     char *pages = mmap(NULL, length + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (pages == MAP_FAILED || gpu->count == MOST)
         return mdm_fail(MDM_RESOURCE, "not enough emulated memory for %s", what);
@@ -333,6 +396,7 @@ void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
 
 mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes) {
     refuse_in_graph(gpu, "an upload");
+    MDM_TRY(count_call(gpu, "upload", "an upload"));
     gpu->counts.uploads++;
     set_lock(gpu, 0);
     memcpy(memory, host, bytes);
@@ -351,6 +415,7 @@ mdm_status mdm_gpu_download(mdm_gpu *gpu, void *host, const void *memory, size_t
         g->end(g->context);
     }
     MDM_TRY(status);
+    MDM_TRY(count_call(gpu, "download", "what was queued before a download"));
     set_lock(gpu, 0);
     memcpy(host, memory, bytes);
     set_lock(gpu, 1);
@@ -375,7 +440,7 @@ static void run_copy(mdm_gpu *gpu, const void *arguments) {
 }
 
 static void queue_copy(mdm_gpu *gpu, copy_call c, int64_t *counter) {
-    if (!is_recorded(gpu, run_copy, &c, sizeof c, counter)) run_copy(gpu, &c);
+    if (!is_recorded(gpu, "copy", run_copy, &c, sizeof c, counter)) run_copy(gpu, &c);
 }
 
 void mdm_gpu_zero(mdm_gpu *gpu, void *memory, size_t bytes) {
@@ -404,7 +469,7 @@ static void check_grid(uint32_t blocks, uint32_t block_rows) {
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const argument_type *given) {    \
         name##_launch launch = {.blocks = blocks, .block_rows = block_rows};                                 \
         launch.a = *given;                                                                                   \
-        if (!is_recorded(gpu, run_##name, &launch, sizeof launch, &gpu->counts.launches))                    \
+        if (!is_recorded(gpu, #name, run_##name, &launch, sizeof launch, &gpu->counts.launches))             \
             run_##name(gpu, &launch);                                                                        \
     }                                                                                                        \
     static void run_##name(mdm_gpu *gpu, const void *launched)
@@ -491,7 +556,7 @@ MDM_GPU_MIXTURE_KERNELS(RUN_SIMPLE, RUN_STAGED)
     void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *given) {              \
         name##_launch launch = {.blocks = blocks, .shared_bytes = shared};                                   \
         launch.a = *given;                                                                                   \
-        if (!is_recorded(gpu, run_##name, &launch, sizeof launch, &gpu->counts.launches))                    \
+        if (!is_recorded(gpu, #name, run_##name, &launch, sizeof launch, &gpu->counts.launches))             \
             run_##name(gpu, &launch);                                                                        \
     }                                                                                                        \
     static void run_##name(mdm_gpu *gpu, const void *launched) {                                             \
@@ -529,6 +594,8 @@ static void catch_up(mdm_gpu *gpu, int64_t sends) {
 
 mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
     refuse_in_graph(gpu, "memory is allocated");
+    *host = NULL;
+    MDM_TRY(tell_loss(gpu, what));
     return mdm_allocate(host, (long long)bytes + 1, 1, what);
 }
 
@@ -538,6 +605,7 @@ void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
 }
 
 mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const void *pinned, size_t bytes) {
+    MDM_TRY(count_call(gpu, "send", "an upload"));
     if (queue == MDM_GPU_COMPUTING) {
         queue_copy(gpu, (copy_call){memory, pinned, bytes}, &gpu->counts.uploads);
         return MDM_OK;
@@ -581,7 +649,9 @@ static void run_follow(mdm_gpu *gpu, const void *arguments) {
 
 /* Sends are never part of a graph: another thread queues them. */
 static mdm_status queue_mark(mdm_gpu *gpu, void (*run)(mdm_gpu *, const void *), mark_call c) {
-    if (c.queue == MDM_GPU_SENDING || !is_recorded(gpu, run, &c, sizeof c, &gpu->counts.marks)) run(gpu, &c);
+    MDM_TRY(tell_loss(gpu, "recording an event"));
+    if (c.queue == MDM_GPU_SENDING || !is_recorded(gpu, "mark", run, &c, sizeof c, &gpu->counts.marks))
+        run(gpu, &c);
     return MDM_OK;
 }
 
@@ -595,6 +665,7 @@ mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark)
 
 mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
     refuse_in_graph(gpu, "the host waits");
+    MDM_TRY(count_call(gpu, "wait", "what was queued before an event"));
     pthread_mutex_lock(&gpu->lock);
     int behind = gpu->done < mark->sent;
     pthread_mutex_unlock(&gpu->lock);
@@ -711,7 +782,8 @@ static void run_convolve(mdm_gpu *gpu, const void *arguments) {
 
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     const convolve_call given = {plan, x, filter, y};
-    if (!is_recorded(gpu, run_convolve, &given, sizeof given, &gpu->counts.launches))
+    MDM_TRY(tell_loss(gpu, "a convolution"));
+    if (!is_recorded(gpu, "convolution", run_convolve, &given, sizeof given, &gpu->counts.launches))
         run_convolve(gpu, &given);
     return MDM_OK;
 }
@@ -779,7 +851,8 @@ static void run_multiply(mdm_gpu *gpu, const void *arguments) {
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     const multiply_call given = {product, alpha, beta, a, b, bias, c};
-    if (!is_recorded(gpu, run_multiply, &given, sizeof given, &gpu->counts.launches))
+    MDM_TRY(tell_loss(gpu, "a product"));
+    if (!is_recorded(gpu, "product", run_multiply, &given, sizeof given, &gpu->counts.launches))
         run_multiply(gpu, &given);
     return MDM_OK;
 }

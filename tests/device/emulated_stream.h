@@ -12,6 +12,7 @@ typedef struct emulated_work {
 
 typedef struct emulated_stream {
     void (*queue)(struct emulated_stream *stream, emulated_work *work);
+    void (*lose)(struct emulated_stream *stream); /* the device is lost from now on */
 } emulated_stream;
 
 #endif

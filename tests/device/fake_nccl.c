@@ -2,9 +2,10 @@
  * whose data MPI moves. It fails on demand:
  *
  * MDM_FAKE_NCCL_FAIL: "error" (a call returns one), "async" (the communicator tells of one later), "hang" (a
- * collective never ends) at the MDM_FAKE_NCCL_AT-th collective (from 1); "start" (the communicator is never
+ * collective never ends), "lost" (a call returns an error, as the device is lost) at the MDM_FAKE_NCCL_AT-th
+ * collective (from 1); "start" (the communicator is never
  * ready). On rank MDM_FAKE_NCCL_RANK only, where that is set. MDM_FAKE_NCCL_ABORT=hang: ncclCommAbort never
- * returns.
+ * returns; MDM_FAKE_NCCL_FINALIZE=hang: nor does the communicator ever come to its end in order.
  *
  * Every collective also compares what the ranks ask for, so that another order on another rank ends the test;
  * sends and receives do not, as a rank with nothing to send or receive calls none.
@@ -113,8 +114,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state) {
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
-    (void)comm;
-    return ncclSuccess;
+    if (is_told("MDM_FAKE_NCCL_FINALIZE", "hang")) comm->state = ncclInProgress;
+    return comm->state;
 }
 
 /* Its communicator of MPI ends with MPI: freeing it would be one more collective, which NCCL's call is not.
@@ -232,7 +233,8 @@ static ncclResult_t submit(work *w, emulated_stream *stream) {
         w->asked[0] = w->asked[0] * 31 + (int64_t)w->parts[i].kind * 1000003 + (int64_t)w->parts[i].count;
     w->asked[1] = -w->asked[0];
     if (++w->comm->collectives == (at ? atoi(at) : -1) && is_mine(w->comm->rank)) {
-        if (is_told("MDM_FAKE_NCCL_FAIL", "error")) {
+        if (is_told("MDM_FAKE_NCCL_FAIL", "lost")) stream->lose(stream);
+        if (is_told("MDM_FAKE_NCCL_FAIL", "error") || is_told("MDM_FAKE_NCCL_FAIL", "lost")) {
             free(w);
             return ncclInternalError;
         }

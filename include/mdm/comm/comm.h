@@ -8,6 +8,7 @@
 #define MDM_COMM_COMM_H
 
 #include "mdm/base/status.h"
+#include <stddef.h>
 #include <stdint.h>
 
 typedef struct mdm_comm mdm_comm;
@@ -32,6 +33,9 @@ _Noreturn void mdm_comm_abort(mdm_comm *comm, int code);
  * within `seconds` (the failure was everybody's, leave in order), else 0 (the others still work: tell the
  * cause, then mdm_comm_abort). */
 int mdm_comm_all_fail(mdm_comm *comm, double seconds);
+/* The latest message with this rank and its host before it, unless it begins with a rank, as failures of MPI
+ * and NCCL do. */
+void mdm_comm_name_rank(const mdm_comm *comm, char *line, size_t size);
 
 int mdm_comm_rank(const mdm_comm *comm);
 int mdm_comm_size(const mdm_comm *comm);

@@ -61,6 +61,11 @@ MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset 
 /* Reads pictures [first, first + count) of a split (0 train, 1 test) into `images`. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
                                                   uint8_t *images);
+/* The same by their place in the file, as mdm_dataset_read_labels tells it, without HDF5; -1: with it.
+ * `bytes` is a picture's size. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_images_at(const char *path, int split, int64_t place,
+                                                     int64_t bytes, int64_t first, int64_t count,
+                                                     uint8_t *images);
 /* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with
  * `force`, else MDM_USAGE. The same data set gives the same bytes. */
 MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);

@@ -27,6 +27,11 @@ void mdm_gpu_close(mdm_gpu *gpu) {
     (void)gpu;
 }
 
+mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what) {
+    (void)gpu, (void)what;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
 mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory) {
     (void)gpu, (void)bytes;
     *memory = NULL;

@@ -9,6 +9,7 @@ enum { WARM_UP_RUNS = 2, LEADING_RUNS = 2, TIMED_RUNS = 7, NOISE_WORDS = 1 << 16
 static mdm_status check(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
     char text[256] = "";
     if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, what));
     gpu->cudnn->cudnnGetLastErrorString(text, sizeof text);
     return mdm_fail(MDM_LOST, "cuDNN failed in %s on device %d: %s %s", what, gpu->number,
                     gpu->cudnn->cudnnGetErrorString(code), text);
@@ -57,9 +58,9 @@ static mdm_status time_once(const timing *t, const mdm_cudnn_plan *plan, float *
     mdm_gpu *gpu = t->gpu;
     *milliseconds = -1;
     for (int i = 0; i < LEADING_RUNS; i++)
-        if (!runs(t, plan)) return MDM_OK;
+        if (!runs(t, plan)) return mdm_gpu_check_device(gpu, what);
     MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), what));
-    if (!runs(t, plan)) return MDM_OK;
+    if (!runs(t, plan)) return mdm_gpu_check_device(gpu, what);
     MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), what));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventSynchronize(gpu->end), what));
     return mdm_gpu_check(gpu, cudaEventElapsedTime(milliseconds, gpu->begin, gpu->end), what);
@@ -129,6 +130,7 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_cudnn_p
     mdm_cudnn_target target = {gpu->cudnn, gpu->handle, NULL};
     timing t = {.gpu = gpu, .kind = k};
     mdm_status status = mdm_cudnn_choose_plan(&target, gpu->cache, k, time_plan, &t, plan);
+    if (status != MDM_OK && mdm_gpu_check_device(gpu, "planning a convolution") != MDM_OK) status = MDM_LOST;
     for (int i = 0; i < 3; i++) mdm_gpu_free(gpu, t.operands[i]);
     return status;
 }

@@ -21,10 +21,18 @@ typedef struct mdm_gpu_info {
     size_t memory_bytes;
 } mdm_gpu_info;
 
+/* A failure of a device in one line, with CUDA's words and name for it. */
+static inline mdm_status mdm_gpu_failed(int number, const char *what, const char *words, const char *name) {
+    return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", number, what, words, name);
+}
+
 int mdm_gpu_count(char *why, size_t why_size);
 MDM_MUST_CHECK mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);
 MDM_MUST_CHECK mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info);
 void mdm_gpu_close(mdm_gpu *gpu);
+/* Whether the device is still there: where a library failed on it in `what`, CUDA's own name for the cause
+ * tells more than the library's. */
+MDM_MUST_CHECK mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what);
 
 /* Zeroed; aligned to 256 bytes. */
 MDM_MUST_CHECK mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory);

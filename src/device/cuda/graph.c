@@ -12,7 +12,8 @@ mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
     cudaError_t code = cudaStreamBeginCapture(gpu->stream, cudaStreamCaptureModeThreadLocal);
     gpu->is_recording = code == cudaSuccess;
     if (code == cudaSuccess) return MDM_OK;
-    (void)cudaGetLastError(); /* told here; the device is sound */
+    (void)cudaGetLastError(); /* told here */
+    MDM_TRY(mdm_gpu_check_device(gpu, "the beginning of a graph"));
     return mdm_fail(MDM_RESOURCE, "CUDA device %d begins no graph: %s", gpu->number,
                     cudaGetErrorString(code));
 }
@@ -45,6 +46,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **out) {
         return MDM_OK;
     }
     mdm_gpu_destroy_graph(gpu, ready);
+    MDM_TRY(mdm_gpu_check_device(gpu, "the end of a graph"));
     if (status != MDM_OK || !keep) return status;
     return mdm_fail(MDM_RESOURCE, "a graph of CUDA device %d failed in %s: %s (%s)", gpu->number, what,
                     cudaGetErrorString(code), cudaGetErrorName(code));

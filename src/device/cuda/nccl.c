@@ -81,14 +81,18 @@ static int let_go(mdm_nccl *n) {
     return 1;
 }
 
-/* Ends the communicator; `why` is the end of the sentence. */
+/* Ends the communicator; `why` is the end of the sentence. What failed may be this rank's own device. */
 static mdm_status fail(mdm_nccl *n, const char *operation, const char *why) {
     if (!n->failure[0]) {
-        snprintf(n->failure, sizeof n->failure,
-                 "rank %d on %.100s: %.60s %.540s. Another rank, its device or the link to it was lost; see "
-                 "that rank's "
-                 "message, then start the run again to go on from its last checkpoint",
-                 n->rank, n->host, operation, why);
+        if (mdm_gpu_check_device(n->gpu, operation) != MDM_OK)
+            snprintf(n->failure, sizeof n->failure, "rank %d on %.100s: %.700s", n->rank, n->host,
+                     mdm_last_message());
+        else
+            snprintf(n->failure, sizeof n->failure,
+                     "rank %d on %.100s: %.60s %.540s. Another rank, its device or the link to it was lost; "
+                     "see that rank's "
+                     "message, then start the run again to go on from its last checkpoint",
+                     n->rank, n->host, operation, why);
         if (!let_go(n)) mdm_gpu_give_up(n->gpu); /* its kernels may wait for ever */
     }
     return mdm_fail(MDM_LOST, "%s", n->failure);
@@ -209,11 +213,11 @@ mdm_status mdm_nccl_create(mdm_comm *comm, mdm_gpu *gpu, mdm_nccl **out) {
     return MDM_OK;
 }
 
-/* In order, unless another rank is gone: then by force. */
+/* In order, unless another rank or the device is gone: then by force. */
 void mdm_nccl_destroy(mdm_nccl *n) {
     if (!n) return;
     mdm_gpu_set_guard(n->gpu, NULL);
-    if (n->communicator && !n->failure[0]) {
+    if (n->communicator && !n->failure[0] && mdm_gpu_check_device(n->gpu, "its end") == MDM_OK) {
         ncclResult_t code = n->table->ncclCommFinalize(n->communicator);
         int is_under_way = code == ncclInProgress, is_sound = is_under_way || code == ncclSuccess;
         n->since = mdm_watch_now();

@@ -29,6 +29,7 @@ struct mdm_gpu_product {
 
 static mdm_status check(mdm_gpu *gpu, cublasStatus_t code, const char *what) {
     if (code == CUBLAS_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, what));
     return mdm_fail(MDM_LOST, "cuBLASLt failed in %s on device %d: %s", what, gpu->number,
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
@@ -121,11 +122,13 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factor
                                                   p->result, p->result, preference, 1, &found, &count);
     (void)lt->cublasLtMatmulPreferenceDestroy(preference);
     MDM_TRY(status);
-    if (code != CUBLAS_STATUS_SUCCESS || count < 1 || found.state != CUBLAS_STATUS_SUCCESS)
+    if (code != CUBLAS_STATUS_SUCCESS || count < 1 || found.state != CUBLAS_STATUS_SUCCESS) {
+        MDM_TRY(mdm_gpu_check_device(gpu, "planning a product"));
         return mdm_fail(MDM_RESOURCE,
                         "cuBLASLt has no algorithm on device %d for a product of %d x %d x %d in %s: %s",
                         gpu->number, s->m, s->n, s->k, mdm_precision_name(s->precision),
                         lt->cublasLtGetStatusString(code != CUBLAS_STATUS_SUCCESS ? code : found.state));
+    }
     *chosen = (algorithm){1, found.algo, found.workspaceSize};
     return MDM_OK;
 }

@@ -19,8 +19,13 @@ mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what) {
         what = gpu->failed_in;
     }
     if (code == cudaSuccess) return MDM_OK;
-    return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", gpu->number, what,
-                    cudaGetErrorString(code), cudaGetErrorName(code));
+    return mdm_gpu_failed(gpu->number, what, cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
+/* A query would spoil a recording, whose failure is looked into when it has ended. */
+mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what) {
+    cudaError_t code = gpu->is_recording ? cudaSuccess : cudaStreamQuery(gpu->stream);
+    return mdm_gpu_check(gpu, code == cudaErrorNotReady ? cudaSuccess : code, what);
 }
 
 int mdm_gpu_count(char *why, size_t why_size) {
@@ -43,7 +48,8 @@ static mdm_status read_properties(int number, struct cudaDeviceProp *properties)
     if (number < 0 || number >= count) return mdm_fail(MDM_RESOURCE, "no CUDA device %d: %s", number, why);
     cudaError_t code = cudaGetDeviceProperties(properties, number);
     if (code == cudaSuccess) return MDM_OK;
-    return mdm_fail(MDM_RESOURCE, "CUDA device %d does not answer: %s", number, cudaGetErrorString(code));
+    return mdm_fail(MDM_RESOURCE, "CUDA device %d does not answer: %s (%s)", number, cudaGetErrorString(code),
+                    cudaGetErrorName(code));
 }
 
 mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {
@@ -55,6 +61,7 @@ mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTI
 
 static mdm_status check_cudnn(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
     if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, what));
     return mdm_fail(MDM_RESOURCE, "cuDNN failed in %s on device %d: %s", what, gpu->number,
                     gpu->cudnn->cudnnGetErrorString(code));
 }
@@ -62,6 +69,7 @@ static mdm_status check_cudnn(mdm_gpu *gpu, cudnnStatus_t code, const char *what
 static mdm_status start_cublaslt(mdm_gpu *gpu) {
     cublasStatus_t code = gpu->cublaslt->cublasLtCreate(&gpu->cublaslt_handle);
     if (code == CUBLAS_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, "the start of cuBLASLt"));
     return mdm_fail(MDM_RESOURCE, "cuBLASLt failed in its start on device %d: %s", gpu->number,
                     gpu->cublaslt->cublasLtGetStatusString(code));
 }
@@ -255,8 +263,7 @@ void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
 /* Any thread may be here: what is remembered by mdm_gpu_note is left alone. */
 static mdm_status check_queue(const mdm_gpu *gpu, cudaError_t code, const char *what) {
     if (code == cudaSuccess) return MDM_OK;
-    return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", gpu->number, what,
-                    cudaGetErrorString(code), cudaGetErrorName(code));
+    return mdm_gpu_failed(gpu->number, what, cudaGetErrorString(code), cudaGetErrorName(code));
 }
 
 /* A thread begins with device 0, and its first call of any kind would open a context there. */

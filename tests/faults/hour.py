@@ -53,10 +53,9 @@ def launcher(site, work, job):
 
 
 def while_saving(site, work, job):
-    folder, deadline = work.file("hit") + "/checkpoints", time.time() + 60
-    while time.time() < deadline:
-        if any(name.endswith(".part") for name in os.listdir(folder)):
-            break
+    folder, deadline = work.file("hit") + "/checkpoints", time.time() + 400
+    while not any(name.endswith(".part") for name in os.listdir(folder)):
+        assert time.time() < deadline, "no save"
         time.sleep(0.0005)
     for worker, _ in pairs(work):
         os.kill(worker, signal.SIGKILL)

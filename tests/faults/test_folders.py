@@ -121,7 +121,7 @@ def after_a_power_cut_the_checkpoints_that_were_told_of_are_there(work):
     if made != 0 or subprocess.run(["mount", "-o", "loop", disk, where], capture_output=True).returncode != 0:
         print("        (no disks made of files here: left out)")
         return
-    long = ["train.epochs=100", "train.warmup=98"]
+    long = ["train.epochs=250", "train.warmup=248"]
     try:
         process = start_and_wait_for(work, "disk-of-file/run", "warmup", *MINI, *long)
         for cut in range(5 if FULL else 2):

@@ -164,10 +164,8 @@ static const mdm_manual pages[] = {
          "step is more than that (exposed_percent): communication that no computation hides. allreduce sums "
          "messages of several sizes, the last that of the network's gradient, by NCCL between CUDA devices "
          "(bytes, gbyte_per_s, by). ceilings measures what the device can do at best: copies within its "
-         "memory "
-         "(copy; gbyte_per_s counts bytes read and written) and a large product (product, gflop_per_s; on "
-         "CPUs in "
-         "single precision, which bf16 convolutions pass).",
+         "memory (copy; gbyte_per_s counts bytes read and written) and a large product (product, "
+         "gflop_per_s; on CPUs in single precision, which bf16 convolutions pass).",
      .words = MDM_WORD_KEY,
      .choices = "ceilings|step|semi|pretrain|knn|gmm|augment|io|allreduce|all",
      .examples = {"mdm-dist bench step model.width=64 train.batch=64",

@@ -3,7 +3,7 @@
  *   MDM_INJECT_CALL   write, pwrite, pread, fsync, rename, unlink, open (for writing), malloc
  *                     (and its relatives, called by the program itself, not by its libraries),
  *                     MPI_Allreduce, MPI_Iallreduce, MPI_Init_thread or MPI_Finalize
- *                     A supervisor's own calls do not count.
+ *                     Those of a supervisor, and of the child that looks through a file, do not count.
  *   MDM_INJECT_AT     which call of that kind, from 1 (counted in each process that MDM_INJECT_RANK selects)
  *   MDM_INJECT_TIMES  how many calls from there on [1]
  *   MDM_INJECT_ACTION errno (EIO, or the name in MDM_INJECT_ERRNO), full (ENOSPC), short, kill, stop, loop,
@@ -33,6 +33,7 @@
 
 static long calls;
 static int is_supervisor, is_child; /* a first fork with SIGCHLD blocked makes a worker */
+static int looks_through_file;      /* what a worker forks: its end would count for the file's fault */
 static void *to_flip;               /* a buffer under way that gets a wrong bit */
 
 static void mark_hit(void) {
@@ -80,7 +81,7 @@ static int reach(const char *call, const char *path) {
                *mine = getenv("OMPI_COMM_WORLD_RANK"), *action = getenv("MDM_INJECT_ACTION");
     if (!wanted || !at || !action || strcmp(wanted, call) != 0) return 0;
     if (strcmp(program_invocation_short_name, "mdm-dist") != 0) return 0; /* mpirun is not our affair */
-    if (is_supervisor || (rank && strcmp(rank, mine ? mine : "0") != 0)) return 0;
+    if (is_supervisor || looks_through_file || (rank && strcmp(rank, mine ? mine : "0") != 0)) return 0;
     if (part && !path_fits(path, part)) return 0;
     const char *times = getenv("MDM_INJECT_TIMES");
     long number = __sync_add_and_fetch(&calls, 1), first = atol(at);
@@ -126,6 +127,7 @@ pid_t fork(void) {
     sigemptyset(&blocked);
     sigprocmask(SIG_BLOCK, NULL, &blocked);
     pid_t made = next();
+    if (made == 0 && is_child) looks_through_file = 1;
     if (made == 0) is_child = 1;
     if (made > 0 && !is_child && sigismember(&blocked, SIGCHLD) == 1) is_supervisor = 1;
     return made;

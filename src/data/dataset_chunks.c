@@ -2,10 +2,8 @@
  * as they are, so of the filters only deflate and the checksum change a chunk's length. */
 #include "dataset_chunks.h"
 #include "dataset_internal.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
+#include <sys/stat.h>
 #include <zlib.h>
 
 enum { MOST_UNPACKED = 256 << 20, MOST_FILTERS = 32, CHECKSUM = 4 };
@@ -16,7 +14,7 @@ typedef struct chunks {
     hsize_t dims[4], chunk[4];
     size_t bytes; /* of a chunk, unpacked */
     H5Z_filter_t filters[MOST_FILTERS];
-    int filter_count, file;
+    int filter_count;
     int64_t file_bytes;
     uint8_t *packed; /* the latest chunk as it is in the file */
     size_t capacity;
@@ -44,20 +42,14 @@ static size_t inflated_bytes(const uint8_t *packed, size_t bytes, size_t most) {
     return code == Z_STREAM_END ? total : 0;
 }
 
-static int read_packed(chunks *c, haddr_t place, size_t bytes) {
+static mdm_status read_packed(chunks *c, haddr_t place, size_t bytes) {
     if (bytes > c->capacity) {
         free(c->packed);
         c->capacity = 0;
-        if (!(c->packed = malloc(bytes))) return 0;
+        MDM_TRY(MDM_ALLOCATE(c->packed, bytes, "a chunk"));
         c->capacity = bytes;
     }
-    for (size_t got = 0; got < bytes;) {
-        ssize_t part = pread(c->file, c->packed + got, bytes - got, (off_t)(place + got));
-        if (part < 0 && errno == EINTR) continue;
-        if (part <= 0) return 0;
-        got += (size_t)part;
-    }
-    return 1;
+    return mdm_dataset_read_place(c->path, (int64_t)place, (int64_t)bytes, c->packed);
 }
 
 /* The filters backwards, as a reader goes. */
@@ -84,7 +76,7 @@ static mdm_status check_chunk(chunks *c, const hsize_t at[4]) {
     if (H5Dget_chunk_info_by_coord(c->array, at, &left_out, &place, &bytes) < 0) return refuse(c);
     if (place == HADDR_UNDEF) return MDM_OK; /* never written */
     if (bytes > (hsize_t)c->file_bytes || place > (haddr_t)c->file_bytes - bytes) return refuse(c);
-    if (!read_packed(c, place, (size_t)bytes)) return refuse(c);
+    MDM_TRY(read_packed(c, place, (size_t)bytes));
     return unpacks_to_its_size(c, (size_t)bytes, left_out) ? MDM_OK : refuse(c);
 }
 
@@ -125,16 +117,15 @@ static int has_chunks(hid_t array) {
 }
 
 static mdm_status check_split(const char *path, int split) {
-    chunks c = {.path = path, .name = split ? "/test/images" : "/train/images", .file = -1};
+    chunks c = {.path = path, .name = split ? "/test/images" : "/train/images"};
+    struct stat info;
     hid_t opened;
     MDM_TRY(mdm_dataset_open_images(path, split, &opened, &c.array, c.dims));
     mdm_status status = MDM_OK;
     if (has_chunks(c.array)) {
-        c.file = open(path, O_RDONLY | O_CLOEXEC);
-        c.file_bytes = c.file >= 0 ? (int64_t)lseek(c.file, 0, SEEK_END) : -1;
-        status = c.file_bytes < 0 ? refuse(&c) : describe(&c);
+        c.file_bytes = stat(path, &info) == 0 ? (int64_t)info.st_size : 0;
+        status = describe(&c);
         if (status == MDM_OK) status = check_all(&c);
-        if (c.file >= 0) close(c.file);
         free(c.packed);
     }
     H5Dclose(c.array);

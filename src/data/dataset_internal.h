@@ -13,6 +13,8 @@ MDM_MUST_CHECK mdm_status mdm_dataset_open_images(const char *path, int split, h
                                                   hsize_t dims[4]);
 /* Opens a split that is kept encoded; *encoded is NULL when it holds pixels. */
 MDM_MUST_CHECK mdm_status mdm_dataset_open_encoded(const char *path, int split, mdm_encoded **encoded);
+/* Bytes of a file from `at` on; MDM_INPUT when there are not so many. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_place(const char *path, int64_t at, int64_t bytes, uint8_t *to);
 /* Mean and deviation of the training pictures, read piece by piece from their place (-1: by HDF5). */
 MDM_MUST_CHECK mdm_status mdm_dataset_stream_statistics(const char *path, int64_t place,
                                                         mdm_dataset *dataset);

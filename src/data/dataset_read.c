@@ -536,7 +536,7 @@ static mdm_status decode_images(mdm_encoded *encoded, const char *path, int64_t 
 }
 
 /* Reads `bytes` bytes at `at` of the file, without HDF5. */
-static mdm_status read_place(const char *path, int64_t at, int64_t bytes, uint8_t *to) {
+mdm_status mdm_dataset_read_place(const char *path, int64_t at, int64_t bytes, uint8_t *to) {
     int descriptor = open(path, O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
     mdm_status status = MDM_OK;
@@ -563,7 +563,8 @@ static mdm_status read_rows(const char *path, int split, hid_t array, const hsiz
     haddr_t place = H5Dget_offset(array);
     if ((hsize_t)(first + count) > dims[0])
         return mdm_fail(MDM_INPUT, "%s was changed while it was in use; start again", path);
-    if (place != HADDR_UNDEF) return read_place(path, (int64_t)place + first * row, count * row, images);
+    if (place != HADDR_UNDEF)
+        return mdm_dataset_read_place(path, (int64_t)place + first * row, count * row, images);
     hsize_t start[4] = {(hsize_t)first, 0, 0, 0}, size[4] = {(hsize_t)count, dims[1], dims[2], dims[3]};
     hid_t space = H5Dget_space(array), memory = H5Screate_simple(4, size, NULL);
     mdm_status status = MDM_OK;
@@ -597,5 +598,5 @@ mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, i
 mdm_status mdm_dataset_read_images_at(const char *path, int split, int64_t place, int64_t bytes,
                                       int64_t first, int64_t count, uint8_t *images) {
     if (place < 0) return mdm_dataset_read_images(path, split, first, count, images);
-    return read_place(path, place + first * bytes, count * bytes, images);
+    return mdm_dataset_read_place(path, place + first * bytes, count * bytes, images);
 }

@@ -14,7 +14,6 @@ typedef struct account {
 
 /* Told from here on: a smaller share of the median rank's speed, and at least so many seconds lost. */
 static const double slow = 0.75, seconds_lost = 2;
-enum { MOST_WARNINGS = 8 }; /* where the slowest is another one in every epoch */
 
 void mdm_pace_begin(mdm_trainer *t) {
     t->pace.start = mdm_seconds();
@@ -59,8 +58,6 @@ static void judge(mdm_trainer *t, const account *all, int ranks, double *sorted)
     t->pace.speed = w->seconds > 0 && lost > 0 ? 1 - lost / w->seconds : 1;
     if (t->pace.speed < 0) t->pace.speed = 0;
     if (t->pace.speed > slow || lost < seconds_lost || t->pace.told == worst + 1) return;
-    if (t->pace.warnings == MOST_WARNINGS) return;
-    t->pace.warnings++;
     t->pace.told = worst + 1;
     mdm_warn("rank %d on %s works at %.2f of the speed of the median rank (%s), and all wait for it; is its "
              "node busy, throttled, or its storage slow?",

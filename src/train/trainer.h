@@ -138,7 +138,6 @@ typedef struct mdm_trainer {
         double start, waited_before;
         double reading, views; /* seconds until steps had their pictures, and for making views of them */
         int slowest, told;     /* the slowest rank; the one that was told of last, and 1 */
-        int warnings;          /* so far */
         double speed;          /* of the slowest, as a share of the median's */
     } pace;
     int64_t first_step;                            /* of this pass in this process */

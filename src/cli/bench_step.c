@@ -105,14 +105,7 @@ static mdm_status pretrain_step(bench *b, void *context) {
 static mdm_status queue_semi(void *context) {
     step_context *c = context;
     bench *b = c->bench;
-    mdm_semi_options o = {.temperature = 0.5f,
-                          .confidence = 0.9f,
-                          .lambda_x = 1,
-                          .lambda_u = 100,
-                          .lambda_xe = 1,
-                          .lambda_ue = 100,
-                          .lambda_contrast = 1,
-                          .rce_weight = 1};
+    const mdm_semi_options o = mdm_semi_options_of(b->config);
     MDM_TRY(mdm_semi_queue(b->comm, b->executor, b->network, NULL, &o, &c->batch, c->workspace));
     optimizer_step(b, mdm_semi_orders(c->workspace), mdm_semi_verdict(c->workspace));
     return MDM_OK;
@@ -293,7 +286,8 @@ mdm_status mdm_bench_semi(bench *b) {
                                    .lambda = 0.7f,
                                    .ramp = 1.0f,
                                    .orders = orders};
-        status = time_step(b, "semi", 4, 7, semi_step, &c);
+        const mdm_semi_options o = mdm_semi_options_of(b->config);
+        status = time_step(b, "semi", 4, mdm_semi_has_strong_pass(&o) ? 7 : 4, semi_step, &c);
     }
     free_step_data(b, &c);
     return status;

@@ -28,6 +28,14 @@ static void add_report(mdm_place *place, const mdm_step_report *report) {
     place->rows += rows;
 }
 
+/* Parts of the loss that the stage computes. */
+static int has_part(const mdm_trainer *t, mdm_stage stage, int part) {
+    const mdm_semi_options o = mdm_semi_options_of(&t->config);
+    if (stage == MDM_STAGE_PRETRAIN) return part == MDM_PART_CONTRAST;
+    if (stage != MDM_STAGE_SEMI || part == MDM_PART_X) return part == MDM_PART_X;
+    return part == MDM_PART_U || part == MDM_PART_BALANCE || mdm_semi_has_strong_pass(&o);
+}
+
 static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images) {
     static const char *const part_names[MDM_PART_COUNT] = {"loss_x",  "loss_u",        "loss_xe",
                                                            "loss_ue", "loss_contrast", "loss_balance"};
@@ -40,7 +48,7 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
     mdm_metrics_text(t->metrics, "network", network);
     mdm_metrics_number(t->metrics, "loss", p->rows > 0 ? p->sums[0] / p->rows : NAN);
     for (int i = 0; i < MDM_PART_COUNT; i++)
-        if (stage == MDM_STAGE_SEMI || (pretrain && i == MDM_PART_CONTRAST) || (!pretrain && i == MDM_PART_X))
+        if (has_part(t, stage, i))
             mdm_metrics_number(t->metrics, part_names[i], p->rows > 0 ? p->sums[1 + i] / p->rows : NAN);
     if (stage == MDM_STAGE_SEMI)
         mdm_metrics_number(t->metrics, "confident",

@@ -131,19 +131,6 @@ static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const 
     return mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, weak, t->images_buffer[0]);
 }
 
-static mdm_semi_options step_options(const mdm_trainer *t) {
-    mdm_semi_options o = {.temperature = (float)t->config.semi.temperature,
-                          .confidence = (float)t->config.semi.confidence,
-                          .lambda_x = (float)t->config.semi.lambda_x,
-                          .lambda_u = (float)t->config.semi.lambda_u,
-                          .lambda_xe = (float)t->config.semi.lambda_xe,
-                          .lambda_ue = (float)t->config.semi.lambda_ue,
-                          .lambda_contrast = (float)t->config.semi.lambda_c};
-    o.rce_weight =
-        t->config.semi.supervised == MDM_CONFIG_SUPERVISED_SCE ? (float)t->config.semi.rce_weight : 0.0f;
-    return o;
-}
-
 /* How far lambda_u has risen: from 0 at the end of warm-up to 1 after semi.rampup epochs. */
 static float ramp_at(const mdm_trainer *t, double epoch) {
     if (t->config.semi.rampup <= 0) return 1.0f;
@@ -194,7 +181,8 @@ static mdm_status make_batch(mdm_trainer *t, int network, int64_t epoch, int64_t
 }
 
 static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t number, mdm_step_report *report) {
-    mixed_step s = {.trainer = t, .network = t->networks[network], .options = step_options(t)};
+    mixed_step s = {
+        .trainer = t, .network = t->networks[network], .options = mdm_semi_options_of(&t->config)};
     mdm_semi_batch *b = &s.batch;
     mdm_semi_result result;
     double epochs = t->config.train.epochs;

@@ -2,8 +2,9 @@
  *
  * Three passes of all rows per network: weak views without gradient, strong views, mixed images (DESIGN,
  * principle 5). The strong pass is taken back before the mixed one begins, so one set of activations is
- * enough. Partner rows of the mix may live on other ranks: their images were made again locally, their
- * targets and embeddings are gathered, and the gradients of embeddings are summed back to their owners.
+ * enough. It is left out where none of its losses counts, as in DivideMix: its gradient would be zero, and it
+ * moves no statistics. Partner rows of the mix may live on other ranks: their images were made again locally,
+ * their targets and embeddings are gathered, and the gradients of embeddings are summed back to their owners.
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
@@ -319,6 +320,22 @@ static mdm_status contrast(const mdm_semi_options *o, const mdm_semi_batch *b, i
                              w->projection_gradient + skip, &w->result[MDM_PART_CONTRAST]);
 }
 
+mdm_semi_options mdm_semi_options_of(const mdm_config *config) {
+    const int is_sce = config->semi.supervised == MDM_CONFIG_SUPERVISED_SCE;
+    return (mdm_semi_options){.temperature = (float)config->semi.temperature,
+                              .confidence = (float)config->semi.confidence,
+                              .lambda_x = (float)config->semi.lambda_x,
+                              .lambda_u = (float)config->semi.lambda_u,
+                              .lambda_xe = (float)config->semi.lambda_xe,
+                              .lambda_ue = (float)config->semi.lambda_ue,
+                              .lambda_contrast = (float)config->semi.lambda_c,
+                              .rce_weight = is_sce ? (float)config->semi.rce_weight : 0.0f};
+}
+
+int mdm_semi_has_strong_pass(const mdm_semi_options *o) {
+    return o->lambda_xe > 0 || o->lambda_ue > 0 || o->lambda_contrast > 0;
+}
+
 /* Second pass: strong views; embedding mixup and contrast, taken back at once. */
 static mdm_status strong_pass(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
                               const mdm_semi_options *o, const mdm_semi_batch *b, const told *t,
@@ -358,14 +375,16 @@ static mdm_status mixed_pass(mdm_executor *executor, mdm_network *network, const
 }
 
 /* This rank's sums, then everybody's. */
-static mdm_status sum_up(const mdm_semi_batch *b, mdm_semi_workspace *w) {
+static mdm_status sum_up(const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w) {
     int64_t half = 2 * b->count, guessed = b->groups < 4 ? 0 : b->count;
     double divisor = 2.0 * (double)b->n;
     mdm_row_sum sums[MDM_PART_UE + 2];
     for (int part = 0; part <= MDM_PART_UE; part++) {
-        int is_labelled = part == MDM_PART_X || part == MDM_PART_XE;
-        sums[part] = (mdm_row_sum){w->value + half * part, is_labelled || guessed > 0 ? half : 0, divisor,
-                                   &w->result[part]};
+        int is_labelled = part == MDM_PART_X || part == MDM_PART_XE,
+            is_computed = part == MDM_PART_X || part == MDM_PART_U || mdm_semi_has_strong_pass(o);
+        sums[part] =
+            (mdm_row_sum){w->value + half * part, is_computed && (is_labelled || guessed > 0) ? half : 0,
+                          divisor, &w->result[part]};
     }
     sums[MDM_PART_UE + 1] =
         (mdm_row_sum){w->value + half * (MDM_PART_UE + 1), guessed, 1.0, &w->result[CONFIDENT]};
@@ -396,9 +415,12 @@ mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *n
     mdm_network_clear_gradient(network);
     MDM_TRY(make_targets(executor, network, guesser, o, b, &t, w));
     MDM_TRY(mix_targets_and_images(comm, b, network->layout->spec.classes, &t, w));
-    MDM_TRY(strong_pass(comm, executor, network, o, b, &t, w));
+    if (mdm_semi_has_strong_pass(o))
+        MDM_TRY(strong_pass(comm, executor, network, o, b, &t, w));
+    else
+        mdm_device_zero(w->device, &w->result[MDM_PART_CONTRAST], sizeof *w->result);
     MDM_TRY(mixed_pass(executor, network, o, b, &t, w));
-    MDM_TRY(sum_up(b, w));
+    MDM_TRY(sum_up(o, b, w));
     mdm_network_square_gradient(w->device, network, &w->result[GRADIENT_SQUARE]);
     judge(o, &t, w);
     return MDM_OK;

@@ -195,6 +195,33 @@ static void a_step_without_unlabelled_samples_has_no_consistency_part(void **sta
     close_setting(&s);
 }
 
+/* Weights so small that the strong pass is run and adds nothing that a float could hold, and weights of zero.
+ */
+static void
+a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_nothing(void **state) {
+    (void)state;
+    setting s[2];
+    mdm_semi_result result[2];
+    for (int i = 0; i < 2; i++) {
+        const float weight = i == 0 ? 1e-30f : 0.0f;
+        open_setting(&s[i]);
+        s[i].options.lambda_xe = s[i].options.lambda_ue = s[i].options.lambda_contrast = weight;
+        assert_int_equal(mdm_semi_has_strong_pass(&s[i].options), i == 0);
+        assert_int_equal(take_step(&s[i], &result[i]), MDM_OK);
+        assert_int_equal(mdm_network_fetch(s[i].a), MDM_OK);
+    }
+    for (int64_t j = 0; j < s[0].layout->weight_count; j++)
+        assert_true(fabsf(s[0].a->gradient[j] - s[1].a->gradient[j]) < 1e-20f);
+    assert_memory_equal(s[0].a->statistics, s[1].a->statistics,
+                        sizeof(float) * (size_t)s[0].layout->statistic_count);
+    assert_true(result[0].parts[MDM_PART_XE] > 0 && result[0].parts[MDM_PART_CONTRAST] > 0);
+    assert_true(result[1].parts[MDM_PART_XE] == 0 && result[1].parts[MDM_PART_UE] == 0 &&
+                result[1].parts[MDM_PART_CONTRAST] == 0);
+    assert_true(result[0].parts[MDM_PART_X] == result[1].parts[MDM_PART_X]);
+    assert_true(result[1].loss > 0 && fabs(result[0].loss - result[1].loss) < 1e-12);
+    for (int i = 0; i < 2; i++) close_setting(&s[i]);
+}
+
 /* ---- steps with the optimizer behind them, recorded and replayed where the device can ---- */
 
 enum { STEPS = 6, SPIKE_AT = 4, RECORDED_AT = 1 };
@@ -304,6 +331,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(one_whole_mixematch_step_is_golden),
         cmocka_unit_test(the_guesser_is_only_read),
         cmocka_unit_test(a_step_without_unlabelled_samples_has_no_consistency_part),
+        cmocka_unit_test(
+            a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_nothing),
         cmocka_unit_test(replayed_steps_are_the_launched_ones_to_the_bit),
         cmocka_unit_test(steps_whose_recording_fails_are_launched_to_the_bit),
     };

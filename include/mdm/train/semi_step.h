@@ -7,6 +7,7 @@
 #ifndef MDM_TRAIN_SEMI_STEP_H
 #define MDM_TRAIN_SEMI_STEP_H
 
+#include "mdm/base/config.h"
 #include "mdm/model/executor.h"
 
 typedef struct mdm_semi_options {
@@ -15,6 +16,11 @@ typedef struct mdm_semi_options {
     float lambda_x, lambda_u, lambda_xe, lambda_ue, lambda_contrast;
     float rce_weight; /* of the reverse cross entropy of the labelled part; 0 is plain cross entropy */
 } mdm_semi_options;
+
+mdm_semi_options mdm_semi_options_of(const mdm_config *config);
+/* Whether a step needs the pass of strong views that are not mixed: embedding mixup and contrast. Without it
+ * a step has three fifths of the work, the same gradient, and zeros for those parts of the loss. */
+int mdm_semi_has_strong_pass(const mdm_semi_options *options);
 
 typedef struct mdm_semi_batch {
     int64_t n, first, count;

@@ -3,7 +3,10 @@
  * Every rank keeps its queries and their lists; the others' rows come round the ring from device to device, a
  * whole rank's at a time, and are searched while the next ones travel. Candidates are scored exactly while
  * their rows are there, so one round is enough; a second one is only for queries without proof, if there are
- * any. */
+ * any.
+ *
+ * Own rows are searched among themselves while the host looks for identical ones, as if there were none to
+ * leave out; where there are, once more without these. */
 #include "knn_internal.h"
 #include "mdm/device/group.h"
 #include "mdm/device/neighbours.h"
@@ -14,6 +17,7 @@ typedef struct search {
     mdm_neighbours *neighbours;
     mdm_group *group;
     float *buffer[2]; /* rows of other ranks, in the device's memory */
+    int32_t *all;     /* [n] this rank's rows, global indices */
     int is_second;
 } search;
 
@@ -41,6 +45,8 @@ static mdm_status prepare(search *s) {
                                         .tile_columns = knn->tile_columns};
     MDM_TRY(MDM_ALLOCATE(knn->norm, knn->n, "lengths of the embeddings"));
     MDM_TRY(MDM_ALLOCATE(knn->hash, 2 * knn->n, "hashes of the embeddings"));
+    MDM_TRY(MDM_ALLOCATE(s->all, knn->n, "searched rows"));
+    for (int64_t i = 0; i < knn->n; i++) s->all[i] = (int32_t)(knn->first + i);
     MDM_TRY(mdm_neighbours_create(knn->device, &shape, knn->on_device, &s->neighbours));
     MDM_TRY(mdm_neighbours_measure(s->neighbours, knn->norm, knn->hash));
     MDM_TRY(mdm_knn_check_lengths(knn));
@@ -53,10 +59,15 @@ static mdm_status prepare(search *s) {
     return MDM_OK;
 }
 
+/* Collective, the first time. */
 static mdm_status search_own(search *s) {
+    mdm_knn *knn = s->knn;
     if (s->is_second) return mdm_neighbours_again_own(s->neighbours);
-    return mdm_neighbours_search_own(s->neighbours, mdm_knn_kept(s->knn),
-                                     mdm_knn_kept_count(s->knn, s->knn->rank));
+    mdm_status queued = mdm_neighbours_search_own(s->neighbours, s->all, knn->n);
+    MDM_TRY(mdm_knn_find_duplicates(knn));
+    MDM_TRY(queued);
+    int64_t kept = mdm_knn_kept_count(knn, knn->rank);
+    return kept == knn->n ? MDM_OK : mdm_neighbours_search_own(s->neighbours, mdm_knn_kept(knn), kept);
 }
 
 /* Rows [first, first + count) of another rank. */
@@ -103,7 +114,6 @@ static mdm_status search_again(search *s) {
 static mdm_status run(search *s, int wants_neighbours, float *score) {
     mdm_knn *knn = s->knn;
     MDM_TRY(mdm_comm_agree(knn->comm, prepare(s)));
-    MDM_TRY(mdm_knn_find_duplicates(knn));
     MDM_TRY(go_round(s));
     MDM_TRY(mdm_comm_agree(knn->comm, mdm_neighbours_answer(s->neighbours, &knn->report.repeated)));
     MDM_TRY(mdm_comm_all_reduce(knn->comm, &knn->report.repeated, 1, MDM_INT64, MDM_SUM));
@@ -121,6 +131,7 @@ mdm_status mdm_knn_run_on_device(mdm_knn *knn, int wants_neighbours, float *scor
     search s = {.knn = knn};
     mdm_status status = run(&s, wants_neighbours, score);
     mdm_neighbours_destroy(s.neighbours);
+    free(s.all);
     for (int b = 0; b < 2; b++) mdm_device_free(knn->device, s.buffer[b]);
     mdm_group_destroy(s.group);
     return status;

@@ -95,7 +95,7 @@ MDM_BOTH float mdm_float_of_half(uint32_t half) {
 
 MDM_BOTH double mdm_dot_lane(const float *a, const float *b, uint32_t n, uint32_t lane) {
     double sum = 0;
-    for (uint32_t i = lane; i < n / MDM_DOT_LANES * MDM_DOT_LANES; i += MDM_DOT_LANES)
+    MDM_UNROLLED_BY_8 for (uint32_t i = lane; i < n / MDM_DOT_LANES * MDM_DOT_LANES; i += MDM_DOT_LANES)
         sum += (double)a[i] * (double)b[i];
     return sum;
 }
@@ -263,17 +263,19 @@ typedef struct mdm_tile_side {
 typedef struct mdm_tile_arguments {
     const float *tile; /* [row.count, stride] */
     mdm_tile_side row, column;
-    uint32_t *active;                            /* queries with hits: a row, or row.count + a column */
-    uint32_t *active_count, *other_active_count; /* tiles take turns with the two */
-    uint32_t stride, width, blocks;              /* blocks: of the merging launch */
-    int both;                                    /* 0: only rows have lists */
+    /* Queries with hits, a row or row.count + a column; and of these the ones that have too many. */
+    uint32_t *active, *crowded;
+    uint32_t *counts, *other_counts; /* [2] of both; tiles take turns with the two */
+    uint32_t stride, width, blocks;  /* blocks: of the merging launch */
+    int both;                        /* 0: only rows have lists */
     int diagonal; /* the columns are the rows: all of every row is looked through, itself excluded */
 } mdm_tile_arguments;
 
 MDM_BOTH void mdm_note_hit(const mdm_tile_arguments *a, const mdm_tile_side *side, uint32_t query,
                            uint32_t other, float similarity, uint32_t number) {
     uint32_t slot = mdm_atomic_add(&side->hits[query], 1);
-    if (slot == 0) a->active[mdm_atomic_add(a->active_count, 1)] = number;
+    if (slot == 0) a->active[mdm_atomic_add(&a->counts[0], 1)] = number;
+    if (slot == MDM_NEIGHBOUR_HITS) a->crowded[mdm_atomic_add(&a->counts[1], 1)] = number;
     if (slot >= MDM_NEIGHBOUR_HITS) return;
     const mdm_similar hit = {similarity, (int32_t)other};
     side->hit[(size_t)query * MDM_NEIGHBOUR_HITS + slot] = hit;
@@ -297,7 +299,7 @@ MDM_BOTH void mdm_filter_four(const mdm_tile_arguments *a, uint32_t row, uint32_
 MDM_BOTH void mdm_filter_tile_thread(const mdm_tile_arguments *a, mdm_gpu_thread t) {
     uint32_t column = 4 * mdm_thread_number(t), row = t.block_row * MDM_FILTER_ROWS;
     if (column >= a->column.count) return;
-    if (column == 0 && row == 0) *a->other_active_count = 0; /* its tile has been merged */
+    if (column == 0 && row == 0) a->other_counts[0] = a->other_counts[1] = 0; /* that tile has been merged */
     uint32_t columns = a->column.count - column < 4 ? a->column.count - column : 4;
     float threshold[4];
     for (uint32_t k = 0; k < 4; k++)
@@ -311,12 +313,27 @@ MDM_BOTH void mdm_filter_tile_thread(const mdm_tile_arguments *a, mdm_gpu_thread
     }
 }
 
-typedef struct mdm_merge_shared {
-    int looks_through; /* 0: the hits noted are all */
-    uint32_t count;    /* candidates: the list's `width` and the fresh ones */
+/* A query's list and its hits, where these have all found a place: a warp merges them. */
+enum { MDM_WARP = 32, MDM_MERGE_WARPS = MDM_GPU_THREADS / MDM_WARP };
+
+typedef struct mdm_merge_few {
+    float threshold;
+    uint32_t hits; /* 0: nothing to do */
+    mdm_neighbour old[MDM_NEIGHBOUR_WIDTH];
+    mdm_similar fresh[MDM_NEIGHBOUR_HITS];
+} mdm_merge_few;
+
+/* A query whose line of the tile is looked through. */
+typedef struct mdm_merge_many {
+    uint32_t count; /* candidates: the list's `width` and the fresh ones */
     float threshold, maximum[MDM_GPU_THREADS];
     double exact[MDM_NEIGHBOUR_WIDTH];
     mdm_similar candidate[MDM_MERGE_CANDIDATES];
+} mdm_merge_many;
+
+typedef union mdm_merge_shared {
+    mdm_merge_few few[MDM_MERGE_WARPS];
+    mdm_merge_many many;
 } mdm_merge_shared;
 
 /* One query's part of a tile. */
@@ -328,9 +345,8 @@ typedef struct mdm_tile_line {
     uint32_t query, others;
 } mdm_tile_line;
 
-MDM_BOTH mdm_tile_line mdm_line_of_tile(const mdm_tile_arguments *a, uint32_t entry) {
+MDM_BOTH mdm_tile_line mdm_line_of_tile(const mdm_tile_arguments *a, uint32_t number) {
     mdm_tile_line line;
-    uint32_t number = a->diagonal ? entry : a->active[entry];
     int is_row = number < a->row.count;
     line.query = is_row ? number : number - a->row.count;
     line.side = is_row ? &a->row : &a->column;
@@ -341,47 +357,87 @@ MDM_BOTH mdm_tile_line mdm_line_of_tile(const mdm_tile_arguments *a, uint32_t en
     return line;
 }
 
+MDM_BOTH int mdm_is_more_similar(mdm_similar a, mdm_similar b) {
+    return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
+}
+
+/* ---- few hits: each of the list moves back by those before it, each hit counts what is before it ---- */
+
+MDM_BOTH void mdm_load_few(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t lane,
+                           mdm_merge_few *s) {
+    const mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
+    const mdm_similar *hit = line->side->hit + (size_t)line->query * MDM_NEIGHBOUR_HITS;
+    uint32_t hits = line->side->hits[line->query];
+    if (hits > MDM_NEIGHBOUR_HITS) hits = 0; /* looked through */
+    for (uint32_t i = lane; i < a->width; i += MDM_WARP) s->old[i] = list[i];
+    for (uint32_t i = lane; i < hits; i += MDM_WARP) {
+        s->fresh[i].similarity = hit[i].similarity;
+        s->fresh[i].index = line->other[hit[i].index];
+    }
+    if (lane == 0) s->hits = hits;
+}
+
+MDM_BOTH void mdm_place_few(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t lane,
+                            const mdm_merge_few *s) {
+    mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
+    uint32_t last = a->width - 1;
+    if (s->hits == 0) return;
+    for (uint32_t i = lane; i < a->width; i += MDM_WARP) {
+        const mdm_similar mine = {s->old[i].similarity, s->old[i].index};
+        uint32_t place = i;
+        if (mine.index < 0) break; /* empty ones are the last */
+        for (uint32_t j = 0; j < s->hits; j++) place += mdm_is_more_similar(s->fresh[j], mine);
+        if (place <= last && place > i) list[place] = s->old[i];
+        if (place == last) line->side->threshold[line->query] = mine.similarity;
+    }
+    for (uint32_t i = lane; i < s->hits; i += MDM_WARP) {
+        const mdm_similar mine = s->fresh[i];
+        const mdm_neighbour placed = {-2.0, mine.similarity, mine.index};
+        uint32_t place = 0;
+        for (uint32_t j = 0; j < a->width; j++)
+            place += s->old[j].similarity > mine.similarity ||
+                     (s->old[j].similarity == mine.similarity && s->old[j].index < mine.index);
+        for (uint32_t j = 0; j < s->hits; j++) place += mdm_is_more_similar(s->fresh[j], mine);
+        if (place <= last) list[place] = placed;
+        if (place == last) line->side->threshold[line->query] = mine.similarity;
+    }
+    if (lane == 0) line->side->hits[line->query] = 0;
+}
+
+/* ---- a line that is looked through, by a block ---- */
+
 MDM_BOTH float mdm_similarity_in_line(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t i) {
     return a->diagonal && i == line->query ? -INFINITY : line->first[i * line->step];
 }
 
-MDM_BOTH void mdm_add_candidate(mdm_merge_shared *s, const mdm_tile_line *line, uint32_t other,
+MDM_BOTH void mdm_add_candidate(mdm_merge_many *s, const mdm_tile_line *line, uint32_t other,
                                 float similarity) {
     const mdm_similar fresh = {similarity, line->other[other]};
     s->candidate[mdm_atomic_add(&s->count, 1)] = fresh;
 }
 
-MDM_BOTH int mdm_is_more_similar(mdm_similar a, mdm_similar b) {
-    return a.similarity > b.similarity || (a.similarity == b.similarity && a.index < b.index);
-}
-
-MDM_BOTH void mdm_load_list(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
-                            mdm_merge_shared *s) {
+/* The list, and the greatest similarity of the thread's part of the line. */
+MDM_BOTH void mdm_load_many(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                            mdm_merge_many *s) {
     const mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
+    float greatest = -INFINITY;
     if (thread < a->width) {
         const mdm_similar old = {list[thread].similarity, list[thread].index};
         s->candidate[thread] = old;
         s->exact[thread] = list[thread].exact;
     }
-    if (thread > 0) return;
-    s->looks_through = a->diagonal || line->side->hits[line->query] > MDM_NEIGHBOUR_HITS;
-    s->count = a->width;
-    s->threshold = line->side->threshold[line->query];
-}
-
-/* The greatest similarity of a thread's part of a line that is looked through. */
-MDM_BOTH void mdm_find_maximum(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
-                               mdm_merge_shared *s) {
-    float greatest = -INFINITY;
     for (uint32_t i = thread; i < line->others; i += MDM_GPU_THREADS) {
         float similarity = mdm_similarity_in_line(a, line, i);
         if (similarity > greatest) greatest = similarity;
     }
     s->maximum[thread] = greatest;
+    if (thread > 0) return;
+    s->count = a->width;
+    s->threshold = line->side->threshold[line->query];
 }
 
 /* The width-th greatest of the maxima: at least `width` similarities reach it. */
-MDM_BOTH void mdm_raise_threshold(const mdm_tile_arguments *a, uint32_t thread, mdm_merge_shared *s) {
+MDM_BOTH void mdm_raise_threshold(const mdm_tile_arguments *a, uint32_t thread, mdm_merge_many *s) {
     float mine = s->maximum[thread];
     uint32_t rank = 0;
     for (uint32_t i = 0; i < MDM_GPU_THREADS; i++)
@@ -391,14 +447,7 @@ MDM_BOTH void mdm_raise_threshold(const mdm_tile_arguments *a, uint32_t thread, 
 
 /* Those above the threshold, and from each thread one at it, so that the list fills. */
 MDM_BOTH void mdm_collect(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
-                          mdm_merge_shared *s) {
-    if (!s->looks_through) {
-        uint32_t hits = line->side->hits[line->query];
-        if (thread >= hits) return;
-        mdm_similar hit = line->side->hit[(size_t)line->query * MDM_NEIGHBOUR_HITS + thread];
-        mdm_add_candidate(s, line, (uint32_t)hit.index, hit.similarity);
-        return;
-    }
+                          mdm_merge_many *s) {
     float greatest = s->maximum[thread], threshold = s->threshold;
     if (greatest == -INFINITY || greatest < threshold) return;
     for (uint32_t i = thread; i < line->others; i += MDM_GPU_THREADS) {
@@ -412,8 +461,8 @@ MDM_BOTH void mdm_collect(const mdm_tile_arguments *a, const mdm_tile_line *line
 }
 
 /* Every candidate that has fewer than `width` before it takes its place in the list. */
-MDM_BOTH void mdm_place_candidates(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
-                                   const mdm_merge_shared *s) {
+MDM_BOTH void mdm_place_many(const mdm_tile_arguments *a, const mdm_tile_line *line, uint32_t thread,
+                             const mdm_merge_many *s) {
     for (uint32_t c = thread; c < s->count; c += MDM_GPU_THREADS) {
         mdm_similar mine = s->candidate[c];
         uint32_t rank = 0;
@@ -428,32 +477,62 @@ MDM_BOTH void mdm_place_candidates(const mdm_tile_arguments *a, const mdm_tile_l
     if (thread == 0) line->side->hits[line->query] = 0;
 }
 
-enum { MDM_MERGE_STAGES = 5 };
+/* ---- all of a tile: first those with few hits, MDM_MERGE_WARPS a block, then lines ---- */
+
+enum { MDM_FEW_STAGES = 2, MDM_MANY_STAGES = 4 };
+
+/* Turns of a block that takes `each` entries in a turn. */
+MDM_BOTH uint32_t mdm_turns(uint32_t entries, uint32_t block, uint32_t blocks, uint32_t each) {
+    return entries > block * each ? (entries - block * each + blocks * each - 1) / (blocks * each) : 0;
+}
+
+MDM_BOTH uint32_t mdm_few_stages(const mdm_tile_arguments *a, mdm_gpu_thread t) {
+    return a->diagonal ? 0 : mdm_turns(a->counts[0], t.block, a->blocks, MDM_MERGE_WARPS) * MDM_FEW_STAGES;
+}
 
 MDM_BOTH uint32_t mdm_merge_tile_stages(const mdm_tile_arguments *a, mdm_gpu_thread t) {
-    uint32_t entries = a->diagonal ? a->row.count : *a->active_count;
-    return entries > t.block ? (entries - t.block + a->blocks - 1) / a->blocks * MDM_MERGE_STAGES : 0;
+    uint32_t lines = a->diagonal ? a->row.count : a->counts[1];
+    return mdm_few_stages(a, t) + mdm_turns(lines, t.block, a->blocks, 1) * MDM_MANY_STAGES;
+}
+
+MDM_BOTH void mdm_merge_few_stage(const mdm_tile_arguments *a, mdm_gpu_thread t, mdm_merge_shared *s,
+                                  uint32_t stage) {
+    uint32_t warp = t.thread / MDM_WARP,
+             entry = (t.block + stage / MDM_FEW_STAGES * a->blocks) * MDM_MERGE_WARPS + warp;
+    if (entry >= a->counts[0]) return;
+    mdm_tile_line line = mdm_line_of_tile(a, a->active[entry]);
+    if (stage % MDM_FEW_STAGES == 0)
+        mdm_load_few(a, &line, t.thread % MDM_WARP, &s->few[warp]);
+    else
+        mdm_place_few(a, &line, t.thread % MDM_WARP, &s->few[warp]);
+}
+
+MDM_BOTH void mdm_merge_many_stage(const mdm_tile_arguments *a, mdm_gpu_thread t, mdm_merge_shared *s,
+                                   uint32_t stage) {
+    uint32_t entry = t.block + stage / MDM_MANY_STAGES * a->blocks;
+    mdm_tile_line line = mdm_line_of_tile(a, a->diagonal ? entry : a->crowded[entry]);
+    switch (stage % MDM_MANY_STAGES) {
+    case 0:
+        mdm_load_many(a, &line, t.thread, &s->many);
+        break;
+    case 1:
+        mdm_raise_threshold(a, t.thread, &s->many);
+        break;
+    case 2:
+        mdm_collect(a, &line, t.thread, &s->many);
+        break;
+    default:
+        mdm_place_many(a, &line, t.thread, &s->many);
+    }
 }
 
 MDM_BOTH void mdm_merge_tile_stage(const mdm_tile_arguments *a, mdm_gpu_thread t, mdm_merge_shared *s,
                                    uint32_t stage) {
-    mdm_tile_line line = mdm_line_of_tile(a, t.block + stage / MDM_MERGE_STAGES * a->blocks);
-    switch (stage % MDM_MERGE_STAGES) {
-    case 0:
-        mdm_load_list(a, &line, t.thread, s);
-        break;
-    case 1:
-        if (s->looks_through) mdm_find_maximum(a, &line, t.thread, s);
-        break;
-    case 2:
-        if (s->looks_through) mdm_raise_threshold(a, t.thread, s);
-        break;
-    case 3:
-        mdm_collect(a, &line, t.thread, s);
-        break;
-    default:
-        mdm_place_candidates(a, &line, t.thread, s);
-    }
+    uint32_t few = mdm_few_stages(a, t);
+    if (stage < few)
+        mdm_merge_few_stage(a, t, s, stage);
+    else
+        mdm_merge_many_stage(a, t, s, stage - few);
 }
 
 /* ---- exact similarities of the candidates that lie in a block of rows: MDM_DOT_ROWS candidates a block ----

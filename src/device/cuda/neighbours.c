@@ -3,10 +3,10 @@
  * Own rows against own rows is symmetric. First every tile on the diagonal fills the lists of its rows; then
  * the tiles right of it, each multiplied once, serve the lists of their rows and of their columns. A tile is
  * written by a product, stays in the second-level cache, and is read by a filter that compares each
- * similarity with the least of two lists and notes the few hits; a kernel merges these. Where a query has
- * more hits than there is room for, as it may when rows come sorted by class, the merge looks through its
- * line of the tile instead, so nothing is lost. Everything is queued; the host waits in measure, answer and
- * read alone. */
+ * similarity with the least of two lists and notes the few hits; a kernel merges these, a warp to a query.
+ * Where a query has more hits than there is room for, as it may when rows come sorted by class, a block looks
+ * through its line of the tile instead, so nothing is lost. Everything is queued; the host waits in measure,
+ * answer and read alone. */
 #include "mdm/device/neighbours.h"
 #include "device.h"
 #include <stdlib.h>
@@ -23,8 +23,8 @@ struct mdm_neighbours {
     float *tile, *threshold;
     mdm_neighbour *list;
     mdm_similar *hit; /* of the tile's rows, then its columns */
-    uint32_t *hits, *active, *counters;
-    int turn; /* which of the two counters of active queries the next tile takes */
+    uint32_t *hits, *active, *crowded, *counters;
+    int turn; /* which of the two pairs of counters the next tile takes */
     int32_t *result;
     double *result_similarity, *limit;
     uint32_t *unproven;
@@ -35,8 +35,8 @@ struct mdm_neighbours {
     uint16_t *again_unit;
 };
 
-/* counters[] */
-enum { ERROR, ACTIVE, OTHER_ACTIVE, UNPROVEN, COUNTERS };
+/* counters[]: of a tile there are two, of active and of crowded queries, for each turn */
+enum { ERROR, UNPROVEN, OF_TILE, COUNTERS = OF_TILE + 2 * 2 };
 
 static int64_t round_up(int64_t value, int64_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -75,6 +75,7 @@ static size_t lay_out(mdm_neighbours *n) {
     n->hit = lay(&l, lines * MDM_NEIGHBOUR_HITS, sizeof *n->hit);
     n->hits = lay(&l, lines, sizeof *n->hits);
     n->active = lay(&l, lines, sizeof *n->active);
+    n->crowded = lay(&l, lines, sizeof *n->crowded);
     n->result = lay(&l, rows * n->shape.k, sizeof *n->result);
     n->result_similarity = lay(&l, rows * n->shape.k, sizeof *n->result_similarity);
     n->limit = lay(&l, rows, sizeof *n->limit);
@@ -196,6 +197,7 @@ static int64_t least(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+/* So many blocks that each has work once, unless lines are looked through. */
 static void merge(mdm_neighbours *n, mdm_tile_arguments *a, uint32_t most) {
     a->blocks = most < MDM_MERGE_BLOCKS ? most : MDM_MERGE_BLOCKS;
     mdm_gpu_merge_tile(n->gpu, a->blocks, 1, a);
@@ -224,15 +226,17 @@ static mdm_status search_tile(mdm_neighbours *n, int64_t row, const mdm_row_bloc
                             .row = side_of(n, row, rows, 0),
                             .column = side_of(n, both ? column : 0, columns, n->tile_rows),
                             .active = n->active,
-                            .active_count = n->counters + ACTIVE + n->turn,
-                            .other_active_count = n->counters + ACTIVE + !n->turn,
+                            .crowded = n->crowded,
+                            .counts = n->counters + OF_TILE + 2 * n->turn,
+                            .other_counts = n->counters + OF_TILE + 2 * !n->turn,
                             .width = n->width,
                             .both = both};
     if (!both) a.column.index = other->kept + column;
     MDM_TRY(multiply(n, n->own.unit + row * n->padded, other, column, columns, &a.stride));
     mdm_gpu_filter_tile(n->gpu, mdm_blocks_for((size_t)(columns + 3) / 4),
                         (uint32_t)((rows + MDM_FILTER_ROWS - 1) / MDM_FILTER_ROWS), &a);
-    merge(n, &a, a.row.count + (both ? a.column.count : 0));
+    uint32_t lines = a.row.count + (both ? a.column.count : 0);
+    merge(n, &a, (lines + MDM_MERGE_WARPS - 1) / MDM_MERGE_WARPS);
     n->turn = !n->turn;
     return MDM_OK;
 }

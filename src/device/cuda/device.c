@@ -428,9 +428,13 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
 
 static void sum_squares(mdm_device *device, const float *values, int64_t count, double *sum) {
     mdm_cuda_device *d = mdm_cuda(device);
-    mdm_square_arguments a = {values, d->squares, count, MDM_GPU_SQUARES};
-    mdm_gpu_squares(d->gpu, mdm_blocks_for(a.threads), 1, &a);
-    mdm_sum_rows(device, &(mdm_row_sum){d->squares, MDM_GPU_SQUARES, 1.0, sum}, 1);
+    mdm_square_arguments a = {.values = values, .partial = d->squares, .count = (size_t)count};
+    a.words = (uintptr_t)values % sizeof(mdm_gpu_word) == 0 ? a.count / 4 : 0;
+    size_t wanted = (a.count / 4 + MDM_GPU_THREADS) / MDM_GPU_THREADS; /* one at least */
+    uint32_t blocks = wanted < MDM_GPU_SQUARES ? (uint32_t)wanted : MDM_GPU_SQUARES;
+    a.threads = (size_t)blocks * MDM_GPU_THREADS;
+    mdm_gpu_squares(d->gpu, blocks, 1, &a);
+    mdm_sum_rows(device, &(mdm_row_sum){d->squares, blocks, 1.0, sum}, 1);
 }
 
 static void average_step(mdm_device *device, float *average, const float *values, int64_t count,

@@ -312,24 +312,6 @@ MDM_BOTH void mdm_write_filters_thread(const mdm_filter_arguments *a, mdm_gpu_th
     }
 }
 
-/* Thread i of `threads` sums the squares of every so many values from i on. */
-enum { MDM_GPU_SQUARES = 16384 };
-
-typedef struct mdm_square_arguments {
-    const float *values;
-    double *partial; /* [threads] */
-    int64_t count;
-    uint32_t threads;
-} mdm_square_arguments;
-
-MDM_BOTH void mdm_squares_thread(const mdm_square_arguments *a, mdm_gpu_thread t) {
-    uint32_t first = mdm_thread_number(t);
-    double sum = 0.0;
-    if (first >= a->threads) return;
-    for (int64_t i = first; i < a->count; i += a->threads) sum += (double)a->values[i] * (double)a->values[i];
-    a->partial[first] = sum;
-}
-
 typedef struct mdm_average_arguments {
     float *average;
     const float *values;
@@ -358,7 +340,6 @@ MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread 
     X(to_filter, mdm_weights_arguments)                                                                      \
     X(from_filter, mdm_weights_arguments)                                                                    \
     X(sgd, mdm_sgd_arguments)                                                                                \
-    X(squares, mdm_square_arguments)                                                                         \
     X(average, mdm_average_arguments)                                                                        \
     X(norm_from_sums, mdm_channel_arguments)                                                                 \
     X(norm_from_running, mdm_channel_arguments)                                                              \

@@ -32,6 +32,41 @@ MDM_BOTH void mdm_sum_rows_thread(const mdm_row_sums_arguments *a, mdm_gpu_threa
     if (phase == 2 && t.thread == 0) *s->sum = sum / s->divisor;
 }
 
+/* The squares of all values, a sum for each block. */
+enum { MDM_GPU_SQUARES = 2 * MDM_GPU_BLOCKS /* blocks at most */ };
+
+typedef struct mdm_square_arguments {
+    const float *values;
+    double *partial;     /* [blocks] */
+    size_t count, words; /* words: that values begin with, of 16 bytes */
+    size_t threads;
+} mdm_square_arguments;
+
+MDM_BOTH double mdm_square_of_word(mdm_gpu_word word) {
+    double sum = 0.0;
+    MDM_UNROLLED for (int k = 0; k < 4; k++) {
+        mdm_float_bits u;
+        u.bits = word.part[k];
+        sum += (double)u.value * (double)u.value;
+    }
+    return sum;
+}
+
+MDM_BOTH void mdm_squares_thread(const mdm_square_arguments *a, mdm_gpu_thread t, int phase, double *shared) {
+    const mdm_gpu_word *words = (const mdm_gpu_word *)a->values;
+    double sum = 0.0;
+    if (phase == 0) {
+        MDM_UNROLLED_BY_8 for (size_t i = mdm_thread_number(t); i < a->words; i += a->threads) sum +=
+            mdm_square_of_word(words[i]);
+        for (size_t i = 4 * a->words + mdm_thread_number(t); i < a->count; i += a->threads)
+            sum += (double)a->values[i] * (double)a->values[i];
+        mdm_leave(shared, 0, t, sum);
+        return;
+    }
+    mdm_block_total_phase(t, phase, shared, &sum);
+    if (phase == 2 && t.thread == 0) a->partial[t.block] = sum;
+}
+
 /* Per column: sums of x and of x * other. A block takes 32 columns, 8 threads to each, and its share of the
  * rows; its sums go to partial [blocks, 2, columns]. */
 typedef struct mdm_column_arguments {
@@ -48,7 +83,8 @@ MDM_BOTH void mdm_sum_columns_thread(const mdm_column_arguments *a, mdm_gpu_thre
     double sums[2] = {0.0, 0.0};
     if (c >= a->columns || (phase == 1 && lane > 1)) return;
     if (phase == 0) {
-        for (size_t r = t.block * lanes + lane; r < a->rows; r += (size_t)a->blocks * lanes) {
+        MDM_UNROLLED_BY_8 for (size_t r = t.block * lanes + lane; r < a->rows;
+                               r += (size_t)a->blocks * lanes) {
             double x = (double)a->x[r * a->columns + c];
             sums[0] += x;
             sums[1] += x * (double)a->other[r * a->columns + c];
@@ -213,6 +249,7 @@ MDM_BOTH void mdm_judge_step_thread(const mdm_step_judgement *a, mdm_gpu_thread 
     X(judge_step, mdm_step_judgement)                                                                        \
     MDM_GPU_LOSS_KERNELS(P)                                                                                  \
     P(sum_rows, mdm_row_sums_arguments, 3)                                                                   \
+    P(squares, mdm_square_arguments, 3)                                                                      \
     P(sum_columns, mdm_column_arguments, 2)
 
 #endif

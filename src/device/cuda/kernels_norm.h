@@ -181,11 +181,11 @@ typedef struct mdm_sum_arguments {
  * block's shared memory, [16][MDM_GPU_COLUMN]: 8 of the first sum, 8 of the second. */
 typedef struct mdm_thread_sums {
     float part[2][MDM_GPU_LANES];
-    double *whole;
+    volatile double *whole; /* not in registers, of which the loads need all */
     uint32_t parts, count;
 } mdm_thread_sums;
 
-MDM_BOTH double *mdm_whole_sum(const mdm_thread_sums *s, int i, int k) {
+MDM_BOTH volatile double *mdm_whole_sum(const mdm_thread_sums *s, int i, int k) {
     return s->whole + (i * MDM_GPU_LANES + k) * MDM_GPU_COLUMN;
 }
 
@@ -353,8 +353,14 @@ typedef struct mdm_gather_arguments {
 MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, double *shared) {
     const double *from = a->partial + (size_t)t.block * 16 + t.thread % 16;
     double sum = 0;
-    MDM_UNROLLED_BY_8 for (uint32_t b = t.thread / 16; b < a->blocks; b += MDM_GPU_SLICES) sum +=
-        from[(size_t)b * 16 * a->groups];
+    for (uint32_t first = t.thread / 16; first < a->blocks; first += MDM_GPU_SLICE * MDM_GPU_SLICES) {
+        double part[MDM_GPU_SLICE]; /* all asked for before the first is used */
+        MDM_UNROLLED for (uint32_t i = 0; i < MDM_GPU_SLICE; i++) {
+            uint32_t block = first + i * MDM_GPU_SLICES;
+            part[i] = block < a->blocks ? from[(size_t)block * 16 * a->groups] : 0.0;
+        }
+        MDM_UNROLLED for (int i = 0; i < MDM_GPU_SLICE; i++) sum += part[i];
+    }
     shared[t.thread] = sum;
 }
 

@@ -13,8 +13,9 @@ enum {
     MDM_GPU_SHARED = 16 * MDM_GPU_COLUMN, /* 8 channels, two sums */
     MDM_GPU_AHEAD = 4,                    /* pixels that a thread asks for at once, at most */
     MDM_GPU_RUN = 64,                     /* values summed in single precision before going on in double */
-    MDM_GPU_BLOCKS = 264,                 /* that are at work at once: 2 on each of 132 multiprocessors */
-    MDM_GPU_SLICES = 16                   /* of the blocks' sums, each added by a thread of its own */
+    MDM_GPU_BLOCKS = 396,                 /* that are at work at once: 3 on each of 132 multiprocessors */
+    MDM_GPU_SLICES = 16,                  /* of the blocks' sums, each added by a thread of its own */
+    MDM_GPU_SLICE = (MDM_GPU_BLOCKS + MDM_GPU_SLICES - 1) / MDM_GPU_SLICES
 };
 
 #ifdef __CUDA_ARCH__

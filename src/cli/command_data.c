@@ -324,8 +324,8 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
 static mdm_status run_info(const arguments *a) {
     mdm_dataset *d;
     census *classes;
-    int64_t wrong = 0, ood = 0, offset[2];
-    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d, offset));
+    int64_t wrong = 0, ood = 0;
+    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d));
     mdm_status status = MDM_ALLOCATE(classes, d->classes, "the classes");
     if (status == MDM_OK) {
         for (int64_t i = 0; i < d->train_count; i++) {
@@ -349,16 +349,15 @@ static mdm_status run_info(const arguments *a) {
 /* Everything is read, piece by piece; labels and names were checked by then. */
 static mdm_status run_verify(const arguments *a) {
     mdm_dataset *d;
-    int64_t offset[2];
     uint8_t *pixels = NULL;
-    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d, offset));
+    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d));
     int64_t bytes = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / bytes + 1;
     mdm_status status = mdm_allocate((void **)&pixels, piece, bytes, "pictures");
     for (int split = 0; split < 2; split++) {
         int64_t count = split ? d->test_count : d->train_count;
         for (int64_t first = 0; status == MDM_OK && first < count; first += piece)
-            status = mdm_dataset_read_images_at(a->places[0], split, offset[split], bytes, first,
-                                                count - first < piece ? count - first : piece, pixels);
+            status = mdm_dataset_read_images(a->places[0], d, split, first,
+                                             count - first < piece ? count - first : piece, pixels);
     }
     if (status == MDM_OK && a->json)
         printf("{\"sound\":true,\"pictures\":%lld}\n", (long long)(d->train_count + d->test_count));

@@ -1,6 +1,8 @@
 /* Data sets in memory: made, described by their statistics, and written to a file that a reader sees whole or
  * not at all. */
+#include "dataset_hdf5.h"
 #include "dataset_internal.h"
+#include "pictures.h"
 #include "spill.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -53,6 +55,7 @@ void mdm_dataset_destroy(mdm_dataset *d) {
     free(d->test_images);
     free(d->train_encoded);
     free(d->test_encoded);
+    for (int split = 0; split < 2; split++) free(d->places[split]);
     free(d->train_offsets);
     free(d->test_offsets);
     free(d->train_labels);
@@ -112,20 +115,22 @@ void mdm_dataset_statistics(mdm_dataset *d) {
     mdm_dataset_finish_statistics(d, sum, square);
 }
 
-mdm_status mdm_dataset_stream_statistics(const char *path, int64_t place, mdm_dataset *d) {
+mdm_status mdm_dataset_stream_statistics(const char *path, mdm_dataset *d) {
     uint64_t sum[3] = {0}, square[3] = {0};
     int64_t image = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / image + 1;
     uint8_t *buffer;
+    mdm_pictures *pictures;
     if (piece > d->train_count) piece = d->train_count;
-    MDM_TRY(MDM_ALLOCATE(buffer, piece * image, "pictures"));
-    mdm_status status = MDM_OK;
+    MDM_TRY(mdm_pictures_open(path, d->places[0], &pictures));
+    mdm_status status = MDM_ALLOCATE(buffer, piece * image, "pictures");
     for (int64_t first = 0; status == MDM_OK && first < d->train_count; first += piece) {
         int64_t count = d->train_count - first < piece ? d->train_count - first : piece;
-        status = mdm_dataset_read_images_at(path, 0, place, image, first, count, buffer);
+        status = mdm_pictures_read(pictures, first, count, buffer);
         if (status == MDM_OK)
             add_pixels(buffer, count, (int64_t)d->height * d->width, d->channels, sum, square);
     }
     free(buffer);
+    mdm_pictures_close(pictures);
     if (status == MDM_OK) mdm_dataset_finish_statistics(d, sum, square);
     return status;
 }

@@ -4,7 +4,7 @@
  * The child is a fork: it uses HDF5 and nothing of the parent's MPI or devices, and leaves by _exit(). */
 #define _GNU_SOURCE /* pipe2 */
 #include "screen.h"
-#include "dataset_internal.h"
+#include "dataset_hdf5.h"
 #include "mdm/base/log.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,13 +1,13 @@
-/* The store: rank 0 reads and checks the file, labels go to every rank, pictures into one window per node (or
- * stay in the file).
+/* The store: rank 0 looks through the file, labels and the places of pictures go to every rank, pictures into
+ * one window per node (or stay in the file).
  *
- * Streamed pictures are read with pread at the place HDF5 names, by a thread that works one step ahead; HDF5
- * itself is not called from it. Chunked or compressed files have no such place: streamed, they are read by
- * the calling thread when they are fetched.
+ * Streamed pictures that lie in one piece are read by a thread that works one step ahead, JPEG and PNG files
+ * by several; chunks are unpacked by the calling thread when their pictures are fetched.
  */
 #include "mdm/data/store.h"
 #include "dataset_internal.h"
 #include "mdm/base/log.h"
+#include "pictures.h"
 #include "store_chunked.h"
 #include "store_encoded.h"
 #include "store_stream.h"
@@ -20,9 +20,9 @@
 /* One split's pictures. */
 typedef struct pictures {
     char *path;
-    int group; /* 0: /train of that file, 1: /test */
-    int64_t count, offset;
-    uint8_t *resident; /* in the shared window, NULL when streamed */
+    int64_t count;
+    mdm_places *places; /* in that file */
+    uint8_t *resident;  /* in the shared window, NULL when streamed */
     int32_t *labels;
 } pictures;
 
@@ -37,14 +37,14 @@ struct mdm_store {
     mdm_comm_shared *shared;
     mdm_stream *streams[2];   /* streamed and contiguous */
     mdm_decoder *decoders[2]; /* streamed and kept encoded */
-    mdm_chunked *chunked[2];  /* streamed, but only HDF5 can read it */
+    mdm_chunked *chunked[2];  /* streamed and in chunks */
 };
 
 /* What rank 0 tells the others before the arrays. */
 typedef struct header {
     mdm_store_info info;
-    int64_t offset[2];
-    int test_group, has_truth;
+    int has_truth;
+    int64_t place_bytes[2];
     int64_t id_bytes, class_bytes; /* 0: none */
     uint64_t pictures;             /* XXH3 of the pictures that the fingerprint samples */
 } header;
@@ -97,77 +97,54 @@ static mdm_status check_test_file(mdm_dataset *train, const mdm_dataset *test, c
     return MDM_OK;
 }
 
-/* Takes the test set of another file over into `train`. */
-static mdm_status take_test_set(mdm_dataset *train, const char *path, header *head) {
+/* Takes the test set of another file, or else its training set, over into `train`. */
+static mdm_status take_test_set(mdm_dataset *train, const char *path) {
     mdm_dataset *test;
-    int64_t offset[2];
-    MDM_TRY(mdm_dataset_read_labels(path, &test, offset));
+    MDM_TRY(mdm_dataset_read_labels(path, &test));
     mdm_status status = check_test_file(train, test, path);
     if (status == MDM_OK) {
-        head->test_group = test->test_count > 0;
-        head->offset[1] = offset[head->test_group];
+        const int from = test->test_count > 0;
+        int32_t **labels = from ? &test->test_labels : &test->train_labels;
         free(train->test_labels);
-        train->test_count = head->test_group ? test->test_count : test->train_count;
-        int32_t **labels = head->test_group ? &test->test_labels : &test->train_labels;
+        free(train->places[1]);
+        train->test_count = from ? test->test_count : test->train_count;
         train->test_labels = *labels;
+        train->places[1] = test->places[from];
         *labels = NULL;
+        test->places[from] = NULL;
     }
     mdm_dataset_destroy(test);
     return status;
 }
 
-static mdm_status hash_encoded(XXH3_state_t *state, mdm_encoded *encoded, int64_t count, int64_t step,
-                               int64_t bytes) {
+/* Hashes up to 64 pictures, evenly spread over a split. */
+static mdm_status hash_pictures(XXH3_state_t *state, const char *path, const mdm_places *places) {
+    enum { MOST = 64 };
+    const int64_t step = places->count > MOST ? places->count / MOST : 1,
+                  bytes = (int64_t)places->height * places->width * places->channels;
+    mdm_pictures *reader;
     uint8_t *picture;
+    MDM_TRY(mdm_pictures_open(path, places, &reader));
     mdm_status status = MDM_ALLOCATE(picture, bytes, "a picture");
-    if (status == MDM_OK) {
-        for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
-            status = mdm_encoded_read_one(encoded, i, picture);
-            if (status == MDM_OK) XXH3_64bits_update(state, picture, (size_t)bytes);
-        }
-        free(picture);
-    }
-    mdm_encoded_close(encoded);
-    return status;
-}
-
-static mdm_status hash_places(XXH3_state_t *state, const char *path, int64_t place, int64_t count,
-                              int64_t step, int64_t bytes) {
-    uint8_t *picture;
-    mdm_status status = MDM_ALLOCATE(picture, bytes, "a picture");
-    for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
-        status = mdm_dataset_read_images_at(path, 0, place, bytes, i, 1, picture);
+    for (int64_t i = 0; status == MDM_OK && i < places->count; i += step) {
+        status = mdm_pictures_read(reader, i, 1, picture);
         if (status == MDM_OK) XXH3_64bits_update(state, picture, (size_t)bytes);
     }
     free(picture);
+    mdm_pictures_close(reader);
     return status;
 }
 
-/* Hashes up to 64 pictures, evenly spread over a split. */
-static mdm_status hash_pictures(XXH3_state_t *state, const char *path, int group, int64_t place,
-                                int64_t count, int64_t bytes) {
-    enum { MOST = 64 };
-    int64_t step = count > MOST ? count / MOST : 1;
-    mdm_chunked *reader;
-    mdm_encoded *encoded;
-    if (place >= 0) return hash_places(state, path, place, count, step, bytes);
-    MDM_TRY(mdm_dataset_open_encoded(path, group, &encoded));
-    if (encoded) return hash_encoded(state, encoded, count, step, bytes);
-    MDM_TRY(mdm_chunked_open(path, group, bytes, &reader));
-    mdm_status status = MDM_OK;
-    for (int64_t i = 0; status == MDM_OK && i < count; i += step) {
-        const uint8_t *picture;
-        status = mdm_chunked_fetch(reader, &i, 1, &picture);
-        if (status == MDM_OK) XXH3_64bits_update(state, picture, (size_t)bytes);
-    }
-    mdm_chunked_close(reader);
-    return status;
+/* The sampled pictures of both splits, which may lie in different files. */
+static mdm_status hash_splits(XXH3_state_t *state, const char *path, const char *test_path,
+                              mdm_places *const places[2]) {
+    MDM_TRY(hash_pictures(state, path, places[0]));
+    return places[1] ? hash_pictures(state, test_path ? test_path : path, places[1]) : MDM_OK;
 }
 
 static mdm_status take_fingerprint(const mdm_dataset *d, const char *path, const char *test_path,
                                    header *head) {
     int64_t shape[6] = {d->train_count, d->test_count, d->height, d->width, d->channels, d->classes};
-    int64_t bytes = (int64_t)d->height * d->width * d->channels;
     XXH3_state_t *state = XXH3_createState();
     if (!state) return mdm_fail(MDM_RESOURCE, "out of memory for the data set's fingerprint");
     XXH3_64bits_reset(state);
@@ -176,25 +153,19 @@ static mdm_status take_fingerprint(const mdm_dataset *d, const char *path, const
     if (d->test_count > 0) XXH3_64bits_update(state, d->test_labels, sizeof(int32_t) * (size_t)d->test_count);
     XXH3_64bits_update(state, d->mean, sizeof d->mean);
     XXH3_64bits_update(state, d->std, sizeof d->std);
-    mdm_status status = hash_pictures(state, path, 0, head->offset[0], d->train_count, bytes);
-    if (status == MDM_OK && d->test_count > 0)
-        status = hash_pictures(state, test_path ? test_path : path, head->test_group, head->offset[1],
-                               d->test_count, bytes);
+    mdm_status status = hash_splits(state, path, test_path, d->places);
     head->info.fingerprint = XXH3_64bits_digest(state);
     XXH3_freeState(state);
     return status;
 }
 
-/* The same pictures of both splits, alone. */
-static mdm_status hash_samples(const header *head, const char *path, const char *test_path, uint64_t *hash) {
-    const mdm_store_info *info = &head->info;
-    int64_t bytes = (int64_t)info->height * info->width * info->channels;
+/* The same pictures alone. */
+static mdm_status hash_samples(const char *path, const char *test_path, mdm_places *const places[2],
+                               uint64_t *hash) {
     XXH3_state_t *state = XXH3_createState();
     if (!state) return mdm_fail(MDM_RESOURCE, "out of memory for the data set's fingerprint");
     XXH3_64bits_reset(state);
-    mdm_status status = hash_pictures(state, path, 0, head->offset[0], info->train_count, bytes);
-    if (status == MDM_OK && info->test_count > 0)
-        status = hash_pictures(state, test_path, head->test_group, head->offset[1], info->test_count, bytes);
+    mdm_status status = hash_splits(state, path, test_path, places);
     *hash = XXH3_64bits_digest(state);
     XXH3_freeState(state);
     return status;
@@ -203,9 +174,16 @@ static mdm_status hash_samples(const header *head, const char *path, const char 
 /* What a rank reads under the path must be what rank 0 sees there: hosts with disks of their own may hold
  * copies. */
 static mdm_status check_same_pictures(const mdm_store *store, const header *head) {
-    uint64_t mine;
+    mdm_places *const places[2] = {store->splits[0].places, store->splits[1].places};
+    uint64_t mine = 0;
     if (mdm_comm_rank(store->comm) == 0) return MDM_OK;
-    MDM_TRY(hash_samples(head, store->splits[0].path, store->splits[1].path, &mine));
+    mdm_status status = hash_samples(store->splits[0].path, store->splits[1].path, places, &mine);
+    if (status == MDM_INPUT) /* other bytes where rank 0 has pictures */
+        return mdm_fail(MDM_INPUT,
+                        "%s is another file here than on rank 0's host (%.900s); copy the file of one host "
+                        "to the others",
+                        store->path, mdm_last_message());
+    MDM_TRY(status);
     if (mine == head->pictures) return MDM_OK;
     return mdm_fail(
         MDM_INPUT,
@@ -217,10 +195,10 @@ static mdm_status check_same_pictures(const mdm_store *store, const header *head
 static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char *test_path, header *head,
                                  mdm_dataset **dataset) {
     mdm_dataset *d;
-    MDM_TRY(mdm_dataset_read_labels(path, &d, head->offset));
+    MDM_TRY(mdm_dataset_read_labels(path, &d));
     *dataset = d;
-    head->test_group = 1;
-    if (test_path) MDM_TRY(take_test_set(d, test_path, head));
+    if (test_path) MDM_TRY(take_test_set(d, test_path));
+    for (int s = 0; s < 2; s++) head->place_bytes[s] = d->places[s] ? d->places[s]->bytes : 0;
     head->info = (mdm_store_info){.train_count = d->train_count,
                                   .test_count = d->test_count,
                                   .height = d->height,
@@ -230,8 +208,7 @@ static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char 
     memcpy(head->info.mean, d->mean, sizeof d->mean);
     memcpy(head->info.std, d->std, sizeof d->std);
     MDM_TRY(take_fingerprint(d, path, test_path, head));
-    if (mdm_comm_size(store->comm) > 1)
-        MDM_TRY(hash_samples(head, path, test_path ? test_path : path, &head->pictures));
+    if (mdm_comm_size(store->comm) > 1) MDM_TRY(hash_samples(path, test_path, d->places, &head->pictures));
     head->has_truth = d->true_labels != NULL;
     MDM_TRY(pack_strings(d->ids, d->train_count, &store->id_text, &head->id_bytes));
     return pack_strings(d->class_names, d->classes, &store->class_text, &head->class_bytes);
@@ -241,7 +218,7 @@ static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char 
  */
 static mdm_status make_array(void **array, const void *source, int64_t bytes) {
     if (bytes == 0) return MDM_OK;
-    if (!*array) MDM_TRY(mdm_allocate(array, bytes, 1, "the data set's labels"));
+    if (!*array) MDM_TRY(mdm_allocate(array, bytes, 1, "the data set's labels and places"));
     if (source) memcpy(*array, source, (size_t)bytes);
     return MDM_OK;
 }
@@ -250,6 +227,8 @@ static mdm_status make_arrays(mdm_store *store, const header *head, const mdm_da
     int64_t train = head->info.train_count * 4, test = head->info.test_count * 4;
     MDM_TRY(make_array((void **)&store->splits[0].labels, d ? d->train_labels : NULL, train));
     MDM_TRY(make_array((void **)&store->splits[1].labels, d ? d->test_labels : NULL, test));
+    for (int s = 0; s < 2; s++)
+        MDM_TRY(make_array((void **)&store->splits[s].places, d ? d->places[s] : NULL, head->place_bytes[s]));
     if (head->has_truth) MDM_TRY(make_array((void **)&store->true_labels, d ? d->true_labels : NULL, train));
     MDM_TRY(make_array((void **)&store->id_text, NULL, head->id_bytes));
     return make_array((void **)&store->class_text, NULL, head->class_bytes);
@@ -260,12 +239,14 @@ static mdm_status share_arrays(mdm_store *store, const header *head) {
     struct {
         void *data;
         int64_t bytes;
-    } arrays[5] = {{store->splits[0].labels, head->info.train_count * 4},
-                   {store->splits[1].labels, head->info.test_count * 4},
-                   {store->true_labels, head->has_truth ? head->info.train_count * 4 : 0},
-                   {store->id_text, head->id_bytes},
-                   {store->class_text, head->class_bytes}};
-    for (int i = 0; i < 5; i++)
+    } arrays[] = {{store->splits[0].labels, head->info.train_count * 4},
+                  {store->splits[1].labels, head->info.test_count * 4},
+                  {store->splits[0].places, head->place_bytes[0]},
+                  {store->splits[1].places, head->place_bytes[1]},
+                  {store->true_labels, head->has_truth ? head->info.train_count * 4 : 0},
+                  {store->id_text, head->id_bytes},
+                  {store->class_text, head->class_bytes}};
+    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
         if (arrays[i].bytes > 0)
             MDM_TRY(mdm_comm_broadcast(store->comm, arrays[i].data, arrays[i].bytes, MDM_BYTE, 0));
     if (head->id_bytes) MDM_TRY(index_strings(store->id_text, head->info.train_count, &store->id_offset));
@@ -303,6 +284,14 @@ static int64_t memory_available(void) {
     return available;
 }
 
+static mdm_status fill_part(const pictures *p, int64_t first, int64_t count, uint8_t *to) {
+    mdm_pictures *reader;
+    MDM_TRY(mdm_pictures_open(p->path, p->places, &reader));
+    mdm_status status = mdm_pictures_read(reader, first, count, to);
+    mdm_pictures_close(reader);
+    return status;
+}
+
 /* Every rank of the node reads its share of both splits into the window. */
 static mdm_status fill_window(mdm_store *store) {
     int rank = mdm_comm_node_rank(store->comm), ranks = mdm_comm_node_size(store->comm);
@@ -310,9 +299,7 @@ static mdm_status fill_window(mdm_store *store) {
         pictures *p = &store->splits[s];
         int64_t first, count;
         mdm_comm_slice(p->count, rank, ranks, &first, &count);
-        if (count > 0)
-            MDM_TRY(mdm_dataset_read_images_at(p->path, p->group, p->offset, picture_bytes(store), first,
-                                               count, p->resident + first * picture_bytes(store)));
+        if (count > 0) MDM_TRY(fill_part(p, first, count, p->resident + first * picture_bytes(store)));
     }
     return MDM_OK;
 }
@@ -334,21 +321,21 @@ static mdm_status create_window(mdm_store *store) {
     return MDM_OK;
 }
 
+static mdm_status open_stream(mdm_store *store, int s) {
+    const pictures *p = &store->splits[s];
+    mdm_encoded *encoded;
+    if (p->places->kind == MDM_PLACES_PLAIN)
+        return mdm_stream_open(p->path, p->places->begin, picture_bytes(store), &store->streams[s]);
+    if (p->places->kind == MDM_PLACES_CHUNKED)
+        return mdm_chunked_open(p->path, p->places, &store->chunked[s]);
+    MDM_TRY(mdm_encoded_open(p->path, p->places, &encoded));
+    return mdm_decoder_open(encoded, picture_bytes(store), mdm_workers_count(mdm_comm_node_size(store->comm)),
+                            &store->decoders[s]);
+}
+
 static mdm_status open_streams(mdm_store *store) {
-    for (int s = 0; s < 2; s++) {
-        pictures *p = &store->splits[s];
-        if (p->count == 0) continue;
-        mdm_encoded *encoded = NULL;
-        if (p->offset < 0) MDM_TRY(mdm_dataset_open_encoded(p->path, p->group, &encoded));
-        if (encoded)
-            MDM_TRY(mdm_decoder_open(encoded, picture_bytes(store),
-                                     mdm_workers_count(mdm_comm_node_size(store->comm)),
-                                     &store->decoders[s]));
-        else if (p->offset < 0)
-            MDM_TRY(mdm_chunked_open(p->path, p->group, picture_bytes(store), &store->chunked[s]));
-        else
-            MDM_TRY(mdm_stream_open(p->path, p->offset, picture_bytes(store), &store->streams[s]));
-    }
+    for (int s = 0; s < 2; s++)
+        if (store->splits[s].count > 0) MDM_TRY(open_stream(store, s));
     return MDM_OK;
 }
 
@@ -379,8 +366,6 @@ static mdm_status set_paths(mdm_store *store, const char *path, const char *test
     for (int s = 0; s < 2; s++) {
         pictures *p = &store->splits[s];
         p->path = strdup(s == 1 && test_path ? test_path : path);
-        p->group = s == 1 ? head->test_group : 0;
-        p->offset = head->offset[s];
         p->count = s == 0 ? head->info.train_count : head->info.test_count;
         if (!p->path || !store->path) return mdm_fail(MDM_RESOURCE, "out of memory for paths");
     }
@@ -436,6 +421,7 @@ void mdm_store_close(mdm_store *store) {
         mdm_chunked_close(store->chunked[s]);
         free(store->splits[s].path);
         free(store->splits[s].labels);
+        free(store->splits[s].places);
     }
     free(store->true_labels);
     free(store->id_text);

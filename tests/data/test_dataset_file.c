@@ -1,6 +1,7 @@
 /* Data set files: what is written is read again, other writers' types are understood, and everything that can
  * be wrong is told in one line that names the file, the data set and the reason. */
 #include "dataset_test.h"
+#include "places.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,12 +150,11 @@ static void statistics_are_those_of_the_pixels(void **state) {
     memset(d->std, 0, sizeof d->std); /* not known yet: computed when written */
     assert_int_equal(mdm_dataset_write(path_of("a.h5"), d, 1), MDM_OK);
     for (int pictures = 0; pictures < 2; pictures++) {
-        int64_t offset[2];
         hid_t file = H5Fopen(path_of("a.h5"), H5F_ACC_RDWR, H5P_DEFAULT);
         if (pictures) assert_true(H5Adelete(file, "mean") >= 0); /* then both are computed from the file */
         H5Fclose(file);
         assert_int_equal(pictures ? mdm_dataset_read(path_of("a.h5"), &again)
-                                  : mdm_dataset_read_labels(path_of("a.h5"), &again, offset),
+                                  : mdm_dataset_read_labels(path_of("a.h5"), &again),
                          MDM_OK);
         assert_memory_equal(again->mean, mean, sizeof mean);
         assert_memory_equal(again->std, std, sizeof std);
@@ -223,16 +223,16 @@ static void the_place_of_pictures_counts_from_the_files_beginning(void **state) 
     put(file, "/train/labels", 1, dims, H5T_STD_I32LE, d->train_labels, 0);
     H5Fclose(file);
     H5Pclose(plist);
-    int64_t offset[2];
-    assert_int_equal(mdm_dataset_read_labels(path_of("a.h5"), &again, offset), MDM_OK);
+    assert_int_equal(mdm_dataset_read_labels(path_of("a.h5"), &again), MDM_OK);
     long size;
     char *content = content_of(path_of("a.h5"), &size);
-    assert_true(offset[0] > 1024 && offset[1] == -1);
-    assert_memory_equal(content + offset[0], d->train_images, (size_t)TRAIN * H * W * C);
+    assert_true(again->places[0]->begin > 1024 && !again->places[1]);
+    assert_memory_equal(content + again->places[0]->begin, d->train_images, (size_t)TRAIN * H * W * C);
     uint8_t some[3 * H * W * C];
-    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), 0, 17, 3, some), MDM_OK);
+    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), again, 0, 17, 3, some), MDM_OK);
     assert_memory_equal(some, d->train_images + 17 * H * W * C, sizeof some);
-    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), 0, 18, 3, some), MDM_INPUT);
+    assert_int_equal(truncate(path_of("a.h5"), again->places[0]->begin + 20 * H * W * C - 1), 0);
+    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), again, 0, 17, 3, some), MDM_INPUT);
     free(content);
     mdm_dataset_destroy(again);
     mdm_dataset_destroy(d);
@@ -391,7 +391,6 @@ static void every_damage_is_told_in_one_line_with_file_and_data_set(void **state
     for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
         const char *how = damages[i][0];
         mdm_dataset *d, *read;
-        int64_t offset[2];
         hid_t file = open_sound(&d, "a.h5");
         if (strncmp(how, "no t", 4) == 0)
             spoil_links(file, how);
@@ -408,7 +407,7 @@ static void every_damage_is_told_in_one_line_with_file_and_data_set(void **state
         assert_true(H5Fclose(file) >= 0);
         for (int pictures = 0; pictures < 2; pictures++) {
             mdm_status status = pictures ? mdm_dataset_read(path_of("a.h5"), &read)
-                                         : mdm_dataset_read_labels(path_of("a.h5"), &read, offset);
+                                         : mdm_dataset_read_labels(path_of("a.h5"), &read);
             if (status != MDM_INPUT || !strstr(mdm_last_message(), damages[i][1]) ||
                 !strstr(mdm_last_message(), "a.h5") || strchr(mdm_last_message(), '\n'))
                 fail_msg("%s: status %d, message \"%s\"", how, status, mdm_last_message());
@@ -420,10 +419,9 @@ static void every_damage_is_told_in_one_line_with_file_and_data_set(void **state
 
 static void pictures_in_another_file_are_refused_without_a_look_at_it(void **state) {
     (void)state;
-    mdm_dataset *d;
+    mdm_dataset *d, *read;
     hid_t file = open_sound(&d, "a.h5"), plist = H5Pcreate(H5P_DATASET_CREATE);
     const hsize_t dims[4] = {TRAIN, H, W, C};
-    uint8_t picture[H * W * C];
     assert_true(H5Pset_external(plist, path_of("b.h5"), 0, TRAIN * H * W * C) >= 0);
     assert_true(H5Ldelete(file, "/train/images", H5P_DEFAULT) >= 0);
     hid_t space = H5Screate_simple(4, dims, NULL);
@@ -431,7 +429,7 @@ static void pictures_in_another_file_are_refused_without_a_look_at_it(void **sta
     H5Sclose(space);
     H5Pclose(plist);
     assert_true(H5Fclose(file) >= 0);
-    assert_int_equal(mdm_dataset_read_images(path_of("a.h5"), 0, 0, 1, picture), MDM_INPUT);
+    assert_int_equal(mdm_dataset_read_labels(path_of("a.h5"), &read), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "/train/images keeps its values in other files"));
     mdm_dataset_destroy(d);
 }
@@ -455,7 +453,6 @@ static void what_is_no_file_or_no_hdf5_is_told(void **state) {
 static void a_file_cut_anywhere_is_refused_without_a_crash(void **state) {
     (void)state;
     mdm_dataset *d = named_dataset(), *read;
-    int64_t offset[2];
     long size;
     assert_int_equal(mdm_dataset_write(path_of("a.h5"), d, 1), MDM_OK);
     char *content = content_of(path_of("a.h5"), &size);
@@ -464,7 +461,7 @@ static void a_file_cut_anywhere_is_refused_without_a_crash(void **state) {
         assert_int_equal(fwrite(content, 1, (size_t)keep, file), keep);
         fclose(file);
         assert_int_equal(mdm_dataset_read(path_of("b.h5"), &read), MDM_INPUT);
-        assert_int_equal(mdm_dataset_read_labels(path_of("b.h5"), &read, offset), MDM_INPUT);
+        assert_int_equal(mdm_dataset_read_labels(path_of("b.h5"), &read), MDM_INPUT);
         assert_non_null(strstr(mdm_last_message(), "b.h5"));
     }
     free(content);

@@ -69,10 +69,11 @@ static void pictures_are_those_of_the_files(void **state) {
         assert_memory_equal(pixels + size, fitted, size);
     }
     uint8_t *again = malloc(size);
-    assert_int_equal(mdm_dataset_read_images(test_path, 1, 1, 1, again), MDM_OK);
+    assert_int_equal(mdm_dataset_read_images(test_path, d, 1, 1, 1, again), MDM_OK);
     assert_memory_equal(again, fitted, size);
-    assert_int_equal(mdm_dataset_read_images(test_path, 1, 1, 2, again), MDM_INPUT);
-    assert_non_null(strstr(mdm_last_message(), "was changed while it was in use"));
+    assert_int_equal(truncate(test_path, 3000), 0);
+    assert_int_equal(mdm_dataset_read_images(test_path, d, 1, 1, 1, again), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "it was cut short while in use"));
     free(again);
     free(fitted);
     mdm_picture_free(&first);
@@ -96,7 +97,7 @@ static const char *const damages[][2] = {
     {"size beyond all", "picture_size must hold height, width and channels"},
     {"damaged first", "picture 0 of /train"},
     {"plain training pictures", "the attribute picture_size is missing"},
-    {"plain training pictures and size", "/test holds pictures of 5x7x3, /train of 4x4x3"},
+    {"plain training pictures and size", "/test/encoded holds pictures of 5x7x3, /train/images of 4x4x3"},
 };
 
 static int is(const char *a, const char *b) {

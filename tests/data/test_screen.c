@@ -1,6 +1,7 @@
 /* The child process that looks through a stranger's file: its end, however bad, is one status here. */
 #include "dataset_pack.h"
 #include "golden.h"
+#include "places.h"
 #include "screen.h"
 #include <fcntl.h>
 #include <signal.h>
@@ -135,50 +136,113 @@ enum { FILE_BYTES = 1000 };
 
 static mdm_status unpack(const mdm_text *packed, size_t bytes) {
     mdm_dataset *d;
-    mdm_dataset_places places;
-    mdm_status status = mdm_dataset_unpack("x.h5", FILE_BYTES, packed->data, bytes, &d, &places);
+    int has_statistics;
+    mdm_status status = mdm_dataset_unpack("x.h5", FILE_BYTES, packed->data, bytes, &d, &has_statistics);
     mdm_dataset_destroy(d);
     return status;
 }
 
-static mdm_status unpack_changed(mdm_dataset *d, const mdm_dataset_places *places) {
+static mdm_status unpack_changed(mdm_dataset *d) {
     mdm_text packed = {0};
-    mdm_dataset_pack(d, places, &packed);
+    mdm_dataset_pack(d, 1, &packed);
     mdm_status status = unpack(&packed, packed.length);
     free(packed.data);
     return status;
 }
 
+static mdm_places *places_of(mdm_dataset *d, int split, mdm_places_kind kind, int64_t entries) {
+    const mdm_places shape = {.kind = (int32_t)kind,
+                              .split = split,
+                              .count = split ? d->test_count : d->train_count,
+                              .height = d->height,
+                              .width = d->width,
+                              .channels = d->channels,
+                              .begin = 100,
+                              .chunk = {2, 4, 4, 1}};
+    free(d->places[split]);
+    assert_int_equal(mdm_places_create(&shape, entries, &d->places[split]), MDM_OK);
+    return d->places[split];
+}
+
 static void what_the_child_found_is_not_taken_on_trust(void **state) {
     (void)state;
-    const mdm_dataset_places places = {{100, 200}, 1}, beyond = {{100, FILE_BYTES - 31}, 1},
-                             before = {{-2, 200}, 1};
     mdm_dataset *d = small_set(), *again;
-    mdm_dataset_places there;
+    int has_statistics;
     mdm_text packed = {0};
-    mdm_dataset_pack(d, &places, &packed);
-    assert_int_equal(mdm_dataset_unpack("x.h5", FILE_BYTES, packed.data, packed.length, &again, &there),
-                     MDM_OK);
+    places_of(d, 0, MDM_PLACES_PLAIN, 0);
+    places_of(d, 1, MDM_PLACES_PLAIN, 0)->begin = 200;
+    mdm_dataset_pack(d, 1, &packed);
+    assert_int_equal(
+        mdm_dataset_unpack("x.h5", FILE_BYTES, packed.data, packed.length, &again, &has_statistics), MDM_OK);
     assert_memory_equal(again->true_labels, d->true_labels, 12);
     assert_string_equal(again->class_names[1], "shoe");
     assert_string_equal(again->notes[0].value, "a test");
-    assert_int_equal(there.offset[1], 200);
+    assert_int_equal(again->places[1]->begin, 200);
+    assert_true(has_statistics);
     mdm_dataset_destroy(again);
     for (size_t bytes = 0; bytes < packed.length; bytes++)
         assert_int_equal(unpack(&packed, bytes), MDM_INPUT);
     free(packed.data);
-    assert_int_equal(unpack_changed(d, &beyond), MDM_INPUT);
-    assert_int_equal(unpack_changed(d, &before), MDM_INPUT);
     d->test_labels[0] = 2;
-    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    assert_int_equal(unpack_changed(d), MDM_INPUT);
     d->test_labels[0] = 0;
     d->true_labels[0] = -2;
-    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    assert_int_equal(unpack_changed(d), MDM_INPUT);
     d->true_labels[0] = 0;
     d->channels = 2;
-    assert_int_equal(unpack_changed(d, &places), MDM_INPUT);
+    assert_int_equal(unpack_changed(d), MDM_INPUT);
     d->channels = 1;
-    assert_int_equal(unpack_changed(d, &places), MDM_OK);
+    assert_int_equal(unpack_changed(d), MDM_OK);
+    mdm_dataset_destroy(d);
+}
+
+/* Sets a number of the training set's places, and sets it back. */
+static void expect_refused(mdm_dataset *d, void *number, size_t bytes, int64_t value) {
+    int64_t before = 0;
+    memcpy(&before, number, bytes);
+    memcpy(number, &value, bytes);
+    if (unpack_changed(d) != MDM_INPUT) fail_msg("%lld is taken", (long long)value);
+    memcpy(number, &before, bytes);
+    assert_int_equal(unpack_changed(d), MDM_OK);
+}
+#define REFUSED(number, value) expect_refused(d, &(number), sizeof(number), (value))
+
+static void places_that_cannot_be_are_refused(void **state) {
+    (void)state;
+    mdm_dataset *d = small_set();
+    places_of(d, 1, MDM_PLACES_PLAIN, 0);
+    mdm_places *p = places_of(d, 0, MDM_PLACES_PLAIN, 0);
+    REFUSED(p->begin, FILE_BYTES - 47);
+    REFUSED(p->begin, -1);
+    REFUSED(p->count, 4);
+    REFUSED(p->width, 3);
+    REFUSED(p->split, 1);
+    REFUSED(p->kind, 3);
+    REFUSED(p->entry_count, 1);
+    REFUSED(d->places[1]->begin, FILE_BYTES + 1);
+    p = places_of(d, 0, MDM_PLACES_ENCODED, 4);
+    for (int i = 0; i < 4; i++) p->entries[i] = 10 * i;
+    REFUSED(p->begin, FILE_BYTES - 29);
+    REFUSED(p->entries[0], 1);
+    REFUSED(p->entries[1], 20);
+    REFUSED(p->entries[3], INT64_MAX);
+    p = places_of(d, 0, MDM_PLACES_CHUNKED, 4);
+    mdm_places_set_chunk(p, 0, (mdm_chunk_place){FILE_BYTES - 32, 32, 0});
+    mdm_places_set_chunk(p, 1, (mdm_chunk_place){MDM_PLACE_NOWHERE, 0, 0});
+    REFUSED(p->entries[0], FILE_BYTES - 31);
+    REFUSED(p->entries[0], MDM_PLACE_HERE);
+    REFUSED(p->entries[0], INT64_MAX);
+    REFUSED(p->entries[1], FILE_BYTES + 1);
+    REFUSED(p->chunk[0], 1);
+    REFUSED(p->chunk[0], 0);
+    REFUSED(p->chunk[1], (int64_t)1 << 40);
+    REFUSED(p->filter_count, MDM_MOST_FILTERS + 1);
+    REFUSED(p->fill, 256);
+    p = places_of(d, 0, MDM_PLACES_CHUNKED, 2 + 6);
+    p->chunk[0] = 3;
+    mdm_places_set_chunk(p, 0, (mdm_chunk_place){MDM_PLACE_HERE, 48, 0});
+    REFUSED(p->entries[1], 47);
+    REFUSED(p->chunk[0], 4);
     mdm_dataset_destroy(d);
 }
 
@@ -253,6 +317,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(what_the_child_finds_is_told),
                                        cmocka_unit_test(what_the_child_found_comes_back),
                                        cmocka_unit_test(what_the_child_found_is_not_taken_on_trust),
+                                       cmocka_unit_test(places_that_cannot_be_are_refused),
                                        cmocka_unit_test(a_crash_is_a_bad_file),
                                        cmocka_unit_test(the_child_can_neither_fill_memory_nor_write),
                                        cmocka_unit_test(what_no_data_set_needs_is_refused_by_name),

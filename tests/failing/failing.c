@@ -261,6 +261,10 @@ HDF5_CALL(H5Pset_file_image_callbacks, (hid_t list, H5FD_file_image_callbacks_t 
 HDF5_CALL(H5Pset_file_locking, (hid_t list, hbool_t on, hbool_t ignored), (list, on, ignored))
 CALL(H5Pget_external_count, int, -1, 0, (hid_t list), (list))
 CALL(H5Pget_layout, H5D_layout_t, H5D_LAYOUT_ERROR, 0, (hid_t list), (list))
+CALL(H5Pget_nfilters, int, -1, 0, (hid_t list), (list))
+HDF5_CALL(H5Pfill_value_defined, (hid_t list, H5D_fill_value_t *how), (list, how))
+HDF5_CALL(H5Pget_fill_value, (hid_t list, hid_t type, void *value), (list, type, value))
+HDF5_CALL(H5Pset_driver, (hid_t list, hid_t driver, const void *settings), (list, driver, settings))
 CALL(H5Pget_chunk, int, -1, 0, (hid_t list, int most, hsize_t *dims), (list, most, dims))
 CLOSING_CALL(H5Pclose, herr_t, -1, (hid_t list), (list))
 HDF5_ID_CALL(H5Fcreate, (const char *path, unsigned flags, hid_t creation, hid_t access),
@@ -300,6 +304,10 @@ HDF5_ID_CALL(H5Dget_space, (hid_t set), (set))
 HDF5_ID_CALL(H5Dget_type, (hid_t set), (set))
 HDF5_ID_CALL(H5Dget_create_plist, (hid_t set), (set))
 CALL(H5Dget_offset, haddr_t, HADDR_UNDEF, 0, (hid_t set), (set))
+HDF5_CALL(H5Dget_num_chunks, (hid_t set, hid_t space, hsize_t *count), (set, space, count))
+HDF5_CALL(H5Dget_chunk_storage_size, (hid_t set, const hsize_t *at, hsize_t *bytes), (set, at, bytes))
+HDF5_CALL(H5Dread_chunk, (hid_t set, hid_t transfer, const hsize_t *at, uint32_t *filters, void *data),
+          (set, transfer, at, filters, data))
 CALL(H5Dget_storage_size, hsize_t, 0, 0, (hid_t set), (set))
 HDF5_CALL(H5Dread, (hid_t set, hid_t type, hid_t memory, hid_t space, hid_t transfer, void *data),
           (set, type, memory, space, transfer, data))

@@ -29,6 +29,7 @@ typedef struct mdm_dataset {
      */
     struct mdm_spill *spill;
     int64_t spill_test;
+    struct mdm_places *places[2]; /* where pictures of train and test lie in the file it was read from */
     int32_t *train_labels, *true_labels,
         *test_labels;      /* true_labels NULL when unknown; -1: no class of this set */
     char **ids;            /* [train_count] or NULL */
@@ -55,17 +56,11 @@ void mdm_dataset_statistics(mdm_dataset *dataset);
 
 /* Reads and checks a whole file. MDM_INPUT, one line, for everything that is wrong with it. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read(const char *path, mdm_dataset **dataset);
-/* The same without pictures (the image pointers stay NULL); *offset tells where contiguous pictures begin in
- * the file, -1 when they are chunked, for train and test. */
-MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset, int64_t offset[2]);
-/* Reads pictures [first, first + count) of a split (0 train, 1 test) into `images`. */
-MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, int split, int64_t first, int64_t count,
-                                                  uint8_t *images);
-/* The same by their place in the file, as mdm_dataset_read_labels tells it, without HDF5; -1: with it.
- * `bytes` is a picture's size. */
-MDM_MUST_CHECK mdm_status mdm_dataset_read_images_at(const char *path, int split, int64_t place,
-                                                     int64_t bytes, int64_t first, int64_t count,
-                                                     uint8_t *images);
+/* The same without pictures: the image pointers stay NULL, `places` tell where to read them. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **dataset);
+/* Reads pictures [first, first + count) of a split (0 train, 1 test) of that file into `images`. */
+MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, const mdm_dataset *dataset, int split,
+                                                  int64_t first, int64_t count, uint8_t *images);
 /* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with
  * `force`, else MDM_USAGE. The same data set gives the same bytes. */
 MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);

@@ -61,6 +61,11 @@ int64_t mdm_watch_allowed(const mdm_watch_page *page) {
     return (int64_t)((double)(seen > floor ? seen : floor) * page->factor);
 }
 
+int64_t mdm_watch_allowed_busy(const mdm_watch_page *page) {
+    int64_t allowed = mdm_watch_allowed(page), busy = (int64_t)((double)page->busy_floor * page->factor);
+    return busy > 0 && busy < allowed ? busy : allowed;
+}
+
 double mdm_watch_limit(void) {
     if (!state.page) return first_floor * factor_of_environment();
     return (double)mdm_watch_allowed(state.page) / 1e9 + supervisors_turn;
@@ -111,10 +116,32 @@ void mdm_watch_stage(const char *stage, int64_t epoch, int64_t network, double f
     store(&page->network, network);
     store(&page->step, -1);
     store(&page->floor, (int64_t)(floor * 1e9));
+    store(&page->busy_floor, 0);
 }
 
 void mdm_watch_floor(double floor) {
     if (state.page) store(&state.page->floor, (int64_t)(floor * 1e9));
+}
+
+void mdm_watch_reading(double floor) {
+    if (!state.page) return;
+    note_at(state.page, mdm_watch_now());
+    store(&state.page->busy_floor, (int64_t)(floor * 1e9));
+}
+
+void mdm_watch_read_begins(void) {
+    if (state.page) atomic_fetch_add_explicit(&state.page->reads, 1, memory_order_relaxed);
+}
+
+/* Elsewhere reads are a part of something: there it is what counts. */
+void mdm_watch_read_ends(void) {
+    if (!state.page) return;
+    atomic_fetch_sub_explicit(&state.page->reads, 1, memory_order_relaxed);
+    if (load(&state.page->busy_floor) > 0) note_at(state.page, mdm_watch_now());
+}
+
+void mdm_watch_forget(void) {
+    state.page = NULL;
 }
 
 void mdm_watch_aside(const char *stage, double floor) {

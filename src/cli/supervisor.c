@@ -34,6 +34,7 @@ typedef struct supervisor {
     int64_t last_tick, excuse; /* ns that this process itself could not run since the last progress */
     int64_t excused_progress;  /* the note that the excuse belongs to */
     int64_t pulse, pulse_at;   /* the worker's latest, and when it was first seen */
+    int64_t asleep_at;         /* when the worker was last seen to wait for storage */
     int64_t stopped_at;        /* when the worker was first seen stopped, 0: it is not */
     int64_t record_at;         /* when the record was written, 0: not yet */
     int64_t term_at;           /* when the launcher first sent TERM, 0: not yet */
@@ -228,6 +229,20 @@ static int stopped_too_long(supervisor *s, int64_t now, int64_t pause) {
     return s->stopped_at && now - s->stopped_at > most / 2;
 }
 
+/* Whether the worker waits for storage, or has until half of this pause ago. */
+static int waits_for_storage(supervisor *s, int64_t now, int64_t pause) {
+    const char state = state_of(s->worker);
+    if (state == 'D' || (state == 'S' && atomic_load(&s->page->reads) > 0)) s->asleep_at = now;
+    return now - s->asleep_at < pause / 2;
+}
+
+/* While files are read a rank that waits for nothing, and yet makes no progress, may do so for less long. */
+static int busy_too_long(supervisor *s, int64_t now, int64_t pause) {
+    const int64_t most = mdm_watch_allowed_busy(s->page);
+    if (pause <= most / 2 || waits_for_storage(s, now, pause)) return 0;
+    return pause > most && !waits_for_others(s, state_of(s->worker), now, pause);
+}
+
 /* A worker that is stopped, or computes, is the culprit and named at the limit; one that waits inside a
  * collective is probably a victim, and speaks later, when the culprit's own supervisor did not. */
 static void judge(supervisor *s) {
@@ -238,11 +253,12 @@ static void judge(supervisor *s) {
     if (late > second) { /* a suspended job, a frozen machine: nobody could make progress */
         s->excuse += late;
         s->pulse_at += late;
+        s->asleep_at += late;
     }
     s->last_tick = now;
     int64_t pause = now - note - s->excuse;
     take_pulse(s, now, pause > limit / 4);
-    if (pause <= limit && !stopped_too_long(s, now, pause)) {
+    if (pause <= limit && !stopped_too_long(s, now, pause) && !busy_too_long(s, now, pause)) {
         judge_after_term(s, pause);
         return;
     }

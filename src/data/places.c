@@ -1,5 +1,6 @@
 /* Places of pictures: their form, and whether they can be those of a file. */
 #include "places.h"
+#include "mdm/base/watch.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,8 +93,11 @@ int mdm_places_are_possible(const mdm_places *p, size_t bytes, int64_t count, in
 }
 
 mdm_status mdm_read_at(int descriptor, const char *path, int64_t at, int64_t bytes, uint8_t *to) {
+    enum { PIECE = 16 << 20 }; /* so that the supervisor sees progress */
     while (bytes > 0) {
-        ssize_t got = pread(descriptor, to, (size_t)bytes, (off_t)at);
+        mdm_watch_read_begins();
+        ssize_t got = pread(descriptor, to, bytes < PIECE ? (size_t)bytes : PIECE, (off_t)at);
+        mdm_watch_read_ends();
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0)
             return mdm_fail(MDM_INPUT, "%s cannot be read any more: %s", path,

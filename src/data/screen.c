@@ -6,6 +6,7 @@
 #include "screen.h"
 #include "dataset_hdf5.h"
 #include "mdm/base/log.h"
+#include "mdm/base/watch.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -218,6 +219,7 @@ static void examine_as_child(const char *path, int64_t file_bytes, int answer,
                              mdm_status (*examine)(const char *path, mdm_text *found)) {
     finding f = {0};
     mdm_text found = {0};
+    mdm_watch_forget();
     be_limited(file_bytes);
     mdm_dataset_quiet();
     f.status = check_structure(path);
@@ -236,9 +238,10 @@ static int receive(int from, void *data, size_t bytes, double until) {
     size_t got = 0;
     while (got < bytes) {
         struct pollfd wait_for = {.fd = from, .events = POLLIN};
-        double left = until - mdm_seconds();
-        int ready = left > 0 ? poll(&wait_for, 1, (int)(left * 1000) + 1) : 0;
-        if (ready < 0 && errno == EINTR) continue;
+        const double left = until - mdm_seconds();
+        const int ready = left > 0 ? poll(&wait_for, 1, left < 1 ? (int)(left * 1000) + 1 : 1000) : 0;
+        mdm_watch_progress(); /* the wait has an end of its own */
+        if ((ready < 0 && errno == EINTR) || (ready == 0 && left > 0)) continue;
         if (ready <= 0) return 0;
         ssize_t part = read(from, (char *)data + got, bytes - got);
         if (part < 0 && errno == EINTR) continue;

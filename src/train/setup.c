@@ -189,8 +189,10 @@ static mdm_status open_folder(mdm_trainer *t) {
 
 static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(refuse_missing(&t->config));
-    mdm_watch_stage("open", -1, -1, 1800); /* a large data set is read */
+    mdm_watch_stage("open", -1, -1, 1800); /* a large data set is read, perhaps by rank 0 alone */
+    mdm_watch_reading(60);
     MDM_TRY(open_data(t));
+    mdm_watch_reading(0);
     mdm_status status = mdm_hold_out(t);
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));

@@ -29,6 +29,9 @@ static void without_a_supervisor_nothing_is_noted(void **state) {
     mdm_watch_enter("barrier", 0);
     mdm_watch_pulse();
     mdm_watch_leave();
+    mdm_watch_reading(60);
+    mdm_watch_read_begins();
+    mdm_watch_read_ends();
     mdm_watch_folder("/tmp");
     mdm_watch_told(5);
     assert_int_equal(mdm_watch_claim(NULL, "the others do not know"), 1);
@@ -96,6 +99,30 @@ static void five_times_the_longest_pause_of_a_stage_is_allowed(void **state) {
     assert_ptr_equal(atomic_load(&page->stage), slow);
 }
 
+static void a_read_is_progress_where_much_is_read(void **state) {
+    (void)state;
+    setenv("MDM_WATCH_FACTOR", "2", 1);
+    mdm_watch_page *page = mdm_watch_create();
+    mdm_watch_stage("open", -1, -1, 30);
+    assert_true(mdm_watch_allowed_busy(page) == 60 * second);
+    int64_t before = page->progress;
+    mdm_watch_read_begins();
+    assert_int_equal(page->reads, 1);
+    mdm_watch_read_ends();
+    assert_true(page->reads == 0 && page->progress == before);
+    mdm_watch_reading(10);
+    assert_true(mdm_watch_allowed_busy(page) == 20 * second && mdm_watch_allowed(page) == 60 * second);
+    before = page->progress;
+    mdm_watch_read_begins();
+    pause_for(1000);
+    mdm_watch_read_ends();
+    assert_true(page->progress > before);
+    mdm_watch_stage("load", -1, -1, 30);
+    assert_true(mdm_watch_allowed_busy(page) == 60 * second);
+    mdm_watch_forget();
+    assert_null(mdm_watch_page_get());
+}
+
 static void of_more_stages_than_there_is_room_for_the_first_are_remembered(void **state) {
     (void)state;
     static const char names[32][2] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n"};
@@ -138,6 +165,7 @@ int main(void) {
         cmocka_unit_test(without_a_supervisor_nothing_is_noted),
         cmocka_unit_test(the_page_tells_where_the_worker_is),
         cmocka_unit_test(five_times_the_longest_pause_of_a_stage_is_allowed),
+        cmocka_unit_test(a_read_is_progress_where_much_is_read),
         cmocka_unit_test(of_more_stages_than_there_is_room_for_the_first_are_remembered),
         cmocka_unit_test(one_of_those_that_fail_has_the_word),
     };

@@ -251,6 +251,60 @@ static void stop(void) {
     raise(SIGSTOP);
 }
 
+/* Half of what is read of a data set; the stage itself would allow ten minutes. */
+static void begin_to_read(void) {
+    mdm_watch_folder(folder);
+    mdm_watch_stage("open", -1, -1, 600);
+    mdm_watch_reading(soon);
+    mdm_watch_read_begins();
+    mdm_watch_read_ends();
+}
+
+static void loop_in_a_read(void) {
+    begin_to_read();
+    mdm_watch_read_begins();
+    for (volatile int i = 0;; i++) {
+    }
+}
+
+static void hang_between_reads(void) {
+    begin_to_read();
+    hang();
+}
+
+static void hang_inside_beside_a_reader(void) {
+    begin_to_read();
+    mdm_watch_pulse();
+    mdm_watch_enter("broadcast", 8);
+    hang();
+}
+
+static void read_slowly(void) {
+    begin_to_read();
+    mdm_watch_read_begins();
+    pause_for(3 * soon);
+    mdm_watch_read_ends();
+    _exit(0);
+}
+
+static void wait_for_a_slow_reader(void) {
+    mdm_watch_ranks(1, 3);
+    begin_to_read();
+    mdm_watch_enter("broadcast", 8);
+    for (double waited = 0; waited < 3 * soon; waited += 0.01) {
+        mdm_watch_pulse();
+        pause_for(0.01);
+    }
+    _exit(0);
+}
+
+static void compute_for_long_after_reading(void) {
+    begin_to_read();
+    mdm_watch_reading(0);
+    pause_for(3 * soon);
+    _exit(0);
+}
+
 /* The parent of a vfork waits as for a device. */
 static void wait_for_a_device(void) {
     mdm_watch_stage("open", -1, -1, soon);
@@ -453,7 +507,7 @@ static void a_launcher_that_ends_all_because_of_a_failure_is_obeyed_at_once(void
 
 static void workers_without_progress_are_told_with_what_they_do(void **state) {
     (void)state;
-    enum { CASES = 11 };
+    enum { CASES = 17 };
     static const struct {
         void (*before)(void), (*worker)(void);
         int sent, code;
@@ -470,6 +524,12 @@ static void workers_without_progress_are_told_with_what_they_do(void **state) {
         {under_a_launcher, wait_inside_for_long, SIGTERM, 6,
          "told to end (SIGTERM), but it waits for other ranks"},
         {under_a_launcher, wait_inside_for_long_without_a_folder, SIGTERM, 1, NULL},
+        {NULL, loop_in_a_read, 0, 6, "(computing) in open"},
+        {NULL, hang_between_reads, 0, 6, "(computing) in open"},
+        {NULL, hang_inside_beside_a_reader, 0, 6, "(computing) in open"},
+        {NULL, read_slowly, 0, 0, NULL},
+        {NULL, wait_for_a_slow_reader, 0, 0, NULL},
+        {NULL, compute_for_long_after_reading, 0, 0, NULL},
         {NULL, compute_without_end, -1, 6, NULL}, /* another rank has spoken */
     };
     play plays[CASES];

@@ -54,6 +54,21 @@ def a_worker_that_stops_where_much_time_is_allowed_is_found_as_soon(work):
     nobody_is_left(work, "stopped-early")
 
 
+def a_rank_that_loops_while_a_data_set_is_read_is_found_soon_and_slow_storage_is_borne(work):
+    """Who waits for storage may do so for half an hour, here three minutes; who waits for nothing has a minute, here six seconds."""
+    done, ended = train(work, "looping-early", ranks=2, environment=injected(work, "pread", 5, "loop", rank=1, path=work.data, **FAST))
+    assert was_hit(work) and done.returncode == 6, (done.returncode, done.stderr)
+    one_line_names(done.stderr, 1, "no progress", "computing", "in open")
+    took = ended - os.stat(work.file("hits")).st_mtime
+    print(f"        a loop while reading: gone after {took:.1f} s", flush=True)
+    assert took < 6 + 5 + SLACK, took
+    nobody_is_left(work, "looping-early")
+    for rank in (0, 1):
+        done, _ = train(work, f"slow-storage{rank}", ranks=2, environment=injected(work, "pread", 5, "delay", rank=rank, path=work.data,
+                                                                                  MDM_INJECT_DELAY="9000", **FAST))
+        assert was_hit(work) and done.returncode == 0, (done.returncode, done.stderr)
+
+
 def a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it(work):
     process = start_and_wait_for(work, "frozen", "warmup", ranks=3, environment=dict(os.environ, **FAST))
     culprit = workers_of(work, "frozen")[2]
@@ -220,6 +235,7 @@ if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, a_worker_that_dies_in_any_stage_is_named_and_the_others_leave,
           a_worker_that_stops_or_loops_is_found_and_named_not_its_victims,
           a_worker_that_stops_where_much_time_is_allowed_is_found_as_soon,
+          a_rank_that_loops_while_a_data_set_is_read_is_found_soon_and_slow_storage_is_borne,
           a_rank_frozen_with_its_supervisor_is_named_by_those_that_wait_for_it,
           a_rank_that_is_much_slower_than_the_others_is_told_and_changes_nothing,
           a_rank_that_stops_or_loops_inside_the_start_of_mpi_is_found, a_worker_that_dies_in_each_stage_is_named_with_the_stage,

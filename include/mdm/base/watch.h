@@ -27,6 +27,8 @@ typedef struct mdm_watch_page {
     _Atomic int64_t progress;             /* when the last note was made, ns */
     _Atomic int64_t longest;              /* ns between two notes, in this stage */
     _Atomic int64_t floor;                /* ns: the limit is never below it */
+    _Atomic int64_t busy_floor;           /* ns: the limit of mdm_watch_reading(), 0: none */
+    _Atomic int reads;                    /* of files, under way */
     double factor;                        /* of MDM_WATCH_FACTOR, on all limits */
     _Atomic int64_t collectives;          /* entered so far */
     _Atomic int inside;                   /* a collective is under way */
@@ -54,6 +56,15 @@ void mdm_watch_aside(const char *stage, double floor);
 void mdm_watch_back(void);
 /* Another floor for the rest of this stage. */
 void mdm_watch_floor(double floor);
+/* For a while, in this stage, much is read from files: the stage's floor is then for who waits for storage or
+ * for other ranks, and a rank that does neither may pause for so many seconds, since a read ended at the
+ * latest; 0: no more. */
+void mdm_watch_reading(double floor);
+/* Around a read of a file, of a size that takes a second at most where storage is not slow; by any thread. */
+void mdm_watch_read_begins(void);
+void mdm_watch_read_ends(void);
+/* In a child of the worker: what it does is not the worker's doing. */
+void mdm_watch_forget(void);
 void mdm_watch_enter(const char *operation, int64_t bytes);
 void mdm_watch_leave(void);
 /* Counts a look for the other ranks inside a collective: a rank whose count stands still does not wait for
@@ -73,6 +84,8 @@ int64_t mdm_watch_now(void);
 
 /* How long, in ns, a pause may last in the stage that the page tells of: when the supervisor steps in. */
 int64_t mdm_watch_allowed(const mdm_watch_page *page);
+/* The same for one that waits neither for storage nor for other ranks. */
+int64_t mdm_watch_allowed_busy(const mdm_watch_page *page);
 /* Seconds that a wait inside the process may last: a little longer where a supervisor, which knows of the
  * other ranks, is to speak first. */
 double mdm_watch_limit(void);

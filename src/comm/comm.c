@@ -234,8 +234,3 @@ void mdm_comm_slice(int64_t total, int rank, int ranks, int64_t *first, int64_t 
 void mdm_comm_my_slice(const mdm_comm *comm, int64_t total, int64_t *first, int64_t *count) {
     mdm_comm_slice(total, comm->rank, comm->size, first, count);
 }
-
-void *mdm_comm_mpi(mdm_comm *comm) {
-    _Static_assert(sizeof(MPI_Comm) == sizeof(void *), "Open MPI's communicators are pointers");
-    return comm->world;
-}

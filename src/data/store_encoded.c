@@ -17,7 +17,7 @@ typedef struct buffer {
 
 struct mdm_decoder {
     mdm_encoded *encoded;
-    int64_t bytes, hits;
+    int64_t bytes;
     buffer buffers[2];
     int active; /* buffer in use; the other one is the threads' */
     pthread_t threads[MOST_THREADS];
@@ -138,9 +138,7 @@ mdm_status mdm_decoder_prefetch(mdm_decoder *d, const int64_t *index, int64_t co
 
 mdm_status mdm_decoder_fetch(mdm_decoder *d, const int64_t *index, int64_t count, const uint8_t **pictures) {
     const buffer *b = &d->buffers[!d->active];
-    if (d->announced && b->count == count && memcmp(b->index, index, sizeof *index * (size_t)count) == 0)
-        d->hits++;
-    else
+    if (!d->announced || b->count != count || memcmp(b->index, index, sizeof *index * (size_t)count) != 0)
         MDM_TRY(mdm_decoder_prefetch(d, index, count));
     pthread_mutex_lock(&d->lock);
     settle(d);
@@ -150,8 +148,4 @@ mdm_status mdm_decoder_fetch(mdm_decoder *d, const int64_t *index, int64_t count
     if (d->status != MDM_OK) return mdm_fail(d->status, "%s", d->message);
     for (int64_t i = 0; i < count; i++) pictures[i] = d->buffers[d->active].data + i * d->bytes;
     return MDM_OK;
-}
-
-int64_t mdm_decoder_hits(const mdm_decoder *d) {
-    return d->hits;
 }

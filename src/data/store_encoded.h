@@ -17,7 +17,5 @@ MDM_MUST_CHECK mdm_status mdm_decoder_prefetch(mdm_decoder *decoder, const int64
  * picture. */
 MDM_MUST_CHECK mdm_status mdm_decoder_fetch(mdm_decoder *decoder, const int64_t *index, int64_t count,
                                             const uint8_t **pictures);
-/* Fetches that an announcement had prepared, for tests. */
-int64_t mdm_decoder_hits(const mdm_decoder *decoder);
 
 #endif

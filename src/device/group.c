@@ -291,7 +291,3 @@ mdm_status mdm_group_ring_wait(mdm_group *g) {
     if (g->reduction_count == 0) g->used = 0;
     return bytes > 0 ? mdm_device_upload(g->device, g->ring_in, g->ring_host, bytes) : MDM_OK;
 }
-
-mdm_status mdm_group_poll(mdm_group *g) {
-    return g->nccl ? MDM_OK : mdm_comm_poll(g->comm);
-}

@@ -135,11 +135,3 @@ void mdm_column_norm_backward_input(mdm_device *device, int64_t rows, int column
 void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a, k, b, k, beta, c, n);
 }
-
-void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, m, n, k, 1.0f, a, k, b, n, beta, c, n);
-}
-
-void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c) {
-    cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, m, n, k, 1.0f, a, m, b, n, beta, c, n);
-}

@@ -17,13 +17,13 @@
 
 struct mdm_checkpoint {
     char *path;
-    char digest[DIGEST_TEXT];
     char *content; /* the whole file; `file` reads from it */
     hid_t file;
 };
 
 mdm_status mdm_checkpoint_open(const char *path, mdm_checkpoint **checkpoint) {
     mdm_checkpoint *c = NULL;
+    char digest[DIGEST_TEXT];
     size_t bytes = 0;
     mdm_status status = MDM_OK;
     *checkpoint = NULL;
@@ -34,7 +34,7 @@ mdm_status mdm_checkpoint_open(const char *path, mdm_checkpoint **checkpoint) {
         status = mdm_fail(MDM_RESOURCE, "not enough memory to open %s", path);
         goto fail;
     }
-    MDM_TRY_OR(status, block_check(path, &c->content, &bytes, c->digest), fail);
+    MDM_TRY_OR(status, block_check(path, &c->content, &bytes, digest), fail);
     MDM_TRY_OR(status, image_open(c->content + BLOCK_BYTES, bytes - BLOCK_BYTES, c->path, &c->file), fail);
     *checkpoint = c;
     return MDM_OK;
@@ -108,25 +108,6 @@ const char *mdm_checkpoint_path(const mdm_checkpoint *c) {
     return c->path;
 }
 
-const char *mdm_checkpoint_digest(const mdm_checkpoint *c) {
-    return c->digest;
-}
-
-int mdm_checkpoint_has(const mdm_checkpoint *c, const char *name) {
-    return image_has(c->file, name);
-}
-
-mdm_status mdm_checkpoint_shape(const mdm_checkpoint *c, const char *name, int *rank,
-                                int64_t dims[MDM_CHECKPOINT_MAX_RANK], int64_t *elements) {
-    image_dataset set;
-    MDM_TRY(image_open_dataset(c->file, c->path, name, &set));
-    H5Dclose(set.id);
-    if (rank) *rank = set.rank;
-    if (dims) memcpy(dims, set.dims, sizeof set.dims);
-    if (elements) *elements = set.elements;
-    return MDM_OK;
-}
-
 mdm_status mdm_checkpoint_get(const mdm_checkpoint *c, const char *name, mdm_checkpoint_type type,
                               int64_t count, void *out) {
     switch (type) {
@@ -164,10 +145,6 @@ mdm_status mdm_checkpoint_get_integer(const mdm_checkpoint *c, const char *name,
                         name, found, minimum, maximum);
     *value = found;
     return MDM_OK;
-}
-
-mdm_status mdm_checkpoint_get_number(const mdm_checkpoint *c, const char *name, double *value) {
-    return mdm_checkpoint_get(c, name, MDM_CHECKPOINT_DOUBLE, 1, value);
 }
 
 mdm_status mdm_checkpoint_get_text(const mdm_checkpoint *c, const char *name, char **text) {

@@ -148,12 +148,6 @@ void mdm_metrics_integer(mdm_metrics *m, const char *name, int64_t value) {
     mdm_text_add(&m->line, "%" PRId64, value);
 }
 
-void mdm_metrics_boolean(mdm_metrics *m, const char *name, int value) {
-    if (!m) return;
-    add_name(m, name);
-    mdm_text_add(&m->line, "%s", value ? "true" : "false");
-}
-
 void mdm_metrics_text(mdm_metrics *m, const char *name, const char *value) {
     if (!m) return;
     add_name(m, name);

@@ -237,10 +237,6 @@ const char *mdm_safetensors_name(const mdm_safetensors *f, int64_t index) {
     return f->tensors[index].name;
 }
 
-const char *mdm_safetensors_type(const mdm_safetensors *f, int64_t index) {
-    return f->tensors[index].type;
-}
-
 int mdm_safetensors_shape(const mdm_safetensors *f, int64_t index, int64_t shape[MDM_SAFETENSORS_MAX_RANK]) {
     memcpy(shape, f->tensors[index].shape, sizeof f->tensors[index].shape);
     return f->tensors[index].rank;

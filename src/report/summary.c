@@ -51,12 +51,6 @@ static const char *const allowed[] = {"CUDA_DEVICE_ORDER",
                                       "SLURM_RESTART_COUNT"};
 enum { ALLOWED = sizeof allowed / sizeof *allowed };
 
-int mdm_environment_allows(const char *variable) {
-    for (int i = 0; i < ALLOWED; i++)
-        if (strcmp(variable, allowed[i]) == 0) return 1;
-    return 0;
-}
-
 /* A JSON object under construction: `first` saves the comma before its first member. */
 typedef struct object {
     mdm_text *text;

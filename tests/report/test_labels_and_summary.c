@@ -115,8 +115,6 @@ static void the_environment_tells_no_secrets(void **state) {
     setenv("OMP_NUM_THREADS", "3", 1);
     setenv("AWS_SECRET_ACCESS_KEY", "secret", 1);
     setenv("SLURM_JOB_PASSWORD", "secret", 1);
-    assert_int_equal(mdm_environment_allows("OMP_NUM_THREADS"), 1);
-    assert_int_equal(mdm_environment_allows("SLURM_JOB_PASSWORD"), 0);
     mdm_environment e = {.program_version = "0.1.0",
                          .versions = versions,
                          .version_count = 2,

@@ -32,7 +32,6 @@ static void events_are_lines_of_json(void **state) {
     mdm_metrics_integer(m, "epoch", -((int64_t)1 << 53));
     mdm_metrics_number(m, "loss", 1.25);
     mdm_metrics_number(m, "loss_u", strtod("nan", NULL));
-    mdm_metrics_boolean(m, "final", 7);
     mdm_metrics_end(m);
     mdm_metrics_begin(m, "divide");
     mdm_metrics_numbers(m, "gmm_means", means, 2);

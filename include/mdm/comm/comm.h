@@ -101,7 +101,4 @@ MDM_MUST_CHECK mdm_status mdm_comm_shared_create(mdm_comm *comm, int64_t bytes, 
 MDM_MUST_CHECK mdm_status mdm_comm_shared_sync(mdm_comm *comm, mdm_comm_shared *shared);
 void mdm_comm_shared_free(mdm_comm_shared *shared);
 
-/* The MPI communicator, as an MPI_Comm, for parallel HDF5 (data/ only). */
-void *mdm_comm_mpi(mdm_comm *comm);
-
 #endif

@@ -211,14 +211,9 @@ void mdm_pool_forward(mdm_device *device, const mdm_norm_shape *shape, const voi
 void mdm_pool_backward(mdm_device *device, const mdm_norm_shape *shape, const float *embedding_gradient,
                        void *gradient);
 
-/* ---- dense products on plain float matrices in host memory, row-major (on device pointers: products.h) ----
- */
-/* c [m,n] = a [m,k] * b^T + beta * c with b [n,k]. */
+/* ---- a dense product of plain float matrices in host memory, row-major (on device pointers: products.h):
+ * c [m,n] = a [m,k] * b^T + beta * c with b [n,k] ---- */
 void mdm_product_nt(int m, int n, int k, const float *a, const float *b, float beta, float *c);
-/* c [m,n] = a [m,k] * b + beta * c with b [k,n]. */
-void mdm_product_nn(int m, int n, int k, const float *a, const float *b, float beta, float *c);
-/* c [m,n] = a^T * b + beta * c with a [k,m], b [k,n]. */
-void mdm_product_tn(int m, int n, int k, const float *a, const float *b, float beta, float *c);
 
 /* Momentum SGD (PyTorch's form): v = momentum * v + g + weight_decay * w; w -= rate * v. *rate and *verdict
  * are in the device's memory, and may change between replays of a recorded step: nothing is changed where the

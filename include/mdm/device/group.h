@@ -62,7 +62,4 @@ MDM_MUST_CHECK mdm_status mdm_group_ring_start(mdm_group *group, const void *out
                                                int64_t bytes_in);
 MDM_MUST_CHECK mdm_status mdm_group_ring_wait(mdm_group *group);
 
-/* Helps MPI on, between two pieces of computation; nothing to do for NCCL. */
-MDM_MUST_CHECK mdm_status mdm_group_poll(mdm_group *group);
-
 #endif

@@ -105,17 +105,8 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_open_newest(const char *folder, mdm_che
 MDM_MUST_CHECK mdm_status mdm_checkpoint_open(const char *path, mdm_checkpoint **checkpoint);
 void mdm_checkpoint_close(mdm_checkpoint *checkpoint);
 
-/* Path it was read from, and its digest as 64 hexadecimal digits. */
+/* Path it was read from. */
 const char *mdm_checkpoint_path(const mdm_checkpoint *checkpoint);
-const char *mdm_checkpoint_digest(const mdm_checkpoint *checkpoint);
-
-/* Whether there is an array of this name. */
-int mdm_checkpoint_has(const mdm_checkpoint *checkpoint, const char *name);
-
-/* Shape of an array: its rank and lengths (dims may be NULL), and the number of elements. MDM_INPUT if there
- * is none. */
-MDM_MUST_CHECK mdm_status mdm_checkpoint_shape(const mdm_checkpoint *checkpoint, const char *name, int *rank,
-                                               int64_t dims[MDM_CHECKPOINT_MAX_RANK], int64_t *elements);
 
 /* Copies an array of `count` elements into out. Another type or number of elements is MDM_INPUT. Values are
  * not judged. */
@@ -124,11 +115,9 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_get(const mdm_checkpoint *checkpoint, c
 /* The same for floats, none of which may be infinite or NaN: for weights and momentum. */
 MDM_MUST_CHECK mdm_status mdm_checkpoint_get_finite(const mdm_checkpoint *checkpoint, const char *name,
                                                     int64_t count, float *out);
-/* One integer within [minimum, maximum]; one number; one text, in a new string that the caller frees. */
+/* One integer within [minimum, maximum]; one text, in a new string that the caller frees. */
 MDM_MUST_CHECK mdm_status mdm_checkpoint_get_integer(const mdm_checkpoint *checkpoint, const char *name,
                                                      int64_t minimum, int64_t maximum, int64_t *value);
-MDM_MUST_CHECK mdm_status mdm_checkpoint_get_number(const mdm_checkpoint *checkpoint, const char *name,
-                                                    double *value);
 MDM_MUST_CHECK mdm_status mdm_checkpoint_get_text(const mdm_checkpoint *checkpoint, const char *name,
                                                   char **text);
 

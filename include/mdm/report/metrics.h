@@ -35,7 +35,6 @@ void mdm_metrics_close(mdm_metrics *metrics);
 void mdm_metrics_begin(mdm_metrics *metrics, const char *event);
 void mdm_metrics_number(mdm_metrics *metrics, const char *name, double value);
 void mdm_metrics_integer(mdm_metrics *metrics, const char *name, int64_t value);
-void mdm_metrics_boolean(mdm_metrics *metrics, const char *name, int value);
 void mdm_metrics_text(mdm_metrics *metrics, const char *name, const char *value);
 void mdm_metrics_numbers(mdm_metrics *metrics, const char *name, const double *values, int64_t count);
 void mdm_metrics_end(mdm_metrics *metrics);

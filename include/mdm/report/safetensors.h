@@ -45,7 +45,6 @@ void mdm_safetensors_close(mdm_safetensors *file);
 /* Tensors in the order of their bytes. Texts belong to the file. */
 int64_t mdm_safetensors_count(const mdm_safetensors *file);
 const char *mdm_safetensors_name(const mdm_safetensors *file, int64_t index);
-const char *mdm_safetensors_type(const mdm_safetensors *file, int64_t index); /* "F32", "BF16", "I64", ... */
 int mdm_safetensors_shape(const mdm_safetensors *file, int64_t index,
                           int64_t shape[MDM_SAFETENSORS_MAX_RANK]);
 int64_t mdm_safetensors_elements(const mdm_safetensors *file, int64_t index);

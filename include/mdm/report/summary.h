@@ -54,7 +54,4 @@ typedef struct mdm_environment {
  * job); all others are left out, since they may hold secrets. */
 MDM_MUST_CHECK mdm_status mdm_environment_write(const char *path, const mdm_environment *environment);
 
-/* 1 if the list has the variable. */
-int mdm_environment_allows(const char *variable);
-
 #endif

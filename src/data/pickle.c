@@ -264,20 +264,9 @@ static mdm_status remember(mdm_pickle *p, uint64_t place) {
     return MDM_OK;
 }
 
-static mdm_status recall(mdm_pickle *p, uint64_t place) {
-    if (place >= (uint64_t)p->memo_count || p->memo[place] < 0 || p->values[p->memo[place]].kind == MARK)
-        return damaged(p, "nothing was remembered there");
-    return push_index(p, p->memo[place]);
-}
-
-static mdm_status step(mdm_pickle *p, int instruction) {
-    uint64_t number;
+/* What puts one value on the stack. */
+static mdm_status push_value(mdm_pickle *p, int instruction) {
     switch (instruction) {
-    case 0x80: /* PROTO */
-        MDM_TRY(take_number(p, 1, &number));
-        return number >= 2 && number <= 5 ? MDM_OK : damaged(p, "an unknown protocol");
-    case 0x95: /* FRAME */
-        return take_number(p, 8, &number);
     case '(':
         return push(p, (value){.kind = MARK});
     case ')':
@@ -310,6 +299,25 @@ static mdm_status step(mdm_pickle *p, int instruction) {
     case 0x8d:
     case 0x8e:
         return push_text(p, 8);
+    default:
+        return damaged(p, "an instruction that CIFAR's files do not have");
+    }
+}
+
+static mdm_status recall(mdm_pickle *p, uint64_t place) {
+    if (place >= (uint64_t)p->memo_count || p->memo[place] < 0 || p->values[p->memo[place]].kind == MARK)
+        return damaged(p, "nothing was remembered there");
+    return push_index(p, p->memo[place]);
+}
+
+static mdm_status step(mdm_pickle *p, int instruction) {
+    uint64_t number;
+    switch (instruction) {
+    case 0x80: /* PROTO */
+        MDM_TRY(take_number(p, 1, &number));
+        return number >= 2 && number <= 5 ? MDM_OK : damaged(p, "an unknown protocol");
+    case 0x95: /* FRAME */
+        return take_number(p, 8, &number);
     case 't':
         return gather_marked(p, TUPLE);
     case 'e':
@@ -343,7 +351,7 @@ static mdm_status step(mdm_pickle *p, int instruction) {
         MDM_TRY(take_number(p, instruction == 'h' ? 1 : 4, &number));
         return recall(p, number);
     default:
-        return damaged(p, "an instruction that CIFAR's files do not have");
+        return push_value(p, instruction);
     }
 }
 

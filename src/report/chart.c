@@ -14,6 +14,18 @@ void chart_legend(mdm_text *text, const char *const *names, const char *const *c
     mdm_text_add(text, "</ul>");
 }
 
+void chart_caption(mdm_text *text, const chart_head *head, const char *kind) {
+    mdm_text_add(text, "<figure class=\"%s\"><figcaption><b>", kind);
+    html_text(text, head->title);
+    mdm_text_add(text, "</b>");
+    if (head->note) {
+        mdm_text_add(text, "<span>");
+        html_text(text, head->note);
+        mdm_text_add(text, "</span>");
+    }
+    mdm_text_add(text, "</figcaption>");
+}
+
 void chart_open(mdm_text *text, const chart_head *head, const char *kind, int width, int height) {
     int n = head->number;
     mdm_text_add(text,

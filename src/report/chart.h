@@ -81,7 +81,9 @@ typedef struct chart_matrix {
 } chart_matrix;
 void chart_draw_matrix(mdm_text *text, const chart_matrix *chart);
 
-/* Shared by the files above. */
+/* Shared by the files above. chart_caption() begins the figure, of that class in HTML, with title and note.
+ */
+void chart_caption(mdm_text *text, const chart_head *head, const char *kind);
 void chart_open(mdm_text *text, const chart_head *head, const char *kind, int width, int height);
 void chart_close_drawing(mdm_text *text);
 void chart_close(mdm_text *text);

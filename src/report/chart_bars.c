@@ -89,15 +89,7 @@ void chart_draw_bars(mdm_text *t, const chart_bars *c) {
     }
     left = (left > MOST_NAME ? MOST_NAME : left) * 6.6 + 14;
     if (!(most > 0)) most = 1;
-    mdm_text_add(t, "<figure class=\"chart\"><figcaption><b>");
-    html_text(t, c->head.title);
-    mdm_text_add(t, "</b>");
-    if (c->head.note) {
-        mdm_text_add(t, "<span>");
-        html_text(t, c->head.note);
-        mdm_text_add(t, "</span>");
-    }
-    mdm_text_add(t, "</figcaption>");
+    chart_caption(t, &c->head, "chart");
     if (c->parts > 1 && !c->no_legend) chart_legend(t, c->part_names, c->part_colors, c->parts);
     chart_open(t, &c->head, "bars", WIDTH, TOP * 2 + ROW * c->row_count);
     for (int r = 0; r < c->row_count; r++) draw_row(t, c, &c->rows[r], TOP + r * ROW, left, most);

@@ -153,15 +153,7 @@ static void write_table(mdm_text *t, const chart_histogram *h) {
 
 void chart_draw_histogram(mdm_text *t, const chart_histogram *h) {
     double plot_width = WIDTH - LEFT - RIGHT, plot_height = HEIGHT - TOP - BOTTOM, top = choose_top(h);
-    mdm_text_add(t, "<figure class=\"chart\"><figcaption><b>");
-    html_text(t, h->head.title);
-    mdm_text_add(t, "</b>");
-    if (h->head.note) {
-        mdm_text_add(t, "<span>");
-        html_text(t, h->head.note);
-        mdm_text_add(t, "</span>");
-    }
-    mdm_text_add(t, "</figcaption>");
+    chart_caption(t, &h->head, "chart");
     chart_open(t, &h->head, "histogram", WIDTH, HEIGHT);
     draw_axes(t, h, top, plot_width, plot_height);
     draw_bars(t, h, top, plot_width, plot_height);

@@ -242,15 +242,7 @@ void chart_draw_lines(mdm_text *t, const chart_lines *c) {
     if (c->diagonal) f.right = SQUARE - 24, f.bottom = SQUARE - BOTTOM;
     measure(c, &f);
     if (c->diagonal) f.x_low = 0, f.x_high = 1;
-    mdm_text_add(t, "<figure class=\"chart\"><figcaption><b>");
-    html_text(t, c->head.title);
-    mdm_text_add(t, "</b>");
-    if (c->head.note) {
-        mdm_text_add(t, "<span>");
-        html_text(t, c->head.note);
-        mdm_text_add(t, "</span>");
-    }
-    mdm_text_add(t, "</figcaption>");
+    chart_caption(t, &c->head, "chart");
     if (c->diagonal) {
         const char *names[16], *colors[16];
         int count = c->series_count < 16 ? c->series_count : 16;

@@ -100,11 +100,7 @@ void chart_draw_matrix(mdm_text *t, const chart_matrix *m) {
     if (longest > MOST_LETTERS) longest = MOST_LETTERS;
     double left = named ? 24 + 6.6 * (double)longest : 24, top = named ? 34 + 4.6 * (double)longest : 24;
     double cell = (SIDE - left - (named ? 40 : 0)) / m->classes;
-    mdm_text_add(t, "<figure class=\"chart matrix\"><figcaption><b>");
-    html_text(t, m->head.title);
-    mdm_text_add(t, "</b><span>");
-    html_text(t, m->head.note);
-    mdm_text_add(t, "</span></figcaption>");
+    chart_caption(t, &m->head, "chart matrix");
     chart_open(t, &m->head, "matrix", SIDE, (int)(top + cell * m->classes + 6));
     mdm_text_add(t,
                  "<text class=\"label\" x=\"0\" y=\"%.1f\">given \xe2\x86\x93</text>"

@@ -138,9 +138,7 @@ static void assert_sums_equal(pair *p, double scale, const char *what) {
 }
 
 /* Tensors: 0 x, 1 residual, 2 gradient, 3 other, 4 and 5 outputs. */
-static void check_norm(pair *p, int with_other, int linear) {
-    double pixels = (double)p->shape.n * p->shape.pixels;
-    p->shape.linear = linear;
+static void check_norm_statistics(pair *p, int with_other, double pixels) {
     for (int d = 0; d < 2; d++) {
         mdm_device *device = p->device[d];
         int channels = p->shape.channels, padded = mdm_padded_channels(device, channels);
@@ -159,7 +157,10 @@ static void check_norm(pair *p, int with_other, int linear) {
     const char *names[] = {"gamma", "beta", "running mean", "running variance", "mean", "inverse deviation",
                            "scale", "shift"};
     for (int i = 2; i < 8; i++) assert_vectors_equal(p, i, i == 7 ? 2e-4 : 5e-6, names[i]);
-    /* the rest on equal numbers: what was rounded differently is taken over */
+}
+
+/* The rest is on equal numbers: what was rounded differently is taken over. */
+static void take_values_over(pair *p) {
     for (int i = 4; i < 8; i++) {
         float values[4096];
         assert_int_equal(mdm_device_download(p->device[0], values, p->vector[0][i],
@@ -169,6 +170,9 @@ static void check_norm(pair *p, int with_other, int linear) {
                                            sizeof(float) * (size_t)p->shape.channels),
                          MDM_OK);
     }
+}
+
+static void check_norm_forward(pair *p) {
     for (int d = 0; d < 2; d++) {
         float **v = p->vector[d];
         mdm_norm_relu_forward(p->device[d], &p->shape, p->tensor[d][0], NULL, v[6], v[7], p->tensor[d][4]);
@@ -178,6 +182,9 @@ static void check_norm(pair *p, int with_other, int linear) {
     assert_tensors_equal(p, 4, "norm forward");
     assert_tensors_equal(p, 5, "norm forward with a residual");
     assert_padding_is_zero(p, 5, "norm forward");
+}
+
+static void check_norm_backward(pair *p, int with_other, double pixels) {
     for (int d = 0; d < 2; d++) {
         mdm_device *device = p->device[d];
         int channels = p->shape.channels, padded = mdm_padded_channels(device, channels);
@@ -204,6 +211,15 @@ static void check_norm(pair *p, int with_other, int linear) {
     assert_vectors_equal(p, 3, 1e-5, "mean product");
     assert_tensors_equal(p, 2, "norm backward");
     assert_padding_is_zero(p, 2, "norm backward");
+}
+
+static void check_norm(pair *p, int with_other, int linear) {
+    const double pixels = (double)p->shape.n * p->shape.pixels;
+    p->shape.linear = linear;
+    check_norm_statistics(p, with_other, pixels);
+    take_values_over(p);
+    check_norm_forward(p);
+    check_norm_backward(p, with_other, pixels);
 }
 
 static void assert_same_bits(pair *p, float *const *one, float *const *other, int first, int end) {

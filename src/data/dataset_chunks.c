@@ -211,11 +211,23 @@ static mdm_status read_slabs(mdm_chunks *c, int64_t begin, const int64_t at[4], 
     return MDM_OK;
 }
 
+/* Whether the chunk holds whole pictures, and those wanted lie one after another there and where they go. */
+static int are_one_piece(const mdm_chunks *c, const mdm_wanted *wanted, int64_t count) {
+    const mdm_places *p = c->places;
+    if (p->chunk[1] != p->height || p->chunk[2] != p->width || p->chunk[3] != p->channels) return 0;
+    for (int64_t i = 1; i < count; i++)
+        if (wanted[i].index != wanted[0].index + i || wanted[i].to != wanted[0].to + i * c->picture) return 0;
+    return 1;
+}
+
 /* What is wanted of one chunk. */
 static mdm_status read_chunk(mdm_chunks *c, int64_t number, const int64_t at[4], const mdm_wanted *wanted,
                              int64_t count) {
     const mdm_chunk_place place = mdm_places_get_chunk(c->places, number);
     const uint8_t *data;
+    if (is_plain(c, place) && are_one_piece(c, wanted, count))
+        return mdm_read_at(c->descriptor, c->path, place.at + (wanted[0].index - at[0]) * c->slab,
+                           count * c->slab, wanted[0].to);
     if (count < c->places->chunk[0] / FEW && is_plain(c, place))
         return read_slabs(c, place.at, at, wanted, count);
     MDM_TRY(unpack(c, number, place, &data));

@@ -17,7 +17,7 @@ static inline int test_device_is_cuda(void) {
 /* To be called first in main, before MPI is started. */
 static inline void test_device_or_skip(void) {
     char why[256];
-    if (!test_device_is_cuda() || mdm_device_count_cuda(why, sizeof why) > 0) return;
+    if (!test_device_is_cuda() || mdm_device_count_cuda(why, sizeof why, NULL) > 0) return;
     printf("skipped: %s\n", why);
     exit(77);
 }

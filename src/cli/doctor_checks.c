@@ -85,7 +85,7 @@ void mdm_doctor_describe(mdm_rank_account *a) {
     a->omp_threads = threads ? (int32_t)strtol(threads, NULL, 10) : 0;
     a->process = (int32_t)getpid();
     a->gpus = count_gpus();
-    a->cuda_devices = mdm_device_count_cuda(a->why_no_cuda, sizeof a->why_no_cuda);
+    a->cuda_devices = mdm_device_count_cuda(a->why_no_cuda, sizeof a->why_no_cuda, NULL);
     a->memory_limit = mdm_memory_limit(a->memory_source, sizeof a->memory_source);
     a->shared_memory_free =
         statvfs("/dev/shm", &shared) == 0 ? (double)shared.f_bavail * (double)shared.f_frsize : -1;

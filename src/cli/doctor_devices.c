@@ -114,7 +114,7 @@ static mdm_status try_sum(mdm_comm *comm, mdm_device *device, float *host, mdm_f
 mdm_status mdm_doctor_try_devices(mdm_comm *comm, float *host, mdm_findings *findings,
                                   mdm_doctor_path *path) {
     char why[256], how[MDM_GROUP_HOW];
-    int32_t devices = mdm_device_count_cuda(why, sizeof why), least = devices;
+    int32_t devices = mdm_device_count_cuda(why, sizeof why, NULL), least = devices;
     mdm_device *device = NULL;
     int sound;
     path->bytes = 0;

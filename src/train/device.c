@@ -11,7 +11,7 @@
 typedef struct finding {
     char host[64], why[192];
     unsigned char identity[MDM_DEVICE_IDENTITY];
-    int32_t count;
+    int32_t count, is_unusable;
 } finding;
 
 static int device_number(mdm_comm *comm, int count) {
@@ -21,11 +21,14 @@ static int device_number(mdm_comm *comm, int count) {
 static void look_around(mdm_comm *comm, finding *mine) {
     memset(mine, 0, sizeof *mine);
     snprintf(mine->host, sizeof mine->host, "%s", mdm_comm_host(comm));
-    mine->count = mdm_device_count_cuda(mine->why, sizeof mine->why);
+    int is_unusable;
+    mine->count = mdm_device_count_cuda(mine->why, sizeof mine->why, &is_unusable);
+    mine->is_unusable = is_unusable;
     if (mine->count > 0 &&
         mdm_device_identify_cuda(device_number(comm, mine->count), mine->identity) != MDM_OK) {
         snprintf(mine->why, sizeof mine->why, "%.190s", mdm_last_message());
         mine->count = 0;
+        mine->is_unusable = 1;
     }
 }
 
@@ -36,6 +39,20 @@ static int ranks_on_device_of(const finding *all, int ranks, int r) {
         sharing += strcmp(all[i].host, all[r].host) == 0 &&
                    memcmp(all[i].identity, all[r].identity, MDM_DEVICE_IDENTITY) == 0;
     return sharing;
+}
+
+/* What device=auto does not pass over in silence: devices that only some ranks have, or nobody can use. */
+static void tell_of_unused(const finding *all, int ranks, int with, int without) {
+    int unusable = -1;
+    for (int r = ranks - 1; r >= 0; r--)
+        if (all[r].is_unusable) unusable = r;
+    if (with > 0)
+        mdm_warn("%d of %d ranks have a CUDA device, but rank %d on %s has none (%s); all compute on CPUs",
+                 with, ranks, without, all[without].host, all[without].why);
+    else if (unusable >= 0)
+        mdm_warn("no CUDA device can be used: rank %d on %s: %s; all compute on CPUs, as device=cpu says "
+                 "without this line",
+                 unusable, all[unusable].host, all[unusable].why);
 }
 
 /* The same answer on every rank. */
@@ -50,9 +67,7 @@ static mdm_status decide(const finding *all, int ranks, const mdm_config *config
     if (with < ranks && config->device == MDM_CONFIG_DEVICE_CUDA)
         return mdm_fail(MDM_RESOURCE, "device=cuda, but for rank %d on %s: %s; use device=cpu or auto",
                         without, all[without].host, all[without].why);
-    if (with > 0 && with < ranks && is_first)
-        mdm_warn("%d of %d ranks have a CUDA device, but rank %d on %s has none (%s); all compute on CPUs",
-                 with, ranks, without, all[without].host, all[without].why);
+    if (with < ranks && is_first) tell_of_unused(all, ranks, with, without);
     for (int r = 0; *use_cuda && r < ranks; r++) {
         int sharing = ranks_on_device_of(all, ranks, r);
         if (sharing > most) most = sharing, crowded = r;
@@ -113,6 +128,8 @@ mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threa
     if (config->device != MDM_CONFIG_DEVICE_CPU) MDM_TRY(choose_cuda(comm, config, &use_cuda, &number));
     mdm_status status = use_cuda ? mdm_device_create_cuda(number, threads, device)
                                  : mdm_device_create_cpu(threads, 1, device);
+    if (status == MDM_RESOURCE && use_cuda)
+        status = mdm_fail(MDM_RESOURCE, "%s; device=cpu computes without it", mdm_last_message());
     if (status == MDM_OK) status = choose_precision(config, mdm_device_get_info(*device), precision);
     MDM_TRY(mdm_comm_agree(comm, status));
     char how[MDM_GROUP_HOW];

@@ -419,7 +419,8 @@ mdm_status mdm_gpu_send(mdm_gpu *gpu, mdm_gpu_queue queue, void *memory, const v
 
 /* ---- the device, queues and graphs ---- */
 
-int mdm_gpu_count(char *why, size_t why_size) {
+int mdm_gpu_count(char *why, size_t why_size, int *is_unusable) {
+    if (is_unusable) *is_unusable = 0;
     if (why) snprintf(why, why_size, " ");
     return 1;
 }
@@ -516,6 +517,16 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
 void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     (void)gpu;
     free(graph);
+}
+
+mdm_status mdm_gpu_enter(mdm_gpu *gpu) {
+    (void)gpu;
+    return MDM_OK;
+}
+
+int mdm_gpu_is_recording(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 0;
 }
 
 int64_t mdm_gpu_frees(const mdm_gpu *gpu) {

@@ -8,8 +8,9 @@
  * A graph is a list of calls with copies of their arguments: a launch makes those calls again, whatever the
  * host has changed meanwhile, but for page-locked memory, which sends read when they run, as on a device.
  * What a device would refuse between a graph's begin and end, ends the test. MDM_EMULATED_GRAPHS=refused lets
- * every graph fail at its end. The file that MDM_EMULATED_COUNTS names is told, at the end, how often what
- * was called of device 0.
+ * every graph fail at its end; "broken 1": on rank 1 a graph is broken off at its 40th call, and no
+ * collective may be recorded from there on. The file that MDM_EMULATED_COUNTS names is told, at the end, how
+ * often what was called of device 0.
  *
  * MDM_EMULATED_LOST names a kind of call, and MDM_EMULATED_LOST_AT which one of it, from 1: there the device
  * is lost, on rank MDM_EMULATED_LOST_RANK of Open MPI's launcher only, where that is set. Nothing runs on it
@@ -153,8 +154,18 @@ static void prepare_loss(mdm_gpu *gpu) {
     gpu->doom_at = atol(at);
 }
 
+enum { BROKEN_CALLS = 40 };
+
+static int is_broken(const mdm_gpu *gpu) {
+    const char *told = getenv("MDM_EMULATED_GRAPHS"), *rank = getenv("OMPI_COMM_WORLD_RANK");
+    return gpu->recording && gpu->recording->count >= BROKEN_CALLS && told &&
+           strncmp(told, "broken ", 7) == 0 && strcmp(told + 7, rank ? rank : "0") == 0;
+}
+
 mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what) {
-    return tell_loss(gpu, what);
+    MDM_TRY(tell_loss(gpu, what));
+    return is_broken(gpu) ? mdm_gpu_failed(gpu->number, what, "the graph was broken off", "as it was told to")
+                          : MDM_OK;
 }
 
 /* ---- graphs ---- */
@@ -212,7 +223,7 @@ mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
 
 mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     const char *told = getenv("MDM_EMULATED_GRAPHS");
-    int is_refused = told && strcmp(told, "refused") == 0;
+    int is_refused = is_broken(gpu) || (told && strcmp(told, "refused") == 0);
     mdm_gpu_graph *recorded = gpu->recording;
     *graph = NULL;
     gpu->recording = NULL;
@@ -245,6 +256,10 @@ void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     free_graph(graph);
 }
 
+int mdm_gpu_is_recording(const mdm_gpu *gpu) {
+    return gpu->recording != NULL;
+}
+
 int64_t mdm_gpu_frees(const mdm_gpu *gpu) {
     return gpu->frees;
 }
@@ -274,6 +289,7 @@ static void run_works(stream *s, int64_t end) {
 static void queue_work(emulated_stream *common, emulated_work *work) {
     stream *s = (stream *)common;
     const work_call given = {s, work};
+    if (is_broken(s->gpu)) refuse_in_graph(s->gpu, "a collective is queued in what is broken off");
     if (is_recorded(s->gpu, "collective", queue_again, &given, sizeof given, &s->gpu->counts.collectives))
         return;
     if (s->queued - s->done == MOST_WORKS) run_works(s, s->done + 1);
@@ -300,10 +316,12 @@ void mdm_gpu_give_up(mdm_gpu *gpu) {
     gpu->is_stuck = 1;
 }
 
-/* Number of devices: MDM_EMULATED_GPUS. */
-int mdm_gpu_count(char *why, size_t why_size) {
+/* Number of devices: MDM_EMULATED_GPUS; "old": the driver is too old. */
+int mdm_gpu_count(char *why, size_t why_size, int *is_unusable) {
     const char *count = getenv("MDM_EMULATED_GPUS");
-    if (why) snprintf(why, why_size, " ");
+    int is_old = count && strcmp(count, "old") == 0;
+    if (is_unusable) *is_unusable = is_old;
+    if (why) snprintf(why, why_size, "%s", is_old ? "the emulated driver is too old" : " ");
     return count ? atoi(count) : 1;
 }
 

@@ -202,7 +202,7 @@ int main(int argc, char **argv) {
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
     rank = mdm_comm_rank(comm);
     size = mdm_comm_size(comm);
-    int devices = mdm_device_count_cuda(why, sizeof why);
+    int devices = mdm_device_count_cuda(why, sizeof why, NULL);
     mdm_status status = test_device_is_cuda() ? mdm_device_create_cuda(rank % devices, 1, &device)
                                               : mdm_device_create_cpu(1, 0, &device);
     if (status != MDM_OK) return 1;

@@ -23,6 +23,7 @@ static cublasStatus_t cublaslt_answers = CUBLAS_STATUS_SUCCESS; /* idem */
     }
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 STUB(cudaGetDeviceCount, (int *count))
+STUB(cudaDriverGetVersion, (int *version))
 STUB(cudaGetLastError, (void))
 STUB(cudaGetDeviceProperties, (struct cudaDeviceProp * properties, int number))
 STUB(cudaRuntimeGetVersion, (int *version))
@@ -52,6 +53,11 @@ STUB(cudaGraphUpload, (cudaGraphExec_t exec, cudaStream_t stream))
 STUB(cudaGraphLaunch, (cudaGraphExec_t exec, cudaStream_t stream))
 STUB(cudaGraphDestroy, (cudaGraph_t graph))
 STUB(cudaGraphExecDestroy, (cudaGraphExec_t exec))
+
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
+    *status = cudaStreamCaptureStatusActive;
+    return cudaSuccess;
+}
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
     return state != cudaSuccess ? state : end_of_capture;

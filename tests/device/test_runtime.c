@@ -29,6 +29,10 @@ static struct {
     int refused; /* calls that a capture does not allow */
     int host_frees, frees, graphs, executables, waits;
     cudaError_t instantiation; /* what it comes to */
+    int is_broken;             /* the capture */
+    cudaError_t counting, choosing;
+    int driver;
+    size_t most_bytes; /* of an allocation; 0: any */
 } cuda;
 
 static cudaError_t leave(cudaError_t code) {
@@ -70,7 +74,11 @@ cudaError_t cudaGetLastError(void) {
     return code;
 }
 cudaError_t cudaGetDeviceCount(int *count) {
-    *count = DEVICES;
+    *count = cuda.counting == cudaSuccess ? DEVICES : 0;
+    return leave(cuda.counting);
+}
+cudaError_t cudaDriverGetVersion(int *version) {
+    *version = cuda.driver;
     return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
@@ -85,6 +93,7 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
     return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) {
+    if (cuda.choosing != cudaSuccess) return leave(cuda.choosing);
     current = device;
     return use();
 }
@@ -115,6 +124,13 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     }
     finish_copies();
     return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureStatus *status) {
+    (void)stream;
+    *status = !cuda.is_capturing ? cudaStreamCaptureStatusNone
+              : cuda.is_broken   ? cudaStreamCaptureStatusInvalidated
+                                 : cudaStreamCaptureStatusActive;
+    return use();
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags) {
     (void)flags;
@@ -147,6 +163,7 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
     return use();
 }
 cudaError_t cudaMalloc(void **memory, size_t bytes) {
+    if (cuda.most_bytes && bytes > cuda.most_bytes) return leave(cudaErrorMemoryAllocation);
     *memory = malloc(bytes);
     return use_outside_of_captures();
 }
@@ -431,6 +448,66 @@ static void what_is_uploaded_may_be_changed_at_once(void **state) {
     close_gpu(gpu);
 }
 
+/* As after a library's call that did not work out while others are under way. */
+static void looking_after_the_device_leaves_no_error_behind(void **state) {
+    (void)state;
+    mdm_gpu *gpu = open_gpu();
+    cuda.busy = 1;
+    assert_int_equal(mdm_gpu_check_device(gpu, "a test"), MDM_OK);
+    assert_int_equal(cuda.busy, 0);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    close_gpu(gpu);
+}
+
+/* One that works or is plainly not there, and one that a user believes to have. */
+static void a_device_that_cannot_be_used_is_told_from_none(void **state) {
+    (void)state;
+    const struct {
+        cudaError_t code;
+        int driver, is_unusable;
+        const char *words;
+    } cases[] = {{cudaErrorNoDevice, 13000, 0, "there is no CUDA device here"},
+                 {cudaErrorInsufficientDriver, 0, 0, "there is no NVIDIA driver here"},
+                 {cudaErrorInsufficientDriver, 12040, 1, "is one for CUDA 12.4, this program needs CUDA "},
+                 {cudaErrorSystemNotReady, 13000, 1, "an error (an error)"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char why[192];
+        int is_unusable = -1;
+        memset(&cuda, 0, sizeof cuda);
+        cuda.counting = cases[i].code;
+        cuda.driver = cases[i].driver;
+        assert_int_equal(mdm_gpu_count(why, sizeof why, &is_unusable), 0);
+        assert_int_equal(is_unusable, cases[i].is_unusable);
+        assert_non_null(strstr(why, cases[i].words));
+        assert_int_equal(mdm_gpu_count(NULL, 0, NULL), 0);
+        assert_int_equal(cudaGetLastError(), cudaSuccess);
+    }
+}
+
+static void a_device_that_another_process_has_is_no_lost_one(void **state) {
+    (void)state;
+    mdm_gpu *gpu;
+    mdm_gpu_info info;
+    memset(&cuda, 0, sizeof cuda);
+    cuda.choosing = cudaErrorDevicesUnavailable;
+    assert_int_equal(mdm_gpu_open(NUMBER, &gpu, &info), MDM_RESOURCE);
+    assert_non_null(strstr(mdm_last_message(), "CUDA device 1 (device 1) cannot be opened"));
+    assert_non_null(strstr(mdm_last_message(), "compute mode"));
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+}
+
+/* A plan is tried that there is no memory for, after another was kept. */
+static void scratch_memory_of_plans_that_are_kept_survives_a_trial(void **state) {
+    (void)state;
+    mdm_gpu *gpu = open_gpu();
+    assert_int_equal(mdm_gpu_grow_workspace(gpu, 4096, 1), MDM_OK);
+    cuda.most_bytes = 8192;
+    assert_int_equal(mdm_gpu_grow_workspace(gpu, 1 << 20, 0), MDM_RESOURCE);
+    assert_int_equal(mdm_gpu_grow_workspace(gpu, 512, 1), MDM_OK);
+    assert_true(gpu->workspace && gpu->workspace_bytes >= 4096);
+    close_gpu(gpu);
+}
+
 typedef struct sending {
     mdm_gpu *gpu;
     mdm_gpu_mark *sent, *used;
@@ -529,6 +606,9 @@ static void a_capture_ends_whatever_fails_in_it(void **state) {
     }
     assert_int_equal(mdm_gpu_begin_graph(gpu), MDM_OK);
     queue_step(gpu, computed, communicated, memory, pinned);
+    assert_int_equal(mdm_gpu_check_device(gpu, "a test"), MDM_OK);
+    cuda.is_broken = 1; /* by a call that no capture allows */
+    assert_int_equal(mdm_gpu_check_device(gpu, "a test"), MDM_LOST);
     mdm_gpu_graph *graph;
     assert_int_equal(mdm_gpu_end_graph(gpu, 0, &graph), MDM_OK);
     mdm_gpu_destroy_mark(gpu, computed); /* recorded in a capture last: nothing to wait for */
@@ -571,6 +651,10 @@ static void products_find_a_way_where_the_library_lacks_one(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_wait_that_is_looked_after_leaves_no_error_behind),
+        cmocka_unit_test(looking_after_the_device_leaves_no_error_behind),
+        cmocka_unit_test(a_device_that_cannot_be_used_is_told_from_none),
+        cmocka_unit_test(a_device_that_another_process_has_is_no_lost_one),
+        cmocka_unit_test(scratch_memory_of_plans_that_are_kept_survives_a_trial),
         cmocka_unit_test(what_is_uploaded_may_be_changed_at_once),
         cmocka_unit_test(other_threads_use_the_devices_context_alone),
         cmocka_unit_test(a_device_that_was_given_up_is_waited_for_no_more),

@@ -44,8 +44,10 @@ MDM_MUST_CHECK mdm_status mdm_device_create_cpu(int threads, int winograd, mdm_d
  * missing, where the build, the libraries, the driver or the device are not there; such a message names no
  * remedy of settings, which the caller knows. `threads` (>= 1) are for what stays on the CPU. */
 MDM_MUST_CHECK mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **device);
-/* Number of usable CUDA devices, 0 when there are none; `why` (may be NULL) then says why. */
-int mdm_device_count_cuda(char *why, size_t why_size);
+/* Number of usable CUDA devices, 0 when there are none; `why` (may be NULL) then says why. *is_unusable (may
+ * be NULL): there is a driver, but it is too old or does not work, which nobody wants to happen in silence.
+ */
+int mdm_device_count_cuda(char *why, size_t why_size, int *is_unusable);
 /* What tells a device apart from the others of its host, the same in all processes. */
 enum { MDM_DEVICE_IDENTITY = 16 };
 MDM_MUST_CHECK mdm_status mdm_device_identify_cuda(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);

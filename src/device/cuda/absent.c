@@ -6,7 +6,8 @@ static const char reason[] =
     "this build has no CUDA; build it where the CUDA toolkit 12 or newer and cuDNN 9 "
     "are found (MDM_CUDA=ON says what is missing)";
 
-int mdm_gpu_count(char *why, size_t why_size) {
+int mdm_gpu_count(char *why, size_t why_size, int *is_unusable) {
+    if (is_unusable) *is_unusable = 0;
     if (why) snprintf(why, why_size, "%s", reason);
     return 0;
 }
@@ -131,6 +132,11 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
 
 void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     (void)gpu, (void)graph;
+}
+
+int mdm_gpu_is_recording(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 0;
 }
 
 int64_t mdm_gpu_frees(const mdm_gpu *gpu) {

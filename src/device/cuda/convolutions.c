@@ -109,7 +109,7 @@ static mdm_status time_plan(void *context, const mdm_cudnn_plan *plan, float *mi
     timing *t = context;
     float times[TIMED_RUNS];
     if (!t->operands[0]) MDM_TRY(allocate_operands(t));
-    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, (size_t)plan->workspace));
+    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, (size_t)plan->workspace, 0));
     for (int run = -WARM_UP_RUNS; run < TIMED_RUNS; run++) {
         MDM_TRY(time_once(t, plan, milliseconds));
         if (*milliseconds < 0) return MDM_OK;
@@ -141,7 +141,7 @@ mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, 
         if (same_kind(&(*out)->kind, k)) return MDM_OK;
     MDM_TRY(MDM_ALLOCATE(made, 1, "a plan"));
     mdm_status status = choose(gpu, k, &made->cudnn);
-    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)made->cudnn.workspace);
+    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)made->cudnn.workspace, 1);
     if (status != MDM_OK) {
         mdm_cudnn_release(gpu->cudnn, &made->cudnn);
         free(made);

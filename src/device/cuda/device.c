@@ -6,8 +6,8 @@
 
 static const mdm_device_operations operations;
 
-int mdm_device_count_cuda(char *why, size_t why_size) {
-    return mdm_gpu_count(why, why_size);
+int mdm_device_count_cuda(char *why, size_t why_size, int *is_unusable) {
+    return mdm_gpu_count(why, why_size, is_unusable);
 }
 
 mdm_status mdm_device_identify_cuda(int number, unsigned char identity[MDM_DEVICE_IDENTITY]) {

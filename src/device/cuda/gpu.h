@@ -26,12 +26,12 @@ static inline mdm_status mdm_gpu_failed(int number, const char *what, const char
     return mdm_fail(MDM_LOST, "CUDA device %d failed in %s: %s (%s)", number, what, words, name);
 }
 
-int mdm_gpu_count(char *why, size_t why_size);
+int mdm_gpu_count(char *why, size_t why_size, int *is_unusable); /* mdm_device_count_cuda */
 MDM_MUST_CHECK mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTITY]);
 MDM_MUST_CHECK mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info);
 void mdm_gpu_close(mdm_gpu *gpu);
 /* Whether the device is still there: where a library failed on it in `what`, CUDA's own name for the cause
- * tells more than the library's. */
+ * tells more than the library's. Of a graph, whether it can still be one. */
 MDM_MUST_CHECK mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what);
 
 /* Zeroed; aligned to 256 bytes. */
@@ -104,6 +104,7 @@ MDM_MUST_CHECK mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu);
 MDM_MUST_CHECK mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph);
 MDM_MUST_CHECK mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
 void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
+int mdm_gpu_is_recording(const mdm_gpu *gpu);
 /* How often memory, page-locked memory too, was freed. */
 int64_t mdm_gpu_frees(const mdm_gpu *gpu);
 

@@ -64,6 +64,10 @@ void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     free(graph);
 }
 
+int mdm_gpu_is_recording(const mdm_gpu *gpu) {
+    return gpu->is_recording;
+}
+
 int64_t mdm_gpu_frees(const mdm_gpu *gpu) {
     return gpu->frees;
 }

@@ -159,7 +159,7 @@ static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
     }
     MDM_TRY(status);
     size_t most = p->any.workspace > p->aligned.workspace ? p->any.workspace : p->aligned.workspace;
-    return mdm_gpu_grow_workspace(gpu, most);
+    return mdm_gpu_grow_workspace(gpu, most, 1);
 }
 
 static void release(const mdm_cublaslt *lt, mdm_gpu_product *p) {

@@ -22,29 +22,61 @@ mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what) {
     return mdm_gpu_failed(gpu->number, what, cudaGetErrorString(code), cudaGetErrorName(code));
 }
 
-/* A query would spoil a recording, whose failure is looked into when it has ended. */
+/* A query's "not ready" would stay behind as the thread's last error, which every launch looks at. */
+static cudaError_t ask_stream(mdm_gpu *gpu) {
+    cudaError_t code = cudaStreamQuery(gpu->stream);
+    if (code == cudaErrorNotReady) (void)cudaGetLastError();
+    return code;
+}
+
+/* A query would spoil a recording, which may be asked whether it is spoilt already. */
+static cudaError_t ask_recording(mdm_gpu *gpu) {
+    enum cudaStreamCaptureStatus capture = cudaStreamCaptureStatusActive;
+    cudaError_t code = cudaStreamIsCapturing(gpu->stream, &capture);
+    return code == cudaSuccess && capture != cudaStreamCaptureStatusActive ? cudaErrorStreamCaptureInvalidated
+                                                                           : code;
+}
+
 mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what) {
-    cudaError_t code = gpu->is_recording ? cudaSuccess : cudaStreamQuery(gpu->stream);
+    cudaError_t code = gpu->is_recording ? ask_recording(gpu) : ask_stream(gpu);
     return mdm_gpu_check(gpu, code == cudaErrorNotReady ? cudaSuccess : code, what);
 }
 
-int mdm_gpu_count(char *why, size_t why_size) {
+/* Why there is no device, as far as it is not plain that there is none: 0 is that. */
+static int explain(cudaError_t code, char *why, size_t why_size) {
+    int driver = 0, major = CUDART_VERSION / 1000;
+    const char *none = NULL;
+    if (code == cudaSuccess || code == cudaErrorNoDevice) none = "there is no CUDA device here";
+    if (code == cudaErrorInsufficientDriver && (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0))
+        none = "there is no NVIDIA driver here";
+    if (none)
+        snprintf(why, why_size, "%s", none);
+    else if (code == cudaErrorInsufficientDriver)
+        snprintf(
+            why, why_size,
+            "the NVIDIA driver is one for CUDA %d.%d, this program needs CUDA %d: install a newer driver or "
+            "the package cuda-compat-%d-%d, or build with CUDA %d",
+            driver / 1000, driver % 1000 / 10, major, major, CUDART_VERSION % 1000 / 10, driver / 1000);
+    else
+        snprintf(why, why_size, "%s (%s)", cudaGetErrorString(code), cudaGetErrorName(code));
+    return !none;
+}
+
+int mdm_gpu_count(char *why, size_t why_size, int *is_unusable) {
+    char unused[1];
     int count = 0;
     cudaError_t code = cudaGetDeviceCount(&count);
+    if (is_unusable) *is_unusable = 0;
     if (code == cudaSuccess && count > 0) return count;
-    if (why)
-        snprintf(why, why_size, "%s",
-                 code == cudaErrorInsufficientDriver
-                     ? "the NVIDIA driver is missing, or older than CUDA needs"
-                 : code == cudaSuccess || code == cudaErrorNoDevice ? "there is no CUDA device here"
-                                                                    : cudaGetErrorString(code));
+    int is_there = explain(code, why ? why : unused, why ? why_size : sizeof unused);
+    if (is_unusable) *is_unusable = is_there;
     (void)cudaGetLastError(); /* not left for a later check */
     return 0;
 }
 
 static mdm_status read_properties(int number, struct cudaDeviceProp *properties) {
     char why[256] = "there are fewer devices";
-    int count = mdm_gpu_count(why, sizeof why);
+    int count = mdm_gpu_count(why, sizeof why, NULL);
     if (number < 0 || number >= count) return mdm_fail(MDM_RESOURCE, "no CUDA device %d: %s", number, why);
     cudaError_t code = cudaGetDeviceProperties(properties, number);
     if (code == cudaSuccess) return MDM_OK;
@@ -86,6 +118,21 @@ static mdm_status open_cache(mdm_gpu *gpu, const struct cudaDeviceProp *p) {
     return mdm_plan_cache_open(folder, machine, &gpu->cache);
 }
 
+/* The first call that needs the device: it makes a context there. */
+static mdm_status choose_first(int number, const char *name) {
+    cudaError_t code = cudaSetDevice(number);
+    if (code == cudaSuccess) return MDM_OK;
+    (void)cudaGetLastError();
+    return mdm_fail(
+        MDM_RESOURCE, "CUDA device %d (%s) cannot be opened: %s (%s)%s", number, name,
+        cudaGetErrorString(code), cudaGetErrorName(code),
+        code == cudaErrorDevicesUnavailable
+            ? "; another process may have it to itself (nvidia-smi -q -d COMPUTE tells the compute "
+              "mode), a choice of another is CUDA_VISIBLE_DEVICES"
+        : code == cudaErrorMemoryAllocation ? "; nvidia-smi tells which processes have its memory"
+                                            : "");
+}
+
 static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     struct cudaDeviceProp properties;
     int runtime = 0;
@@ -97,7 +144,7 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
                         number, properties.name, properties.major, properties.minor, LEAST_MAJOR);
     MDM_TRY(mdm_cudnn_load(&gpu->cudnn));
     MDM_TRY(mdm_cublaslt_load(&gpu->cublaslt));
-    MDM_TRY(mdm_gpu_check(gpu, cudaSetDevice(number), "choosing the device"));
+    MDM_TRY(choose_first(number, properties.name));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->sending, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->communicating, cudaStreamNonBlocking),
@@ -189,13 +236,6 @@ void mdm_gpu_give_up(mdm_gpu *gpu) {
     gpu->is_given_up = 1;
 }
 
-/* A query's "not ready" would stay behind as the thread's last error, which every launch looks at. */
-static cudaError_t ask_stream(mdm_gpu *gpu) {
-    cudaError_t code = cudaStreamQuery(gpu->stream);
-    if (code == cudaErrorNotReady) (void)cudaGetLastError();
-    return code;
-}
-
 /* Waits for what is computed; such a wait can be left where somebody looks after it. */
 static mdm_status wait_for_computing(mdm_gpu *gpu, const char *what) {
     const mdm_gpu_guard *g = &gpu->guard;
@@ -233,7 +273,10 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
                  "copying memory");
 }
 
-mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes) {
+/* Where there is no memory for more, what is kept already gets its own again with the next call. */
+mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes, int is_kept) {
+    if (is_kept && bytes > gpu->workspace_kept) gpu->workspace_kept = bytes;
+    if (bytes < gpu->workspace_kept) bytes = gpu->workspace_kept;
     if (bytes <= gpu->workspace_bytes) return MDM_OK;
     mdm_gpu_free(gpu, gpu->workspace);
     gpu->workspace = NULL;

@@ -23,8 +23,8 @@ struct mdm_gpu {
     const mdm_cublaslt *cublaslt;
     struct cublasLtContext *cublaslt_handle;
     void *workspace; /* of all convolutions and products, which run one after another */
-    size_t workspace_bytes;
-    struct mdm_gpu_plan *plans; /* newest first */
+    size_t workspace_bytes, workspace_kept; /* what there is; what plans that are kept need */
+    struct mdm_gpu_plan *plans;             /* newest first */
     mdm_plan_cache *cache;
     mdm_gpu_product *products; /* newest first */
     cudaEvent_t begin, end;    /* for timing plans */
@@ -40,8 +40,9 @@ struct mdm_gpu_plan {
 void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what);
 /* The failure as a status. */
 MDM_MUST_CHECK mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what);
-/* Makes the workspace at least so large; while planning. */
-MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes);
+/* Makes the workspace at least so large, while planning: for a plan that is kept, or for a trial, whose
+ * failure takes nothing from the others. */
+MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes, int is_kept);
 /* convolutions.c, products.c */
 void mdm_gpu_release_plans(mdm_gpu *gpu);
 void mdm_gpu_release_products(mdm_gpu *gpu);

@@ -98,27 +98,30 @@ static void add(mdm_recorder *r, const mdm_step_kind *kind) {
     r->steps[i] = (recorded_step){*kind, NULL};
 }
 
-/* Where any rank fails, none records from here on, and the lowest of them tells. A device that is lost is no
- * reason to go on without recordings: its rank leaves, and what the others wait for never comes. */
+/* Where any rank fails, none records from here on, and what the lowest of them says is told. A device that is
+ * lost is no reason to go on without recordings: its rank leaves, and what the others wait for never comes.
+ */
 static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context) {
     int ranks = mdm_comm_size(r->comm), rank = mdm_comm_rank(r->comm);
     mdm_status status = mdm_recording_begin(r->device);
     if (status == MDM_LOST) return status;
     if (status == MDM_OK) {
         mdm_status inside = work(context);
-        char why[512];
-        snprintf(why, sizeof why, "%.500s", inside == MDM_OK ? "" : mdm_last_message());
+        char first[512];
+        snprintf(first, sizeof first, "%.500s", inside == MDM_OK ? "" : mdm_last_message());
         status = mdm_recording_end(r->device, inside == MDM_OK, &step->recording);
         if (status == MDM_LOST) return status;
-        if (inside != MDM_OK) status = mdm_fail(inside, "%s", why);
+        if (inside != MDM_OK) status = mdm_fail(inside, "%s", first);
     }
     int32_t failed = status == MDM_OK ? ranks : rank;
+    char why[512];
+    snprintf(why, sizeof why, "%.500s", mdm_last_message());
     MDM_TRY(mdm_comm_all_reduce(r->comm, &failed, 1, MDM_INT32, MDM_MIN));
     if (failed == ranks) return MDM_OK;
-    if (failed == rank)
-        mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
-                 "train.cuda_graph=false does not try",
-                 rank, mdm_last_message());
+    MDM_TRY(mdm_comm_broadcast(r->comm, why, sizeof why, MDM_BYTE, failed)); /* rank 0 prints warnings */
+    mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
+             "train.cuda_graph=false does not try",
+             failed, why);
     mdm_recorder_turn_off(r);
     return MDM_OK;
 }

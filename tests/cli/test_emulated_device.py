@@ -146,6 +146,25 @@ def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
     assert told.count("steps are launched kernel by kernel, as their recording failed on rank 0") == 1, told
 
 
+def a_graph_that_is_broken_off_on_one_rank_is_kept_away_from_nccl(work):
+    """The communicator stays sound, and all ranks launch."""
+    needs_fake_nccl()
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    _, expected, _ = train_by_graph(work, "launched", "false", 2, **FAKE_NCCL)
+    broken, weights, told = train_by_graph(work, "broken-graphs", "true", 2, **FAKE_NCCL, MDM_EMULATED_GRAPHS="broken 1")
+    assert weights == expected and broken["replayed"] == 0, broken
+    assert told.count("steps are launched kernel by kernel, as their recording failed on rank 1") == 1, told
+
+
+def a_driver_that_is_too_old_is_told_before_the_processors_compute(work):
+    make_pictures(work.file("old.h5"), 60, 16, 8, 1)
+    done = train(work, "old", "old.h5", "device=auto", variables={"MDM_EMULATED_GPUS": "old"})
+    assert done.returncode == 0 and done.stderr.count("no CUDA device can be used: rank 0 on") == 1, done.stderr
+    assert "the emulated driver is too old" in done.stderr, done.stderr
+    refused = train(work, "old-cuda", "old.h5", variables={"MDM_EMULATED_GPUS": "old"})
+    assert refused.returncode == 4 and "the emulated driver is too old; use device=cpu or auto" in refused.stderr, refused.stderr
+
+
 def a_run_keeps_the_plans_of_its_convolutions(work):
     make_pictures(work.file("plans.h5"), 60, 16, 8, 1)
     kept = work.file("kept")
@@ -267,7 +286,8 @@ def bench_measures_what_ranks_exchange(work):
 
 
 if __name__ == "__main__":
-    main([a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
+    main([a_driver_that_is_too_old_is_told_before_the_processors_compute, a_graph_that_is_broken_off_on_one_rank_is_kept_away_from_nccl,
+          a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
           bench_has_deterministic_sums_wherever_a_run_would, bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,

@@ -88,11 +88,15 @@ static mdm_status fail(mdm_nccl *n, const char *operation, const char *why) {
             snprintf(n->failure, sizeof n->failure, "rank %d on %.100s: %.700s", n->rank, n->host,
                      mdm_last_message());
         else
-            snprintf(n->failure, sizeof n->failure,
-                     "rank %d on %.100s: %.60s %.540s. Another rank, its device or the link to it was lost; "
-                     "see that rank's "
-                     "message, then start the run again to go on from its last checkpoint",
-                     n->rank, n->host, operation, why);
+            snprintf(
+                n->failure, sizeof n->failure,
+                mdm_gpu_is_recording(n->gpu)
+                    ? "rank %d on %.100s: %.60s %.540s, in a step that was recorded; "
+                      "train.cuda_graph=false records none"
+                    : "rank %d on %.100s: %.60s %.540s. Another rank, its device or the link to it was lost; "
+                      "see that rank's "
+                      "message, then start the run again to go on from its last checkpoint",
+                n->rank, n->host, operation, why);
         if (!let_go(n)) mdm_gpu_give_up(n->gpu); /* its kernels may wait for ever */
     }
     return mdm_fail(MDM_LOST, "%s", n->failure);
@@ -173,6 +177,9 @@ static mdm_status start(mdm_nccl *n, mdm_comm *comm) {
     config.blocking = 0;
     config.commName = "mdm-dist";
     MDM_TRY(mdm_nccl_load(&n->table));
+    /* What it registers of a recorded step's memory would have to outlive the recording, which ours need not:
+     * between passes memory is freed before they are. */
+    (void)setenv("NCCL_GRAPH_REGISTER", "0", 0);
     MDM_TRY(mdm_nccl_find(&version));
     MDM_TRY(mdm_gpu_create_mark(n->gpu, &n->computed));
     MDM_TRY(mdm_gpu_create_mark(n->gpu, &n->communicated));
@@ -225,7 +232,10 @@ void mdm_nccl_destroy(mdm_nccl *n) {
             usleep(NAP_MICROSECONDS);
             is_sound = ask(n, "ncclCommFinalize", finalize_seconds, &is_under_way) == MDM_OK;
         }
-        if (is_sound && n->table->ncclCommDestroy(n->communicator) == ncclSuccess) n->communicator = NULL;
+        if (is_sound) {
+            (void)n->table->ncclCommDestroy(n->communicator); /* past mending, and past an abort */
+            n->communicator = NULL;
+        }
     }
     if (!let_go(n)) mdm_gpu_give_up(n->gpu);
     mdm_gpu_destroy_mark(n->gpu, n->computed);
@@ -255,9 +265,11 @@ static cudaStream_t stream_of(const mdm_nccl *n, mdm_gpu_queue queue) {
     return (cudaStream_t)mdm_gpu_stream(n->gpu, queue);
 }
 
-/* Before a collective is queued: it is noted for the supervisor. */
+/* Before a collective is queued: it is noted for the supervisor. A recording that cannot be kept any more is
+ * kept away from NCCL, which would fail in it: its communicator is still good for steps that are launched. */
 static mdm_status announce(mdm_nccl *n, const char *operation, int64_t bytes) {
     if (n->failure[0]) return fail(n, operation, "");
+    if (mdm_gpu_is_recording(n->gpu)) MDM_TRY(mdm_gpu_check_device(n->gpu, operation));
     mdm_watch_enter(operation, bytes);
     n->latest = operation;
     n->latest_bytes = bytes;

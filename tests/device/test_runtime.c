@@ -238,9 +238,17 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 
 /* ---- what else the runtime opens ---- */
 
+static cudnnStatus_t cudnn_starts = CUDNN_STATUS_SUCCESS;
+
 static cudnnStatus_t create_cudnn(cudnnHandle_t *handle) {
     *handle = NULL;
-    return CUDNN_STATUS_SUCCESS;
+    return cudnn_starts;
+}
+static const char *cudnn_words(cudnnStatus_t code) {
+    return code == CUDNN_STATUS_SUCCESS ? "none" : "a library is missing";
+}
+static void cudnn_last_words(char *text, size_t size) {
+    snprintf(text, size, "libcudnn_graph.so.9");
 }
 static cudnnStatus_t set_cudnn_stream(cudnnHandle_t handle, cudaStream_t stream) {
     (void)handle, (void)stream;
@@ -343,8 +351,11 @@ void mdm_gpu_add_bias(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const 
 }
 
 mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn) {
-    static const mdm_cudnn table = {
-        .cudnnCreate = create_cudnn, .cudnnSetStream = set_cudnn_stream, .cudnnGetVersion = cudnn_version};
+    static const mdm_cudnn table = {.cudnnCreate = create_cudnn,
+                                    .cudnnSetStream = set_cudnn_stream,
+                                    .cudnnGetVersion = cudnn_version,
+                                    .cudnnGetErrorString = cudnn_words,
+                                    .cudnnGetLastErrorString = cudnn_last_words};
     *cudnn = &table;
     return MDM_OK;
 }
@@ -494,6 +505,17 @@ static void a_device_that_another_process_has_is_no_lost_one(void **state) {
     assert_non_null(strstr(mdm_last_message(), "CUDA device 1 (device 1) cannot be opened"));
     assert_non_null(strstr(mdm_last_message(), "compute mode"));
     assert_int_equal(cudaGetLastError(), cudaSuccess);
+}
+
+static void a_cudnn_that_does_not_start_says_why(void **state) {
+    (void)state;
+    mdm_gpu *gpu;
+    mdm_gpu_info info;
+    memset(&cuda, 0, sizeof cuda);
+    cudnn_starts = CUDNN_STATUS_SUBLIBRARY_LOADING_FAILED;
+    assert_int_equal(mdm_gpu_open(NUMBER, &gpu, &info), MDM_RESOURCE);
+    assert_non_null(strstr(mdm_last_message(), "device 1: a library is missing libcudnn_graph.so.9"));
+    cudnn_starts = CUDNN_STATUS_SUCCESS;
 }
 
 /* A plan is tried that there is no memory for, after another was kept. */
@@ -654,6 +676,7 @@ int main(void) {
         cmocka_unit_test(looking_after_the_device_leaves_no_error_behind),
         cmocka_unit_test(a_device_that_cannot_be_used_is_told_from_none),
         cmocka_unit_test(a_device_that_another_process_has_is_no_lost_one),
+        cmocka_unit_test(a_cudnn_that_does_not_start_says_why),
         cmocka_unit_test(scratch_memory_of_plans_that_are_kept_survives_a_trial),
         cmocka_unit_test(what_is_uploaded_may_be_changed_at_once),
         cmocka_unit_test(other_threads_use_the_devices_context_alone),

@@ -6,16 +6,22 @@
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-/* The first folder that has it; the loader's message of the first attempt is the one worth telling. */
+/* The first folder that has it. Of the loader's messages the one worth telling is the first, or that of a
+ * file which is there and lacks another. */
 static void *open_library(const char *file, char *why, size_t why_size) {
-    char path[512];
+    static const char *const folders[] = {MDM_CUDA_LIBRARY_FOLDER, "/usr/local/cuda/lib64"};
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (library) return library;
     snprintf(why, why_size, "%s", dlerror());
-    snprintf(path, sizeof path, "%s/%s", MDM_CUDA_LIBRARY_FOLDER, file);
-    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!library) (void)dlerror();
+    for (size_t i = 0; !library && i < sizeof folders / sizeof *folders; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s", folders[i], file);
+        if (access(path, F_OK) != 0) continue;
+        library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (!library) snprintf(why, why_size, "%s", dlerror());
+    }
     return library;
 }
 
@@ -32,8 +38,11 @@ static mdm_status open_or_fail(const char *name, int major, const char *file, vo
     char why[512];
     *library = open_library(file, why, sizeof why);
     if (*library) return MDM_OK;
-    return mdm_fail(MDM_RESOURCE, "%s %d is not found (%s); install it or name its folder in LD_LIBRARY_PATH",
-                    name, major, why);
+    return mdm_fail(
+        MDM_RESOURCE,
+        "%s %d is not found (%s); install it or name its folder in LD_LIBRARY_PATH (Python packages "
+        "have it in site-packages/nvidia/*/lib)",
+        name, major, why);
 }
 
 #define STRING_OF(number)    #number

@@ -29,7 +29,8 @@ typedef struct mdm_cudnn {
 typedef struct mdm_cublaslt mdm_cublaslt; /* cublaslt.h */
 
 /* Opens a library, of the major version that this was built with, once per process. Looked for where the
- * loader looks (LD_LIBRARY_PATH, the system's folders), then in the toolkit's folder of the build.
+ * loader looks (LD_LIBRARY_PATH, the system's folders), then in the toolkit's folder of the build and in
+ * /usr/local/cuda/lib64.
  * MDM_RESOURCE where it is not. */
 MDM_MUST_CHECK mdm_status mdm_cudnn_load(const mdm_cudnn **cudnn);
 

@@ -92,10 +92,12 @@ mdm_status mdm_gpu_identify(int number, unsigned char identity[MDM_DEVICE_IDENTI
 }
 
 static mdm_status check_cudnn(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
+    char text[256] = ""; /* which of its libraries it does not find */
     if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
     MDM_TRY(mdm_gpu_check_device(gpu, what));
-    return mdm_fail(MDM_RESOURCE, "cuDNN failed in %s on device %d: %s", what, gpu->number,
-                    gpu->cudnn->cudnnGetErrorString(code));
+    gpu->cudnn->cudnnGetLastErrorString(text, sizeof text);
+    return mdm_fail(MDM_RESOURCE, "cuDNN failed in %s on device %d: %s %s", what, gpu->number,
+                    gpu->cudnn->cudnnGetErrorString(code), text);
 }
 
 static mdm_status start_cublaslt(mdm_gpu *gpu) {

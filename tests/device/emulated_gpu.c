@@ -256,6 +256,11 @@ void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     free_graph(graph);
 }
 
+mdm_status mdm_gpu_enter(mdm_gpu *gpu) {
+    (void)gpu;
+    return MDM_OK;
+}
+
 int mdm_gpu_is_recording(const mdm_gpu *gpu) {
     return gpu->recording != NULL;
 }

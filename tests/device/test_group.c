@@ -187,7 +187,8 @@ static int check_how(const char *how) {
     const char *wanted = getenv("MDM_TEST_GROUP");
     if (rank == 0) printf("# %s\n", how[0] ? how : "alone or on CPUs");
     if (!wanted || size == 1) return 1;
-    return strstr(how, wanted) != NULL && mdm_group_is_queued(group) == (strncmp(how, "NCCL", 4) == 0);
+    return strncmp(how, wanted, strlen(wanted)) == 0 &&
+           mdm_group_is_queued(group) == (strncmp(how, "NCCL", 4) == 0);
 }
 
 int main(int argc, char **argv) {

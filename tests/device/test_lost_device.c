@@ -306,6 +306,10 @@ static mdm_status launch_graph(mdm_gpu *gpu) {
     return mdm_gpu_launch_graph(gpu, graph);
 }
 
+static mdm_status enter(mdm_gpu *gpu) {
+    return mdm_gpu_enter(gpu);
+}
+
 static mdm_status ask(mdm_gpu *gpu) {
     return mdm_gpu_check_device(gpu, "what came before");
 }
@@ -330,6 +334,7 @@ static void every_call_on_a_lost_device_names_it_and_the_cause(void **unused) {
                                                      end_graph,
                                                      end_graph_that_is_not_kept,
                                                      launch_graph,
+                                                     enter,
                                                      ask};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
         mdm_gpu gpu = a_device();

@@ -542,7 +542,9 @@ static void *call_once(void *context) {
     mdm_status status = s->step == 0   ? mdm_gpu_await(s->gpu, s->sent)
                         : s->step == 1 ? mdm_gpu_follow(s->gpu, MDM_GPU_SENDING, s->used)
                         : s->step == 2 ? mdm_gpu_send(s->gpu, MDM_GPU_SENDING, s->memory, s->pinned, 1)
+                        : s->step == 3 ? mdm_gpu_enter(s->gpu)
                                        : mdm_gpu_record(s->gpu, MDM_GPU_SENDING, s->sent);
+    if (current != NUMBER) status = MDM_LOST;
     return (void *)(intptr_t)status;
 }
 
@@ -554,7 +556,7 @@ static void other_threads_use_the_devices_context_alone(void **state) {
     assert_int_equal(mdm_gpu_pin(s.gpu, 1, "a test", &s.pinned), MDM_OK);
     assert_int_equal(mdm_gpu_create_mark(s.gpu, &s.sent), MDM_OK);
     assert_int_equal(mdm_gpu_create_mark(s.gpu, &s.used), MDM_OK);
-    for (s.step = 0; s.step < 4; s.step++) {
+    for (s.step = 0; s.step < 5; s.step++) {
         pthread_t thread;
         void *status;
         assert_int_equal(pthread_create(&thread, NULL, call_once, &s), 0);

@@ -134,6 +134,11 @@ void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     (void)gpu, (void)graph;
 }
 
+mdm_status mdm_gpu_enter(mdm_gpu *gpu) {
+    (void)gpu;
+    return MDM_OK;
+}
+
 int mdm_gpu_is_recording(const mdm_gpu *gpu) {
     (void)gpu;
     return 0;

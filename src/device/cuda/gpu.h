@@ -67,6 +67,8 @@ MDM_GPU_PHASED_KERNELS(MDM_GPU_DECLARE_PHASED)
 /* Queues, each in its own order: of what is computed (all of the above), of uploads and of communication
  * beside it. Their functions below may be called by any thread. */
 typedef enum mdm_gpu_queue { MDM_GPU_COMPUTING, MDM_GPU_SENDING, MDM_GPU_COMMUNICATING } mdm_gpu_queue;
+/* Before a thread of its own calls a library that uses CUDA: that would begin with device 0. */
+MDM_MUST_CHECK mdm_status mdm_gpu_enter(mdm_gpu *gpu);
 /* The cudaStream_t of a queue, for NCCL. */
 void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue);
 

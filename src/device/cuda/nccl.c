@@ -18,10 +18,12 @@
 static const double abort_seconds = 3, finalize_seconds = 3;
 enum { PATIENT_LOOKS = 1000, NAP_MICROSECONDS = 50 };
 
-/* One that is being aborted, by a thread that may hang: its memory is then left to it. */
+/* One that is being aborted, by a thread that may hang: its memory is then left to it. With recorded steps
+ * alive NCCL's abort sends its kernels away, and then waits for the recordings' end (commDestroySync). */
 typedef struct abortion {
     const mdm_nccl_table *table;
     ncclComm_t communicator;
+    mdm_gpu *gpu;
     _Atomic int is_done;
 } abortion;
 
@@ -53,7 +55,9 @@ mdm_status mdm_nccl_find(int *version) {
 
 static void *abort_communicator(void *context) {
     abortion *a = context;
-    (void)a->table->ncclCommAbort(a->communicator); /* past mending */
+    mdm_status entered = mdm_gpu_enter(a->gpu);
+    (void)entered; /* past mending, as is the rest */
+    (void)a->table->ncclCommAbort(a->communicator);
     atomic_store(&a->is_done, 1);
     return NULL;
 }
@@ -64,7 +68,7 @@ static int let_go(mdm_nccl *n) {
     pthread_t thread;
     if (!n->communicator) return 1;
     if (MDM_ALLOCATE(a, 1, "the end of NCCL") != MDM_OK) return 0;
-    *a = (abortion){.table = n->table, .communicator = n->communicator};
+    *a = (abortion){.table = n->table, .communicator = n->communicator, .gpu = n->gpu};
     n->communicator = NULL; /* no other call may run beside the abort */
     if (pthread_create(&thread, NULL, abort_communicator, a) != 0) {
         free(a);

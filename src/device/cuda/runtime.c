@@ -316,6 +316,10 @@ static mdm_status choose_device(const mdm_gpu *gpu, const char *what) {
     return check_queue(gpu, cudaSetDevice(gpu->number), what);
 }
 
+mdm_status mdm_gpu_enter(mdm_gpu *gpu) {
+    return choose_device(gpu, "a thread's beginning");
+}
+
 mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host) {
     *host = NULL;
     MDM_TRY(choose_device(gpu, what));

@@ -6,7 +6,7 @@ set_property(CACHE MDM_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(MDM_HAS_CUDA OFF)
 set(MDM_HAS_NCCL OFF)
 set(missing "")
-if(NOT MDM_CUDA STREQUAL OFF)
+if(NOT MDM_CUDA STREQUAL OFF AND NOT MDM_FUZZ) # no parser needs a device, and nvcc would have its own compiler link
     include(CheckLanguage)
     if(NOT CMAKE_CUDA_COMPILER AND EXISTS /usr/local/cuda/bin/nvcc)
         set(CMAKE_CUDA_COMPILER /usr/local/cuda/bin/nvcc)

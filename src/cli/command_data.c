@@ -69,6 +69,8 @@ static mdm_status read_value(arguments *a, const char *option, const char *value
         a->import.test_labels = value;
     else if (strcmp(option, "--classes") == 0)
         a->import.classes = value;
+    else if (strcmp(option, "--file-column") == 0)
+        a->import.file_column = value;
     else if (strcmp(option, "--label-column") == 0)
         a->import.label_column = value;
     else if (strcmp(option, "--on-error") == 0) {
@@ -115,6 +117,7 @@ static const char *const value_options[] = {"--format",
                                             "--test-root",
                                             "--test-labels",
                                             "--classes",
+                                            "--file-column",
                                             "--label-column",
                                             "--on-error",
                                             "--size",
@@ -129,7 +132,8 @@ static const char *const value_options[] = {"--format",
                                             "--ood-from",
                                             "--noise-file",
                                             "--write-noise-file"};
-static const char *const switches[] = {"--force", "--json", "--exclude-own", "--keep-encoded", "--help"};
+static const char *const switches[] = {"--force",        "--json", "--exclude-own",
+                                       "--keep-encoded", "--help", "--numbers-are-names"};
 enum { VALUES = sizeof value_options / sizeof *value_options, SWITCHES = sizeof switches / sizeof *switches };
 
 static int is_one_of(const char *name, const char *const *names, int count) {
@@ -149,10 +153,10 @@ static mdm_status refuse_option(const char *option) {
 
 /* Which options belong to `verb`. */
 static int fits(const char *verb, const char *option) {
-    static const char *const import[] = {"--format",       "--root",      "--test",        "--test-list",
-                                         "--labels",       "--test-root", "--test-labels", "--classes",
-                                         "--label-column", "--on-error",  "--size",        "--threads",
-                                         "--keep-encoded"};
+    static const char *const import[] = {
+        "--format",    "--root",        "--test",         "--test-list",    "--labels",
+        "--test-root", "--test-labels", "--classes",      "--label-column", "--on-error",
+        "--size",      "--threads",     "--keep-encoded", "--file-column",  "--numbers-are-names"};
     int looks = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0;
     if (strcmp(option, "--force") == 0) return !looks;
     if (strcmp(option, "--json") == 0) return strcmp(verb, "import") != 0;
@@ -179,6 +183,7 @@ static mdm_status read_arguments(const char *verb, int argc, char **argv, argume
         if (strcmp(word, "--force") == 0) a->force = 1;
         if (strcmp(word, "--json") == 0) a->json = 1;
         if (strcmp(word, "--keep-encoded") == 0) a->import.keep_encoded = 1;
+        if (strcmp(word, "--numbers-are-names") == 0) a->import.number_names = 1;
         if (strcmp(word, "--exclude-own") == 0) a->noise.exclude_own = 1;
         if (!takes_value) continue;
         if (i + 1 == argc) return mdm_fail(MDM_USAGE, "%s needs a value", word);

@@ -27,28 +27,34 @@ static const mdm_manual pages[] = {
          "SOURCE is a folder with IDX files (MNIST's names) or CIFAR-10/100 (binary or Python's files), or "
          "CIFAR's .tar.gz as it was fetched; a folder of class folders with JPEG and PNG files, or with "
          "train/ and test/ or val/ of them; a "
-         "list file with lines `path label`; or a folder with metadata.csv or metadata.jsonl. "
+         "list file with lines `path label`, or CSV; or a folder with metadata.csv or metadata.jsonl. "
          "An import of pictures that was stopped goes on when the same command is given again.",
      .words = MDM_WORD_FILE,
-     .options = {{"--format", "idx|cifar10|cifar100|folder|list|metadata", "what SOURCE is [recognised]"},
-                 {"--size", "N",
-                  "scale the shorter side to N (as Pillow's BILINEAR), cut N x N out of the middle [no "
-                  "scaling: all pictures must have one size]"},
-                 {"--keep-encoded", NULL,
-                  "store the JPEG and PNG files; they are decoded, scaled and cut while training"},
-                 {"--classes", "FILE", "class names, one a line: fixes their order [sorted by name]"},
-                 {"--test", "FOLDER",
-                  "class folders of test pictures [test, val, valid or validation beside train]"},
-                 {"--root", "FOLDER", "where the paths of a list start [the list's folder]"},
-                 {"--labels", "FILE", "`path label` lines for a list of paths alone"},
-                 {"--test-list", "FILE", "list of test pictures"},
-                 {"--test-root", "FOLDER", "where its paths start [--root, or the list's folder]"},
-                 {"--test-labels", "FILE", "labels for its paths [--labels]"},
-                 {"--label-column", "NAME", "of the metadata [label, labels, class or category]"},
-                 {"--on-error", "fail|skip",
-                  "what an unreadable picture does; skipped ones are listed [fail]"},
-                 {"--threads", "N", "decoding threads [all processors]"},
-                 {"--force", NULL, "overwrite OUT.h5"}},
+     .options =
+         {{"--format", "idx|cifar10|cifar100|folder|list|metadata", "what SOURCE is [recognised]"},
+          {"--size", "N",
+           "scale the shorter side to N (as Pillow's BILINEAR), cut N x N out of the middle [no "
+           "scaling: all pictures must have one size]"},
+          {"--keep-encoded", NULL,
+           "store the JPEG and PNG files; they are decoded, scaled and cut while training"},
+          {"--classes", "FILE", "class names, one a line: fixes their order [sorted by name]"},
+          {"--test", "FOLDER",
+           "class folders of test pictures [test, val, valid or validation beside train]"},
+          {"--root", "FOLDER", "where the paths of a list start [the list's folder]"},
+          {"--labels", "FILE", "`path label` lines for a list of paths alone"},
+          {"--test-list", "FILE", "list of test pictures"},
+          {"--test-root", "FOLDER", "where its paths start [--root, or the list's folder]"},
+          {"--test-labels", "FILE", "labels for its paths [--labels]"},
+          {"--file-column", "NAME",
+           "column of the paths in metadata or a list with a header line [file_name; in lists also "
+           "path, file, image and the like]"},
+          {"--label-column", "NAME", "column of the labels [label, labels, class or category]"},
+          {"--numbers-are-names", NULL,
+           "labels that are numbers name classes, sorted by number: for labels that begin at 1 or have "
+           "gaps"},
+          {"--on-error", "fail|skip", "what an unreadable picture does; skipped ones are listed [fail]"},
+          {"--threads", "N", "decoding threads [all processors]"},
+          {"--force", NULL, "overwrite OUT.h5"}},
      .examples =
          {"mdm-dist data import /usr/share/datasets/fashion-mnist fashion.h5",
           "mdm-dist data import my-pictures mine.h5 --size 64 --on-error skip",

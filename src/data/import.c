@@ -20,7 +20,7 @@ static mdm_import_format recognise(const mdm_source *source) {
 /* Options of picture files do not pass silently where nothing heeds them. */
 static mdm_status refuse_picture_options(const mdm_import_options *o) {
     if (o->size || o->keep_encoded || o->classes || o->test || o->test_list || o->test_root ||
-        o->test_labels || o->root || o->labels || o->label_column)
+        o->test_labels || o->root || o->labels || o->label_column || o->file_column || o->number_names)
         return mdm_fail(
             MDM_USAGE,
             "--size, --keep-encoded, --classes, --test, --label-column and the options of lists are "
@@ -42,8 +42,16 @@ static mdm_status check_picture_options(const mdm_import_options *o) {
     if (!o->test_list && (o->test_root || o->test_labels))
         return mdm_fail(MDM_USAGE, "%s goes with --test-list FILE",
                         o->test_root ? "--test-root" : "--test-labels");
-    if (o->format != MDM_IMPORT_METADATA && o->label_column)
-        return mdm_fail(MDM_USAGE, "--label-column is for metadata.csv and metadata.jsonl");
+    const char *of_tables = o->label_column   ? "--label-column"
+                            : o->file_column  ? "--file-column"
+                            : o->number_names ? "--numbers-are-names"
+                                              : NULL;
+    if (o->format == MDM_IMPORT_FOLDER && of_tables)
+        return mdm_fail(MDM_USAGE, "%s is for lists, metadata.csv and metadata.jsonl", of_tables);
+    if (o->classes && o->number_names)
+        return mdm_fail(MDM_USAGE,
+                        "--classes FILE gives the names; --numbers-are-names takes the numbers for "
+                        "them: one is possible");
     return MDM_OK;
 }
 
@@ -72,11 +80,9 @@ static mdm_status import_archive(const char *path, mdm_import_options *o, mdm_da
     return status;
 }
 
-mdm_status mdm_import(const char *path, const mdm_import_options *given, mdm_dataset **dataset) {
+static mdm_status import_any(const char *path, mdm_import_options o, mdm_dataset **dataset) {
     struct stat info;
-    mdm_import_options o = *given;
     const mdm_source source = {.path = path};
-    *dataset = NULL;
     if (stat(path, &info) != 0) return mdm_fail(MDM_INPUT, "%s: no such folder, archive or list file", path);
     if (!S_ISDIR(info.st_mode) && o.format != MDM_IMPORT_LIST && mdm_source_is_archive(path))
         return import_archive(path, &o, dataset);
@@ -88,6 +94,17 @@ mdm_status mdm_import(const char *path, const mdm_import_options *given, mdm_dat
     if (o.format < MDM_IMPORT_FOLDER) return import_arrays(&source, &o, dataset);
     MDM_TRY(check_picture_options(&o));
     return mdm_import_pictures(path, &o, dataset);
+}
+
+mdm_status mdm_import(const char *path, const mdm_import_options *options, mdm_dataset **dataset) {
+    *dataset = NULL;
+    MDM_TRY(import_any(path, *options, dataset));
+    const mdm_dataset *d = *dataset;
+    mdm_warn_of_empty_classes(d->train_labels, d->train_count, d->classes,
+                              d->class_names ? "is that meant?"
+                                             : "Where the labels come from a list, --numbers-are-names makes "
+                                               "classes of those alone that it has");
+    return MDM_OK;
 }
 
 mdm_status mdm_import_idx(const char *folder, mdm_dataset **dataset) {

@@ -113,13 +113,21 @@ static mdm_status import_one(import *m, int64_t i) {
     return status;
 }
 
+/* The error of a picture that cannot be read, with what to do about it. */
+static mdm_status suggest_skipping(void) {
+    char message[1024];
+    snprintf(message, sizeof message, "%s", mdm_last_message());
+    return mdm_fail(MDM_INPUT, "%s (--on-error skip leaves out such pictures)", message);
+}
+
 static mdm_status work(void *context, int64_t offset) {
     import *m = context;
     int64_t i = m->first + offset;
     mdm_status status = import_one(m, i);
     if (status == MDM_OK) return MDM_OK;
     m->bytes[i] = 0;
-    if (status != MDM_INPUT || !m->options->skip_errors) return status;
+    if (status == MDM_INPUT && !m->options->skip_errors) return suggest_skipping();
+    if (status != MDM_INPUT) return status;
     m->errors[i] = strdup(mdm_last_message());
     return m->errors[i] ? MDM_OK : mdm_fail(MDM_RESOURCE, "out of memory for messages");
 }

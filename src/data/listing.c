@@ -1,5 +1,6 @@
 /* Listings of picture files: kept in order, and their labels turned from texts into numbers. */
 #include "listing.h"
+#include "listing_lines.h"
 #include "mdm/base/text.h"
 #include <dirent.h>
 #include <errno.h>
@@ -20,6 +21,8 @@ void mdm_listing_free(mdm_listing *l) {
     for (int c = 0; l->classes && c < l->class_count; c++) free(l->classes[c]);
     free(l->entries);
     free(l->classes);
+    free(l->first_passed_over);
+    free(l->first_without_class);
     memset(l, 0, sizeof *l);
 }
 
@@ -72,6 +75,15 @@ static mdm_status too_long(const char *root, const char *inside) {
     return mdm_fail(MDM_INPUT, "the path is too long: %.100s/%.100s...", root, inside);
 }
 
+/* Counts a file that is no picture by its name, or a picture that lies in no class folder. */
+static mdm_status pass_over(mdm_listing *l, const char *path, int without_class) {
+    char **first = without_class ? &l->first_without_class : &l->first_passed_over;
+    int64_t *count = without_class ? &l->without_class : &l->passed_over;
+    if ((*count)++ == 0 && !(*first = strdup(path)))
+        return mdm_fail(MDM_RESOURCE, "out of memory for file names");
+    return MDM_OK;
+}
+
 /* Adds everything under root/inside; the first folder on the way is the class. */
 static mdm_status add_inside(mdm_listing *l, const char *root, const char *inside, const char *class_name,
                              const char *prefix, int depth, int test) {
@@ -92,14 +104,14 @@ static mdm_status add_inside(mdm_listing *l, const char *root, const char *insid
                                  snprintf(folder, sizeof folder, "%s/%s", root, path) >= (int)sizeof folder ||
                                  snprintf(id, sizeof id, "%s%s", prefix, path) >= (int)sizeof id))
             status = too_long(root, path);
-        if (status == MDM_OK && stat(folder, &info) == 0) {
-            if (S_ISDIR(info.st_mode))
-                status = add_inside(l, root, path, class_name ? class_name : name, prefix, depth + 1, test);
-            else if (class_name && S_ISREG(info.st_mode) && is_picture(name)) {
-                status = mdm_listing_add(l, "", id, strlen(id), class_name, strlen(class_name), test);
-                if (status == MDM_OK) status = set_path(&l->entries[l->count - 1], folder);
-            }
-        }
+        int there = status == MDM_OK && stat(folder, &info) == 0; /* not so a link to nowhere */
+        if (there && S_ISDIR(info.st_mode))
+            status = add_inside(l, root, path, class_name ? class_name : name, prefix, depth + 1, test);
+        else if (status == MDM_OK && class_name && is_picture(name) && (!there || S_ISREG(info.st_mode))) {
+            status = mdm_listing_add(l, "", id, strlen(id), class_name, strlen(class_name), test);
+            if (status == MDM_OK) status = set_path(&l->entries[l->count - 1], folder);
+        } else if (status == MDM_OK)
+            status = pass_over(l, folder, !class_name && is_picture(name));
         free(names[i]);
     }
     free(names);
@@ -130,22 +142,27 @@ static int32_t number_in(const char *text) {
     return value;
 }
 
-static mdm_status add_class(mdm_listing *l, const char *name) {
-    if (!(l->classes[l->class_count] = strdup(name)))
+static mdm_status add_class(mdm_listing *l, mdm_piece name) {
+    if (!(l->classes[l->class_count] = strndup(name.at, name.length)))
         return mdm_fail(MDM_RESOURCE, "out of memory for class names");
     l->class_count++;
     return MDM_OK;
 }
 
 static mdm_status read_classes(mdm_listing *l, const char *path) {
-    char *text, *rest;
+    char *text;
+    mdm_piece line;
     size_t bytes, lines = 1;
     MDM_TRY(mdm_read_file(path, (size_t)64 << 20, &text, &bytes));
-    for (size_t i = 0; i < bytes; i++) lines += text[i] == '\n';
-    mdm_status status = MDM_ALLOCATE(l->classes, lines, "class names");
-    for (char *line = strtok_r(text, "\r\n", &rest); status == MDM_OK && line;
-         line = strtok_r(NULL, "\r\n", &rest))
-        status = add_class(l, line);
+    const char *at = text;
+    mdm_status status = mdm_begin_text(&at, &bytes, path);
+    const char *end = at + bytes;
+    for (const char *c = at; c < end; c++) lines += *c == '\n';
+    if (status == MDM_OK) status = MDM_ALLOCATE(l->classes, lines, "class names");
+    while (status == MDM_OK && mdm_next_line(&at, end, &line)) {
+        line = mdm_trim(line);
+        if (line.length) status = add_class(l, line);
+    }
     free(text);
     if (status == MDM_OK && (l->class_count < 2 || l->class_count > MOST_CLASSES))
         return mdm_fail(MDM_INPUT, "%s has %d lines; expected one class name a line, at least 2", path,
@@ -153,12 +170,18 @@ static mdm_status read_classes(mdm_listing *l, const char *path) {
     return status;
 }
 
+/* 2 before 10; of one number written in two ways, by the text. */
+static int by_number(const void *a, const void *b) {
+    int32_t x = number_in(*(char *const *)a), y = number_in(*(char *const *)b);
+    return x != y ? (x > y) - (x < y) : by_text(a, b);
+}
+
 /* The different texts in order. */
-static mdm_status collect_classes(mdm_listing *l) {
+static mdm_status collect_classes(mdm_listing *l, int numbers) {
     char **texts;
     MDM_TRY(MDM_ALLOCATE(texts, l->count, "class names"));
     for (int64_t i = 0; i < l->count; i++) texts[i] = l->entries[i].text;
-    qsort(texts, (size_t)l->count, sizeof *texts, by_text);
+    qsort(texts, (size_t)l->count, sizeof *texts, numbers ? by_number : by_text);
     int64_t different = 0;
     for (int64_t i = 0; i < l->count; i++)
         if (i == 0 || strcmp(texts[i], texts[i - 1]) != 0) texts[different++] = texts[i];
@@ -166,7 +189,8 @@ static mdm_status collect_classes(mdm_listing *l) {
                             ? mdm_fail(MDM_INPUT, "%lld different labels; at most %d are possible",
                                        (long long)different, (int)MOST_CLASSES)
                             : MDM_ALLOCATE(l->classes, different, "class names");
-    for (int64_t i = 0; status == MDM_OK && i < different; i++) status = add_class(l, texts[i]);
+    for (int64_t i = 0; status == MDM_OK && i < different; i++)
+        status = add_class(l, (mdm_piece){texts[i], strlen(texts[i])});
     free(texts);
     return status;
 }
@@ -203,15 +227,15 @@ static mdm_status look_up(mdm_listing *l, const char *classes_file) {
     return status;
 }
 
-mdm_status mdm_listing_number(mdm_listing *l, const char *classes_file, int folders) {
-    int numbers = !folders && !classes_file;
+mdm_status mdm_listing_number(mdm_listing *l, const char *classes_file, mdm_numbering numbering) {
+    int numbers = numbering != MDM_NAMES_ALONE && !classes_file;
     if (l->count == 0) return mdm_fail(MDM_INPUT, "the source names no pictures");
     for (int64_t i = 0; numbers && i < l->count; i++) numbers = number_in(l->entries[i].text) >= 0;
-    if (!numbers) {
+    if (!numbers || numbering == MDM_NUMBERS_ARE_NAMES) {
         if (classes_file)
             MDM_TRY(read_classes(l, classes_file));
         else
-            MDM_TRY(collect_classes(l));
+            MDM_TRY(collect_classes(l, numbers));
         MDM_TRY(look_up(l, classes_file ? classes_file : "the source"));
     } else {
         for (int64_t i = 0; i < l->count; i++) {

@@ -159,10 +159,12 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
         mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch,
                  'a' + network, o->gmm.degenerate_reason);
     for (int c = 0; c < classes; c++) {
-        int64_t found = 0;
-        for (int64_t i = 0; i < t->data->train_count && !found; i++)
+        int64_t found = 0, exists = 0;
+        for (int64_t i = 0; i < t->data->train_count && !found; i++) {
+            exists |= given[i] == c;
             found = o->split[i] == MDM_LABELLED && given[i] == c;
-        if (found) continue;
+        }
+        if (found || !exists) continue; /* a class without pictures is told at the start */
         if (!missing++) first = c;
     }
     if (missing && o->counts.labelled > 0)

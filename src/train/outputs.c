@@ -1,5 +1,6 @@
 /* What a run leaves in its folder: settings, environment, divisions, weights, cleaned labels, summary. */
 #include "mdm/base/log.h"
+#include "mdm/data/dataset_file.h"
 #include "mdm/device/losses_host.h"
 #include "mdm/report/division_file.h"
 #include "mdm/report/labels_csv.h"
@@ -105,6 +106,10 @@ static void announce(const mdm_trainer *t, int resumed) {
     mdm_metrics_integer(t->metrics, "samples", t->data->train_count);
     mdm_metrics_integer(t->metrics, "position", t->place.position);
     mdm_metrics_end(t->metrics);
+    if (!resumed)
+        mdm_warn_of_empty_classes(mdm_store_labels(t->store, MDM_TRAIN), t->data->train_count,
+                                  t->data->classes,
+                                  "the networks have an answer too many; labels count from 0 without gaps");
 }
 
 mdm_status mdm_write_start(mdm_trainer *t, int resumed) {

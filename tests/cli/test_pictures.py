@@ -1,4 +1,5 @@
 """data import of JPEG and PNG: folders, lists, metadata, CIFAR's Python files; damaged pictures; training on what was imported."""
+import csv
 import gzip
 import json
 import os
@@ -161,6 +162,49 @@ def lists_and_metadata_name_the_same_pictures(work):
         assert f["test/labels"].shape == (80,)
 
 
+def spreadsheets_lists_are_read_and_labels_from_1_are_told(work):
+    """As a spreadsheet exports them: a mark of byte order, a header, quotes, Windows' line ends, absolute paths, labels from 1."""
+    root, rows = work.file("sheet"), []
+    os.makedirs(root)
+    for i in range(6):
+        name = f'{i}, "new" \u00fc.png'
+        Image.new("L", (8, 8), 40 * i).save(f"{root}/{name}")
+        rows.append([i, 1 + i % 2, f"{root}/{name}" if i % 3 else name])
+    path = f"{root}/list.csv"
+    with open(path, "w", newline="", encoding="utf-8-sig") as f:
+        csv.writer(f).writerows([["id", "Label", "Path"]] + rows)
+    done = run("data", "import", path, work.file("sheet.h5"))
+    assert done.returncode == 0 and "warning: class 0 has no training picture" in done.stderr, done.stderr
+    assert "--numbers-are-names" in done.stderr
+    done = run("data", "import", path, work.file("sheet-named.h5"), "--numbers-are-names")
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+    with h5py.File(work.file("sheet.h5")) as f, h5py.File(work.file("sheet-named.h5")) as g:
+        assert f["train/labels"][:].tolist() == [1, 2] * 3 and g["train/labels"][:].tolist() == [0, 1] * 3
+        assert [n.decode() for n in g["class_names"]] == ["1", "2"]
+        assert [i.decode() for i in g["train/ids"]] == [p for _, _, p in rows]
+        assert g["train/images"][:, 0, 0, 0].tolist() == [40 * i for i in range(6)]
+    with open(path, "w", newline="", encoding="utf-8") as f:
+        csv.writer(f, delimiter=";").writerows([["Nummer", "Klasse", "Bild"]] + rows)
+    done = run("data", "import", path, work.file("sheet-german.h5"), "--numbers-are-names", "--file-column", "Bild",
+               "--label-column", "Klasse")
+    assert done.returncode == 0 and same(work.file("sheet-named.h5"), work.file("sheet-german.h5")), done.stderr
+
+
+def what_folders_hold_beside_pictures_is_told(work):
+    root = work.file("odd")
+    for name in ("Train/cat", "Test/dog"):
+        os.makedirs(f"{root}/{name}")
+        Image.new("L", (8, 8)).save(f"{root}/{name}/a.png")
+    for name in ("Train/cat/b.webp", "Train/notes.txt", "c.png"):
+        with open(f"{root}/{name}", "w") as f:
+            f.write("x")
+    done = run("data", "import", root, work.file("odd.h5"))
+    assert done.returncode == 0, done.stderr
+    for words in ("2 files are passed over", "Train/cat/b.webp", "1 picture is passed over, being in no class folder", "odd/c.png",
+                  "the folder Test is taken for a class", "the folder Train is taken for a class"):
+        assert words in done.stderr, (words, done.stderr)
+
+
 def the_published_layouts_are_imported(work):
     """WebVision, Clothing1M and the controlled-noise mini-ImageNet, three or four pictures of each."""
     root = work.file("published")
@@ -210,8 +254,12 @@ def mistaken_lists_are_told_in_the_words_of_lists(work):
         assert done.stderr.count("\n") == 1 and not os.path.exists(work.file("refused.h5")), done.stderr
         return done.returncode, done.stderr
 
-    code, said = refused("header.csv", "path,label\nx.jpg,a\ny.jpg,b\n")
-    assert code == 3 and "without a header" in said and "--root" in said, said
+    code, said = refused("header.csv", "Bild,Klasse\nx.jpg,a\ny.jpg,b\n")
+    assert code == 3 and "first picture is" in said and "--file-column" in said and "--root" in said, said
+    code, said = refused("windows.csv", "path,label\r\na\\x.jpg,a\r\na\\y.jpg,b\r\n")
+    assert code == 3 and "paths are written with /" in said, said
+    code, said = refused("both.txt", "a.jpg 1\n", "--numbers-are-names", "--classes", work.file("header.csv"))
+    assert code == 2 and "one is possible" in said, said
     code, said = refused("keys.txt", "a.jpg\nb.jpg\n", "--labels", work.file("header.csv"))
     assert code == 3 and "keys.txt, line 1: a.jpg has no label in" in said, said
     with open(work.file("two.txt"), "w") as f:
@@ -229,7 +277,7 @@ def damaged_pictures_fail_or_are_left_out_by_name(work):
     with open(f"{root}/train/dress/{victim}", "r+b") as f:
         f.truncate(200)
     done = run("data", "import", root, work.file("damaged.h5"))
-    assert done.returncode == 3 and victim in done.stderr and not os.path.exists(work.file("damaged.h5"))
+    assert done.returncode == 3 and victim in done.stderr and "--on-error skip" in done.stderr and not os.path.exists(work.file("damaged.h5"))
     done = run("data", "import", root, work.file("damaged.h5"), "--on-error", "skip")
     assert done.returncode == 0 and victim in done.stderr
     with h5py.File(work.file("damaged.h5")) as f, h5py.File(work.file("one.h5")) as g:
@@ -324,6 +372,7 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
 
 main([folders_are_imported_alike_by_any_number_of_threads, imports_go_on_where_they_were_killed,
       a_mended_picture_lets_the_import_go_on, lists_and_metadata_name_the_same_pictures,
+      spreadsheets_lists_are_read_and_labels_from_1_are_told, what_folders_hold_beside_pictures_is_told,
       the_published_layouts_are_imported, mistaken_lists_are_told_in_the_words_of_lists,
       damaged_pictures_fail_or_are_left_out_by_name, encoded_pictures_train_to_the_same_weights,
       cifars_python_files_are_read_and_nothing_in_them_is_run, noise_keeps_ids_and_refuses_noisy_input])

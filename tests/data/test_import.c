@@ -303,7 +303,7 @@ static void options_that_nothing_would_heed_are_refused(void **state) {
         {{.format = MDM_IMPORT_LIST, .test = "x", .test_list = "y"}, "name two test sets; one is possible"},
         {{.format = MDM_IMPORT_LIST, .test_root = "x"}, "--test-root goes with --test-list FILE"},
         {{.format = MDM_IMPORT_LIST, .test_labels = "x"}, "--test-labels goes with --test-list FILE"},
-        {{.format = MDM_IMPORT_FOLDER, .label_column = "x"}, "--label-column is for metadata.csv"},
+        {{.format = MDM_IMPORT_FOLDER, .label_column = "x"}, "--label-column is for lists, metadata.csv"},
     };
     mdm_dataset *d;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -76,8 +76,8 @@ static mdm_status read_archive(const uint8_t *bytes, size_t size) {
 
 static mdm_status read_list(const uint8_t *bytes, size_t size) {
     mdm_listing l = {0};
-    mdm_status status = mdm_listing_add_list(&l, (const char *)bytes, size, "list", "root", 0);
-    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, 0);
+    mdm_status status = mdm_listing_add_list(&l, (const char *)bytes, size, "list", "root", NULL, 0);
+    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, MDM_NUMBERS_AS_THEY_ARE);
     mdm_listing_free(&l);
     return status;
 }
@@ -90,10 +90,10 @@ static mdm_status read_keys(const uint8_t *bytes, size_t size) {
     if (labels + 4 > size) labels = size;
     size_t keys = labels < size ? labels + 4 : size;
     mdm_listing known = {0}, l = {0};
-    mdm_status status = mdm_listing_add_list(&known, text, labels, "labels", "root", 0);
+    mdm_status status = mdm_listing_add_list(&known, text, labels, "labels", "root", NULL, 0);
     if (status == MDM_OK)
         status = mdm_listing_add_keys(&l, text + keys, size - keys, "keys", &known, "labels", "root", 0);
-    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, 0);
+    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, MDM_NUMBERS_AS_THEY_ARE);
     mdm_listing_free(&known);
     mdm_listing_free(&l);
     return status;
@@ -102,7 +102,7 @@ static mdm_status read_keys(const uint8_t *bytes, size_t size) {
 static mdm_status read_csv(const uint8_t *bytes, size_t size) {
     mdm_listing l = {0};
     mdm_status status = mdm_listing_add_csv(&l, (const char *)bytes, size, "csv", "root", "train/", NULL, 0);
-    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, 0);
+    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, MDM_NUMBERS_AS_THEY_ARE);
     mdm_listing_free(&l);
     return status;
 }
@@ -111,7 +111,7 @@ static mdm_status read_jsonl(const uint8_t *bytes, size_t size) {
     mdm_listing l = {0};
     mdm_status status =
         mdm_listing_add_jsonl(&l, (const char *)bytes, size, "jsonl", "root", "train/", NULL, 0);
-    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, 0);
+    if (status == MDM_OK) status = mdm_listing_number(&l, NULL, MDM_NUMBERS_AS_THEY_ARE);
     mdm_listing_free(&l);
     return status;
 }

@@ -61,6 +61,9 @@ MDM_MUST_CHECK mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset 
 /* Reads pictures [first, first + count) of a split (0 train, 1 test) of that file into `images`. */
 MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, const mdm_dataset *dataset, int split,
                                                   int64_t first, int64_t count, uint8_t *images);
+/* Warns when there are classes that no training label names, which the networks would learn to expect all the
+ * same; `cure` says what to do. */
+void mdm_warn_of_empty_classes(const int32_t *labels, int64_t count, int classes, const char *cure);
 /* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with
  * `force`, else MDM_USAGE. The same data set gives the same bytes. */
 MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);

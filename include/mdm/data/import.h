@@ -22,12 +22,15 @@ typedef struct mdm_import_options {
     const char *test; /* folder of test pictures (NULL: test, val, valid or validation in a folder source) */
     const char *test_list;               /* list file of test pictures, or NULL */
     const char *test_root, *test_labels; /* of the test list; NULL: root and labels */
-    const char *classes;      /* file of class names, one a line: order and number of the classes; or NULL */
-    const char *label_column; /* metadata: NULL for label, labels, class or category */
-    int size;                 /* side that pictures are scaled and cut to; 0: all must have one size */
-    int keep_encoded;         /* store the files as they are */
-    int skip_errors;          /* leave unreadable pictures out and list them, instead of failing */
-    int threads;              /* 0: the processors of the affinity mask */
+    const char *classes; /* file of class names, one a line: order and number of the classes; or NULL */
+    /* lists with a header and metadata: NULL for file_name (in lists also path, file, image and the like),
+     * and for label, labels, class or category */
+    const char *file_column, *label_column;
+    int number_names; /* labels that are numbers are names, too, in the order of the numbers */
+    int size;         /* side that pictures are scaled and cut to; 0: all must have one size */
+    int keep_encoded; /* store the files as they are */
+    int skip_errors;  /* leave unreadable pictures out and list them, instead of failing */
+    int threads;      /* 0: the processors of the affinity mask */
     const char *work; /* pictures: working files begin with this path; NULL: in memory, nothing to resume */
 } mdm_import_options;
 

@@ -134,26 +134,52 @@ static mdm_status export_csv(const request *r, const mdm_labels_rows *rows) {
     return status;
 }
 
-/* One line, tabs between path and label where the path itself has blanks. */
-static mdm_status add_line(const request *r, const mdm_labels_rows *rows, int64_t i,
-                           const mdm_model_notes *notes, mdm_text *text) {
+/* Whether the cleaned list has the row. */
+static int is_listed(const request *r, const mdm_labels_rows *rows, int64_t i) {
+    const char *verdict = mdm_labels_field(rows, i, "verdict");
+    if (strcmp(verdict, "out_of_distribution") == 0 || !passes(r, rows, i)) return 0;
+    return !r->drop || strcmp(verdict, "mislabelled") != 0;
+}
+
+/* A listed row's path and label; neither can hold what ends a line or its path. */
+static mdm_status read_row(const request *r, const mdm_labels_rows *rows, int64_t i,
+                           const mdm_model_notes *notes, const char **path, const char **label) {
     int mislabelled = strcmp(mdm_labels_field(rows, i, "verdict"), "mislabelled") == 0;
-    const char *label = mdm_labels_field(rows, i, mislabelled ? "suggested" : "given");
-    const char *path = mdm_labels_field(rows, i, "id");
-    if (!*path) path = mdm_labels_field(rows, i, "index");
-    if (strpbrk(path, "\t\r\n"))
-        return mdm_fail(MDM_INPUT,
-                        "the id of sample %s holds a tab or a line break, which a list cannot hold; "
-                        "use --csv",
-                        mdm_labels_field(rows, i, "index"));
+    *label = mdm_labels_field(rows, i, mislabelled ? "suggested" : "given");
+    *path = mdm_labels_field(rows, i, "id");
+    if (!**path) *path = mdm_labels_field(rows, i, "index");
     if (r->names) {
         char *end;
-        long c = strtol(label, &end, 10);
+        long c = strtol(*label, &end, 10);
         if (!notes->class_names || *end || c < 0 || c >= notes->spec.classes)
-            return mdm_fail(MDM_INPUT, "--names: the class %s of this run has no name", label);
-        label = notes->class_names[c];
+            return mdm_fail(MDM_INPUT, "--names: the class %s of this run has no name", *label);
+        *label = notes->class_names[c];
     }
-    mdm_text_add(text, "%s%c%s\n", path, strpbrk(path, " ,") || strpbrk(label, " ,") ? '\t' : ' ', label);
+    if (!strpbrk(*path, "\t\r\n") && !strpbrk(*label, "\t\r\n")) return MDM_OK;
+    return mdm_fail(MDM_INPUT,
+                    "the id or the class name of sample %s holds a tab or a line break, which a list cannot "
+                    "hold; use --csv",
+                    mdm_labels_field(rows, i, "index"));
+}
+
+/* One separator for all lines, as data import expects: a tab where a path or label holds what could separate
+ * otherwise. */
+static mdm_status write_lines(const request *r, const mdm_labels_rows *rows, const mdm_model_notes *notes,
+                              mdm_text *text, int64_t *taken) {
+    static const char others[] = " ,;";
+    const char *path, *label;
+    char separator = ' ';
+    for (int64_t i = 0; i < rows->rows; i++) {
+        if (!is_listed(r, rows, i)) continue;
+        MDM_TRY(read_row(r, rows, i, notes, &path, &label));
+        if (strpbrk(path, others) || strpbrk(label, others)) separator = '\t';
+    }
+    for (int64_t i = 0; i < rows->rows; i++) {
+        if (!is_listed(r, rows, i)) continue;
+        MDM_TRY(read_row(r, rows, i, notes, &path, &label));
+        mdm_text_add(text, "%s%c%s\n", path, separator, label);
+        ++*taken;
+    }
     return MDM_OK;
 }
 
@@ -167,13 +193,7 @@ static mdm_status export_list(const request *r, const mdm_labels_rows *rows) {
         status = path ? mdm_model_notes_read(path, &notes) : mdm_fail(MDM_RESOURCE, "out of memory");
         free(path);
     }
-    for (int64_t i = 0; status == MDM_OK && i < rows->rows; i++) {
-        const char *verdict = mdm_labels_field(rows, i, "verdict");
-        if (strcmp(verdict, "out_of_distribution") == 0 || !passes(r, rows, i)) continue;
-        if (r->drop && strcmp(verdict, "mislabelled") == 0) continue;
-        status = add_line(r, rows, i, &notes, &text);
-        taken++;
-    }
+    if (status == MDM_OK) status = write_lines(r, rows, &notes, &text, &taken);
     if (status == MDM_OK) status = write_text(r->list, &text, taken, rows->rows);
     mdm_model_notes_free(&notes);
     free(text.data);

@@ -154,8 +154,18 @@ def quoted_ids_come_back_from_labels_csv_as_they_were(work):
         writer.writerows(rows)
     done = run("export", work.file("quoted"), "--csv", "-")
     assert list(csv.DictReader(io.StringIO(done.stdout))) == rows, done.stdout
+    # one separator for the whole list, so that the import finds it
+    done = run("export", work.file("quoted"), "--list", work.file("quoted.txt"))
+    with open(work.file("quoted.txt")) as f:
+        assert f.read().splitlines() == [f"{r['id']}\t{r['given']}" for r in rows]
+    rows[0]["id"] = "plain;.png"
+    rows[1]["id"] = "two\twords.png"
+    with open(work.file("quoted") + "/labels.csv", "w", newline="") as f:
+        writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
     done = run("export", work.file("quoted"), "--list", "-")
-    assert done.stdout.splitlines() == [f"{r['id']}{chr(9) if ' ' in r['id'] else ' '}{r['given']}" for r in rows]
+    assert done.returncode == 3 and f"sample {rows[1]['index']} holds a tab" in done.stderr, done.stderr
     with open(work.file("quoted") + "/labels.csv", "a") as f:
         f.write('7,"open')
     assert run("export", work.file("quoted"), "--csv", "-").returncode == 3

@@ -44,6 +44,20 @@ typedef struct request {
     mdm_run_options options;
 } request;
 
+/* A word without a dash and without '=': the config file, or a slip that is near it. */
+static mdm_status take_config_file(request *r, const char *word) {
+    for (int i = 0; i < mdm_config_key_count(); i++)
+        if (strcmp(word, mdm_config_key_at(i)->name) == 0)
+            return mdm_fail(MDM_USAGE, "the key %s is given without a value; write %s=VALUE", word, word);
+    size_t length = strlen(word);
+    if (length > 3 && strcmp(word + length - 3, ".h5") == 0)
+        return mdm_fail(MDM_USAGE, "%s is a data set, not a config file; write data.train=%s", word, word);
+    if (r->config_file)
+        return mdm_fail(MDM_USAGE, "two config files, %s and %s; give one", r->config_file, word);
+    r->config_file = word;
+    return MDM_OK;
+}
+
 static mdm_status read_options(int argc, char **argv, request *r) {
     for (int i = 1; i < argc; i++) {
         const char *a = argv[i];
@@ -58,9 +72,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else if (a[0] == '-')
             return mdm_manual_refuse_option("train", a);
         else if (!strchr(a, '=')) {
-            if (r->config_file)
-                return mdm_fail(MDM_USAGE, "two config files, %s and %s; give one", r->config_file, a);
-            r->config_file = a;
+            MDM_TRY(take_config_file(r, a));
         }
     }
     return MDM_OK;

@@ -3,6 +3,7 @@
 #include "manual.h"
 #include "mdm/base/log.h"
 #include "supervisor.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,17 @@ static int trains(int argc, char **argv) {
     return 1;
 }
 
+/* Results that did not reach stdout, on a full disk above all, must not pass for a success. A reader that has
+ * seen enough is no failure. */
+static mdm_status check_stdout(mdm_status status) {
+    errno = 0;
+    int lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!lost || errno == EPIPE || status != MDM_OK) return status;
+    mdm_error("the results could not be written to stdout%s%s", errno ? ": " : "",
+              errno ? strerror(errno) : "");
+    return MDM_RESOURCE;
+}
+
 int main(int argc, char **argv) {
     umask(umask(0) | S_IWOTH); /* nothing that is written is for everybody to change */
     start_with_sleeping_threads(argv);
@@ -94,5 +106,5 @@ int main(int argc, char **argv) {
     mdm_status status = run(argc, argv);
     if (status != MDM_OK && mdm_last_message()[0] && !mdm_command_was_told())
         mdm_error("%s", mdm_last_message());
-    return (int)status;
+    return (int)check_stdout(status);
 }

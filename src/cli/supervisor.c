@@ -113,7 +113,12 @@ static _Noreturn void worker_died(supervisor *s, int number) {
     int memory = number == SIGKILL && mdm_memory_kills() > s->out_of_memory;
     if (atomic_load(&s->page->told)) _exit(atomic_load(&s->page->told));
     /* before the run answers signals they just end the worker: there is no state to save yet */
-    if (sigismember(&s->passed_on, number) == 1) _exit(CODE_STOPPED);
+    if (sigismember(&s->passed_on, number) == 1) {
+        static const char told[] =
+            "error: stopped by a signal before there was anything to save; start again\n";
+        if (!s->under_launcher && write(STDERR_FILENO, told, sizeof told - 1) < 0) _exit(CODE_STOPPED);
+        _exit(CODE_STOPPED);
+    }
     describe_place(s, place, sizeof place);
     snprintf(what, sizeof what, "the worker was killed by signal %d (%s)%s in %s", number, strsignal(number),
              memory ? ", because the memory limit was hit," : "", place);

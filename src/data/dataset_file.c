@@ -16,6 +16,10 @@ static mdm_status look_through(const char *path, mdm_dataset **out, int *has_sta
     *out = NULL;
     if (stat(path, &info) != 0)
         return mdm_fail(MDM_INPUT, "%s: no such data set file; mdm-dist data import makes one", path);
+    if (S_ISDIR(info.st_mode))
+        return mdm_fail(
+            MDM_INPUT, "%s is a folder, not a data set file; mdm-dist data import %s FILE.h5 makes one of it",
+            path, path);
     if (!S_ISREG(info.st_mode)) return mdm_fail(MDM_INPUT, "%s is not a file", path);
     mdm_status status = mdm_screen_file(path, mdm_dataset_examine, &found);
     if (status == MDM_OK)

@@ -6,7 +6,7 @@ import time
 
 import h5py
 import numpy as np
-from program import main, read, run, train
+from program import PROGRAM, main, read, run, train
 
 
 def refuse(work, code, words, *arguments, ranks=1, name="refused", **options):
@@ -53,6 +53,7 @@ def replace(f, name, value):
 
 def bad_data_files_are_refused_with_exit_code_3(work):
     refuse(work, 3, ["nowhere.h5"], "data.train=nowhere.h5", ranks=2)
+    refuse(work, 3, [f"{work.path} is a folder", f"data import {work.path} "], f"data.train={work.path}")
     with open(work.file("text.h5"), "w") as f:
         f.write("not HDF5\n")
     refuse(work, 3, ["text.h5", "HDF5"], f"data.train={work.file('text.h5')}")
@@ -106,6 +107,15 @@ def a_full_disk_does_not_end_the_training_and_keeps_what_was_saved(work):
         subprocess.run(["umount", disk], check=True)
 
 
+def results_that_do_not_reach_stdout_are_exit_code_4(work):
+    for arguments in (["data", "info", work.data], ["data", "info", work.data, "--json"], ["train", "--help-config"], ["completion", "bash"]):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 4 and "stdout" in done.stderr and done.stderr.count("\n") == 1, (arguments, done)
+    piped = subprocess.run(["sh", "-c", '"$1" train --help-config | head -n 1', "sh", PROGRAM], capture_output=True, text=True)
+    assert piped.returncode == 0 and piped.stderr == "", piped
+
+
 def a_damaged_checkpoint_is_passed_over_for_the_one_before(work):
     assert train(work, "torn").returncode == 0
     whole = read(work, "torn", "model-a.safetensors")
@@ -122,7 +132,12 @@ def a_damaged_checkpoint_is_passed_over_for_the_one_before(work):
 
 def another_configuration_does_not_overwrite_a_run(work):
     before = read(work, "torn", "model-a.safetensors")
-    refuse(work, 2, ["other settings"], "train.batch=50", name="torn", ranks=2)
+    refuse(work, 2, ["other settings: train.batch was 40 and is 50;"], "train.batch=50", name="torn", ranks=2)
+    refuse(work, 2, ["model.width was 8 and is 4", "train.epochs was 4 and is 5", ", ...;"], "train.batch=50", "train.epochs=5", "model.width=4",
+           "seed=7", name="torn")
+    os.rename(work.file("torn") + "/config.yaml", work.file("torn") + "/config.bak")
+    refuse(work, 2, ["other settings (config.yaml"], "train.batch=50", name="torn")
+    os.rename(work.file("torn") + "/config.bak", work.file("torn") + "/config.yaml")
     assert read(work, "torn", "model-a.safetensors") == before
     refuse(work, 2, ["resume=never"], "resume=never", name="torn")
 
@@ -140,6 +155,9 @@ def unknown_commands_and_help_behave(work):
     assert "train.epochs" in run("train", "--help-config").stdout
     printed = run("train", "--print-config", "train.epochs=70")
     assert printed.returncode == 0 and "epochs: 70" in printed.stdout
+    for arguments, words in ((["train.epochs", "3"], "write train.epochs=VALUE"), ([work.data], f"write data.train={work.data}")):
+        done = run(*arguments)
+        assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
 
 
 def degenerate_data_have_a_defined_end(work):
@@ -157,6 +175,7 @@ main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_la
       bad_data_files_are_refused_with_exit_code_3,
       a_missing_data_file_of_the_users_own_is_not_made_up, an_unwritable_run_folder_is_exit_code_4,
       a_full_disk_does_not_end_the_training_and_keeps_what_was_saved,
+      results_that_do_not_reach_stdout_are_exit_code_4,
       a_damaged_checkpoint_is_passed_over_for_the_one_before, another_configuration_does_not_overwrite_a_run,
       a_loss_that_is_not_finite_ends_with_exit_code_5, unknown_commands_and_help_behave,
       degenerate_data_have_a_defined_end], halved=True)

@@ -471,7 +471,7 @@ static void signals_reach_the_worker(void **state) {
     begin(&p, NULL, hang); /* one that does not answer yet has nothing to save */
     wait_for_the_worker(&p);
     kill(p.supervisor, SIGTERM);
-    finish(&p, 75, NULL);
+    finish(&p, 75, "stopped by a signal before there was anything to save");
 }
 
 static void both_stop_at_the_terminal_and_go_on_without_an_alarm(void **state) {

@@ -440,6 +440,8 @@ static void what_is_no_file_or_no_hdf5_is_told(void **state) {
     assert_int_equal(mdm_dataset_read(path_of("nowhere.h5"), &read), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "nowhere.h5: no such data set file"));
     assert_int_equal(mdm_dataset_read(folder, &read), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "is a folder, not a data set file; mdm-dist data import"));
+    assert_int_equal(mdm_dataset_read("/dev/null", &read), MDM_INPUT);
     assert_non_null(strstr(mdm_last_message(), "is not a file"));
     for (int empty = 0; empty < 2; empty++) {
         FILE *file = fopen(path_of("a.h5"), "wb");

@@ -214,7 +214,7 @@ def signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75(work):
         whole(work, name, "calm2", ranks=2)
 
 
-def a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error(work):
+def a_signal_before_the_run_has_begun_ends_it_with_75_and_one_line(work):
     process = subprocess.Popen(command(1, arguments_of(work, "young")), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 30
     while not workers_of(work, "young") and time.time() < deadline:
@@ -222,7 +222,7 @@ def a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error(work):
     process.send_signal(signal.SIGTERM)
     _, text = process.communicate(timeout=60)
     assert process.returncode == 75, (process.returncode, text)
-    assert not [line for line in error_lines(text) if "killed" in line], text
+    assert len(error_lines(text)) == 1 and "stopped by a signal" in error_lines(text)[0], text
     whole(work, "young", "calm1")
 
 
@@ -244,4 +244,4 @@ if __name__ == "__main__":
           alone_a_killed_supervisor_takes_its_worker_along,
           a_run_that_is_suspended_as_a_whole_goes_on_without_an_alarm,
           signals_to_the_launcher_or_to_one_process_stop_all_ranks_with_75,
-          a_signal_before_the_run_has_begun_ends_it_with_75_and_no_error, eight_ranks_on_few_cores_give_no_alarm], halved=True)
+          a_signal_before_the_run_has_begun_ends_it_with_75_and_one_line, eight_ranks_on_few_cores_give_no_alarm], halved=True)

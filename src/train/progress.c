@@ -2,7 +2,7 @@
  * run.
  *
  * A pass is one network's epoch. What a pass of a stage takes is what its passes took so far in this process;
- * a stage that has not begun is counted as the present one, and the run's time is then only a guess. */
+ * a stage that has not begun is reckoned from the present one, and the run's time is then only a guess. */
 #include "trainer.h"
 
 #include "mdm/base/log.h"
@@ -37,14 +37,35 @@ static int64_t passes_behind(const mdm_trainer *t, mdm_stage stage, int64_t epoc
     return (epoch - before) * t->network_count + t->place.network;
 }
 
-static double seconds_of_pass(const mdm_trainer *t, mdm_stage stage, double present) {
-    return t->passes[stage] > 0 ? t->pass_seconds[stage] / (double)t->passes[stage] : present;
+/* What a pass of a stage costs beside one of warm-up: pretraining has two views of each sample, and a step of
+ * MixEMatch, of which there is one a batch of labelled samples, takes eight times as long
+ * (docs/benchmarks.md); half of the samples labelled is a guess. */
+static const double costs[MDM_STAGE_DONE] = {2, 1, 4, 1, 1};
+
+/* A stage that has not ended a pass yet is taken from the present one, whose pass takes `present`. */
+static double seconds_of_pass(const mdm_trainer *t, mdm_stage stage, mdm_stage now, double present) {
+    return t->passes[stage] > 0 ? t->pass_seconds[stage] : present * costs[stage] / costs[now];
 }
 
 /* Dividing and testing come on top of the passes. */
 static double overhead(const mdm_trainer *t) {
     double training = t->seconds[0] + t->seconds[1] + t->seconds[2] + t->seconds[5];
     return training > 0 ? 1 + (t->seconds[3] + t->seconds[4]) / training : 1;
+}
+
+void mdm_time_left(const mdm_trainer *t, mdm_stage stage, int64_t epoch, double seconds, double *of_stage,
+                   double *of_run) {
+    const mdm_place *p = &t->place;
+    double steps = (double)(t->steps > 0 ? t->steps : 1), done = (double)p->step / steps;
+    int64_t here = p->step - t->first_step; /* of this pass, since the process took it up */
+    double pass = here > 0 ? seconds / (double)here * steps : 0;
+    double usual = seconds_of_pass(t, stage, stage, pass);
+    double left = (1 - done) * (done * pass + (1 - done) * usual); /* a few steps tell little of a pass */
+    left += (double)(passes_of(t, stage) - passes_behind(t, stage, epoch) - 1) * usual;
+    *of_stage = left * overhead(t);
+    for (int later = stage + 1; later < MDM_STAGE_DONE; later++)
+        left += (double)passes_of(t, (mdm_stage)later) * seconds_of_pass(t, (mdm_stage)later, stage, usual);
+    *of_run = left * overhead(t);
 }
 
 static void write_duration(char *text, size_t size, double seconds) {
@@ -59,9 +80,11 @@ static void write_duration(char *text, size_t size, double seconds) {
         snprintf(text, size, "%lld s", s);
 }
 
+/* The last passes count most, so that the estimate follows a machine that others use too. */
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds) {
+    double share = t->passes[stage] > 0 ? 0.3 : 1;
     t->passes[stage]++;
-    t->pass_seconds[stage] += seconds;
+    t->pass_seconds[stage] += share * (seconds - t->pass_seconds[stage]);
 }
 
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds) {
@@ -69,15 +92,10 @@ void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double im
     char text[256], of_stage[32], of_run[32], network[16] = "";
     int64_t total = passes_of(t, stage), behind = passes_behind(t, stage, epoch);
     int64_t epochs = stage == MDM_STAGE_PRETRAIN ? t->config.pretrain.epochs : t->config.train.epochs;
-    double steps = (double)(t->steps > 0 ? t->steps : 1), done = (double)p->step / steps;
-    int64_t here = p->step - t->first_step; /* of this pass, since the process took it up */
-    double pass = here > 0 ? seconds / (double)here * steps : 0;
-    double stage_left = (1 - done) * pass + (double)(total - behind - 1) * seconds_of_pass(t, stage, pass),
-           left = stage_left;
-    for (int later = stage + 1; later < MDM_STAGE_DONE; later++)
-        left += (double)passes_of(t, (mdm_stage)later) * seconds_of_pass(t, (mdm_stage)later, pass);
-    write_duration(of_stage, sizeof of_stage, stage_left * overhead(t));
-    write_duration(of_run, sizeof of_run, left * overhead(t));
+    double stage_left, run_left;
+    mdm_time_left(t, stage, epoch, seconds, &stage_left, &run_left);
+    write_duration(of_stage, sizeof of_stage, stage_left);
+    write_duration(of_run, sizeof of_run, run_left);
     if (stage < MDM_STAGE_BASELINE_CE && t->network_count > 1)
         snprintf(network, sizeof network, ", network %c", 'a' + (int)p->network);
     snprintf(text, sizeof text,
@@ -88,6 +106,7 @@ void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double im
              (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0,
              seconds > 0 ? images / seconds : 0.0, of_stage, of_run,
              seconds > 0 ? 100 * t->pace.reading / seconds : 0.0);
+    double steps = (double)(t->steps > 0 ? t->steps : 1), done = (double)p->step / steps;
     double share = total > 0 ? ((double)behind + done) / (double)total : 1;
     mdm_progress_bar(share, text, behind + 1 == total && p->step == t->steps);
 }

@@ -128,12 +128,13 @@ typedef struct mdm_trainer {
     mdm_metrics *metrics;
     mdm_events *events; /* NULL: none */
     double started, last_save;
+    double seconds_before;               /* that earlier starts of the run took, by its stages */
     struct mdm_checkpoint_saver *saver;  /* rank 0; NULL in a dry run */
     int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
     int collapsed;                       /* at the last measurement all pictures got the same class */
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
-    double pass_seconds[MDM_STAGE_DONE]; /* and what they took */
+    double pass_seconds[MDM_STAGE_DONE]; /* and what one takes, the last ones above all */
     struct {                             /* of this pass in this process, see pace.c */
         double start, waited_before;
         double reading, views; /* seconds until steps had their pictures, and for making views of them */
@@ -202,6 +203,9 @@ MDM_MUST_CHECK mdm_status mdm_run_epoch(mdm_trainer *t, mdm_stage stage, int64_t
  * so many images in so many seconds; and a pass that it did from the first step to the last. */
 void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images, double seconds);
 void mdm_count_pass(mdm_trainer *t, mdm_stage stage, double seconds);
+/* The seconds that are left of the stage and of the run, at the same place. */
+void mdm_time_left(const mdm_trainer *t, mdm_stage stage, int64_t epoch, double seconds, double *of_stage,
+                   double *of_run);
 
 /* guards.c. Before a step: its orders, for its message to the device, and the network to the device. */
 MDM_MUST_CHECK mdm_status mdm_guard_create(mdm_trainer *t);

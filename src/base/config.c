@@ -348,6 +348,26 @@ mdm_config_validation_kind mdm_config_validation(const mdm_config *config, doubl
     return MDM_VALIDATION_FRACTION;
 }
 
+int mdm_config_differences(const mdm_config *before, const mdm_config *now, char *text, size_t size) {
+    char old[MDM_CONFIG_TEXT], new[MDM_CONFIG_TEXT];
+    int differences = 0;
+    *text = 0;
+    for (int i = 0; i < mdm_config_key_count(); i++) {
+        const mdm_config_key *key = mdm_config_key_at(i);
+        size_t length = strlen(text);
+        if (!(key->flags & MDM_CONFIG_TRAINING)) continue;
+        mdm_config_format(before, key, old, sizeof old);
+        mdm_config_format(now, key, new, sizeof new);
+        if (strcmp(old, new) == 0) continue;
+        if (++differences <= 3)
+            snprintf(text + length, size - length, "%s%s was %.80s and is %.80s", length ? ", " : "",
+                     key->name, *old ? old : "empty", *new ? new : "empty");
+        else if (differences == 4)
+            snprintf(text + length, size - length, ", ...");
+    }
+    return differences;
+}
+
 uint64_t mdm_config_hash(const mdm_config *config) {
     char value[MDM_CONFIG_TEXT];
     uint64_t hash = 0;

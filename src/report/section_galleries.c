@@ -240,7 +240,7 @@ mdm_status report_section_galleries(report_page *p) {
     }
     mdm_status status = add_gallery(
         p, "Most certainly mislabelled",
-        "The given label, struck out, is surely wrong and the suggested one surely right. "
+        "By the networks' judgement the given label, struck out, is wrong and the suggested one right. "
         "<code>labels.csv</code>, sorted by <code>mislabelled_score</code>, has all of them in this order.",
         1);
     if (status == MDM_OK)

@@ -257,13 +257,16 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t, int now) {
 }
 
 static mdm_status check_fingerprint(const mdm_checkpoint *file, const char *name, uint64_t expected,
-                                    const char *what) {
+                                    int *same) {
     char *text, wanted[32];
     snprintf(wanted, sizeof wanted, "%016" PRIx64, expected);
     MDM_TRY(mdm_checkpoint_get_text(file, name, &text));
-    int same = strcmp(text, wanted) == 0;
+    *same = strcmp(text, wanted) == 0;
     free(text);
-    if (same) return MDM_OK;
+    return MDM_OK;
+}
+
+static mdm_status refuse_other(const mdm_checkpoint *file, const char *what) {
     return mdm_fail(
         MDM_USAGE,
         "%s was made with other %s; start again with them, choose another folder (run=...), or begin afresh "
@@ -271,12 +274,33 @@ static mdm_status check_fingerprint(const mdm_checkpoint *file, const char *name
         mdm_checkpoint_path(file), what);
 }
 
+/* Which settings they are, by the config.yaml of the run that the checkpoint belongs to, where it can be
+ * read. */
+static mdm_status refuse_other_settings(const mdm_trainer *t, const mdm_checkpoint *file) {
+    static const char known[] = "settings (config.yaml in the run folder has them)";
+    char path[4200], differences[700], what[800];
+    mdm_config *before;
+    snprintf(path, sizeof path, "%s", mdm_checkpoint_path(file));
+    for (int up = 0; up < 2 && strrchr(path, '/'); up++) *strrchr(path, '/') = 0;
+    strncat(path, "/config.yaml", sizeof path - strlen(path) - 1);
+    MDM_TRY(MDM_ALLOCATE(before, 1, "the configuration"));
+    mdm_config_defaults(before);
+    int readable = mdm_config_read_yaml(before, path) == MDM_OK &&
+                   mdm_config_differences(before, &t->config, differences, sizeof differences) > 0;
+    free(before);
+    if (!readable) return refuse_other(file, known);
+    snprintf(what, sizeof what, "settings: %s", differences);
+    return refuse_other(file, what);
+}
+
 static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
     int64_t format;
     MDM_TRY(mdm_checkpoint_get_integer(file, "format", FORMAT, FORMAT, &format));
-    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config),
-                              "settings (config.yaml in the run folder has them)"));
-    MDM_TRY(check_fingerprint(file, "data_fingerprint", t->data->fingerprint, "data"));
+    int same;
+    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), &same));
+    if (!same) return refuse_other_settings(t, file);
+    MDM_TRY(check_fingerprint(file, "data_fingerprint", t->data->fingerprint, &same));
+    if (!same) return refuse_other(file, "data");
     for (int i = 0; i < count; i++) {
         if (entries[i].type == MDM_CHECKPOINT_FLOAT && strncmp(entries[i].name, "division", 8) != 0)
             MDM_TRY(mdm_checkpoint_get_finite(file, entries[i].name, entries[i].count, entries[i].data));
@@ -357,6 +381,10 @@ static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     if (!*resumed) return MDM_OK;
     for (int i = 0; i < count; i++)
         MDM_TRY(mdm_comm_broadcast(t->comm, entries[i].data, entries[i].count, entries[i].wire, 0));
+    if (!from_here) {
+        t->seconds_before = t->place.seconds;
+        for (int i = 0; i < 6; i++) t->seconds_before += t->seconds[i];
+    }
     collect_scalars(t, &s, 1);
     for (int n = 0; n < t->network_count; n++) {
         mdm_network_touch(t->networks[n]);

@@ -315,6 +315,11 @@ static double known(double accuracy) {
     return accuracy < 0 ? NAN : accuracy;
 }
 
+/* Of all its starts: this one, and what the stages took in those before. */
+static double seconds_of_run(const mdm_trainer *t) {
+    return mdm_seconds() - t->started + t->seconds_before;
+}
+
 static mdm_status write_summary(mdm_trainer *t) {
     double training = t->seconds[0] + t->seconds[1] + t->seconds[2];
     mdm_summary s = {.name = t->config.run.folder,
@@ -331,7 +336,7 @@ static mdm_status write_summary(mdm_trainer *t) {
                      .baseline_sce_top1 = known(t->baseline_score[1].top1),
                      .auc_noise = {t->opinions[0].auc_noise, t->opinions[1].auc_noise},
                      .auc_ood = {t->opinions[0].auc_ood, t->opinions[1].auc_ood},
-                     .seconds = mdm_seconds() - t->started,
+                     .seconds = seconds_of_run(t),
                      .seconds_pretrain = t->seconds[0],
                      .seconds_warmup = t->seconds[1],
                      .seconds_semi = t->seconds[2],
@@ -352,7 +357,7 @@ static mdm_status write_summary(mdm_trainer *t) {
 
 static void tell_end(mdm_trainer *t) {
     mdm_metrics_begin(t->metrics, "end");
-    mdm_metrics_number(t->metrics, "seconds", mdm_seconds() - t->started);
+    mdm_metrics_number(t->metrics, "seconds", seconds_of_run(t));
     if (t->latest.top1 >= 0) mdm_metrics_number(t->metrics, "test_top1", t->latest.top1);
     mdm_metrics_end(t->metrics);
     if (t->latest.top1 >= 0)

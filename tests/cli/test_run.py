@@ -181,9 +181,12 @@ def a_run_stopped_on_one_rank_goes_on_on_three(work):
 
 
 def a_finished_run_started_again_has_nothing_to_do(work):
-    before = read(work, "whole", "model-a.safetensors")
+    before, summary = read(work, "whole", "model-a.safetensors"), json.loads(read(work, "whole", "summary.json"))
     assert train(work, "whole", "baseline=both").returncode == 0
     assert read(work, "whole", "model-a.safetensors") == before
+    again = json.loads(read(work, "whole", "summary.json"))  # its seconds are those of all its starts
+    assert again["seconds"] >= sum(again["seconds_by_stage"].values()) > 0, again
+    assert again["seconds_by_stage"] == summary["seconds_by_stage"], (summary, again)
 
 
 def one_network_streamed_data_local_statistics_and_bf16_all_work(work):

@@ -181,6 +181,8 @@ void mdm_config_help(FILE *file);
  * uses, how often it saves and where the data lie do not count (the data themselves have
  * mdm_store_info.fingerprint). */
 uint64_t mdm_config_hash(const mdm_config *config);
+/* How many of these keys differ; the first three by name and values in `text`. */
+int mdm_config_differences(const mdm_config *before, const mdm_config *now, char *text, size_t size);
 
 /* The keys by number, 0 <= index < mdm_config_key_count(): for completion, the manual page and tests. */
 typedef enum mdm_config_type {

@@ -26,6 +26,33 @@ void chart_caption(mdm_text *text, const chart_head *head, const char *kind) {
     mdm_text_add(text, "</figcaption>");
 }
 
+/* Bytes of UTF-8 of three and more make letters of double width, those that go on make none. */
+static int letter_width(char c) {
+    unsigned char byte = (unsigned char)c;
+    return (byte & 0xc0) == 0x80 ? 0 : byte >= 0xe0 ? 2 : 1;
+}
+
+int chart_name_width(const char *name) {
+    int width = 0;
+    for (; *name; name++) width += letter_width(*name);
+    return width;
+}
+
+void chart_short_name(mdm_text *text, const char *name, int most) {
+    char head[256];
+    int all = chart_name_width(name), width = 0;
+    const char *at = name;
+    if (all <= most) {
+        html_text(text, name);
+        return;
+    }
+    for (; width + letter_width(*at) <= most / 2; at++) width += letter_width(*at);
+    snprintf(head, sizeof head, "%.*s\xe2\x80\xa6", (int)(at - name), name);
+    html_text(text, head);
+    for (; all - width > most - 1 - most / 2 || letter_width(*at) == 0; at++) width += letter_width(*at);
+    html_text(text, at);
+}
+
 void chart_open(mdm_text *text, const chart_head *head, const char *kind, int width, int height) {
     int n = head->number;
     mdm_text_add(text,

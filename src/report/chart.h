@@ -84,6 +84,11 @@ void chart_draw_matrix(mdm_text *text, const chart_matrix *chart);
 /* Shared by the files above. chart_caption() begins the figure, of that class in HTML, with title and note.
  */
 void chart_caption(mdm_text *text, const chart_head *head, const char *kind);
+/* How wide a name is, in letters of Latin script; those of East Asia count twice. */
+int chart_name_width(const char *name);
+/* The name, or where it is wider than `most` its two ends: names of one kind often differ at the end alone.
+ */
+void chart_short_name(mdm_text *text, const char *name, int most);
 void chart_open(mdm_text *text, const chart_head *head, const char *kind, int width, int height);
 void chart_close_drawing(mdm_text *text);
 void chart_close(mdm_text *text);

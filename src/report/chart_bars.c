@@ -20,15 +20,22 @@ static void add_value(mdm_text *t, const chart_bars *c, double value) {
         html_count(t, llround(value));
 }
 
+/* Of a change from one name to another each keeps its ends, and has the room that the other leaves. */
 static void draw_name(mdm_text *t, const char *name, double y) {
-    size_t length = strlen(name), cut = length;
-    if (length > MOST_NAME) {
-        for (cut = MOST_NAME - 1; cut > 0 && ((unsigned char)name[cut] & 0xc0) == 0x80;) cut--;
-    }
-    char shown[MOST_NAME + 8];
-    snprintf(shown, sizeof shown, "%.*s%s", (int)cut, name, cut < length ? "\xe2\x80\xa6" : "");
+    static const char arrow[] = " \xe2\x86\x92 ";
+    const char *second = strstr(name, arrow);
+    char first[256];
+    int room = MOST_NAME - chart_name_width(arrow);
     mdm_text_add(t, "<text class=\"tick\" x=\"0\" y=\"%.1f\">", y);
-    html_text(t, shown);
+    if (second && chart_name_width(name) > MOST_NAME) {
+        snprintf(first, sizeof first, "%.*s", (int)(second - name), name);
+        second += strlen(arrow);
+        int wide = chart_name_width(first), other = chart_name_width(second);
+        chart_short_name(t, first, other < room / 2 ? room - other : room / 2);
+        html_text(t, arrow);
+        chart_short_name(t, second, wide < room / 2 ? room - wide : room / 2);
+    } else
+        chart_short_name(t, name, MOST_NAME);
     mdm_text_add(t, "</text>");
 }
 
@@ -83,7 +90,7 @@ static void write_table(mdm_text *t, const chart_bars *c) {
 void chart_draw_bars(mdm_text *t, const chart_bars *c) {
     double most = 0, left = 0;
     for (int r = 0; r < c->row_count; r++) {
-        double total = row_total(c, &c->rows[r]), name = (double)strlen(c->rows[r].name);
+        double total = row_total(c, &c->rows[r]), name = chart_name_width(c->rows[r].name);
         if (total > most) most = total;
         if (name > left) left = name;
     }

@@ -13,15 +13,6 @@ static int64_t row_sum(const chart_matrix *m, int row) {
     return sum;
 }
 
-static void add_short_name(mdm_text *t, const char *name) {
-    size_t length = strlen(name), cut = length;
-    if (length > MOST_LETTERS)
-        for (cut = MOST_LETTERS - 1; cut > 0 && ((unsigned char)name[cut] & 0xc0) == 0x80;) cut--;
-    char shown[MOST_LETTERS + 8];
-    snprintf(shown, sizeof shown, "%.*s%s", (int)cut, name, cut < length ? "\xe2\x80\xa6" : "");
-    html_text(t, shown);
-}
-
 static void draw_cell(mdm_text *t, const chart_matrix *m, int given, int suggested, double left, double top,
                       double cell) {
     int64_t count = m->counts[(int64_t)given * m->classes + suggested], sum = row_sum(m, given);
@@ -53,10 +44,10 @@ static void draw_names(mdm_text *t, const chart_matrix *m, double left, double t
         double middle = cell * (c + 0.5);
         mdm_text_add(t, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">", left - 8,
                      top + middle + 4);
-        add_short_name(t, m->names[c]);
+        chart_short_name(t, m->names[c], MOST_LETTERS);
         mdm_text_add(t, "</text><text class=\"tick\" transform=\"translate(%.1f %.1f) rotate(-40)\">",
                      left + middle - 3, top - 8);
-        add_short_name(t, m->names[c]);
+        chart_short_name(t, m->names[c], MOST_LETTERS);
         mdm_text_add(t, "</text>");
     }
     mdm_text_add(t, "\n");
@@ -94,18 +85,18 @@ static void write_table(mdm_text *t, const chart_matrix *m) {
 
 void chart_draw_matrix(mdm_text *t, const chart_matrix *m) {
     int named = m->classes <= MOST_NAMED;
-    size_t longest = 0;
+    int longest = 0;
     for (int c = 0; c < m->classes; c++)
-        if (strlen(m->names[c]) > longest) longest = strlen(m->names[c]);
+        if (chart_name_width(m->names[c]) > longest) longest = chart_name_width(m->names[c]);
     if (longest > MOST_LETTERS) longest = MOST_LETTERS;
-    double left = named ? 24 + 6.6 * (double)longest : 24, top = named ? 34 + 4.6 * (double)longest : 24;
+    double left = named ? 24 + 6.6 * longest : 24, top = named ? 34 + 4.6 * longest : 24;
     double cell = (SIDE - left - (named ? 40 : 0)) / m->classes;
     chart_caption(t, &m->head, "chart matrix");
     chart_open(t, &m->head, "matrix", SIDE, (int)(top + cell * m->classes + 6));
     mdm_text_add(t,
                  "<text class=\"label\" x=\"0\" y=\"%.1f\">given \xe2\x86\x93</text>"
                  "<text class=\"label\" x=\"%.1f\" y=\"11\">suggested \xe2\x86\x92</text>",
-                 top - 8, left);
+                 top - 8, left > 60 ? left : 60);
     mdm_text_add(t, "<rect class=\"field\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", left,
                  top, cell * m->classes, cell * m->classes);
     draw_names(t, m, left, top, cell);

@@ -77,7 +77,7 @@ static mdm_status draw_changes(report_page *p, const int64_t *counts) {
     int64_t cells = (int64_t)run->classes * run->classes, index[MOST_CHANGES];
     float *score;
     chart_row rows[MOST_CHANGES];
-    char names[MOST_CHANGES][96];
+    char names[MOST_CHANGES][256];
     MDM_TRY(MDM_ALLOCATE(score, cells + 1, "the most frequent changes"));
     for (int64_t i = 0; i < cells; i++)
         score[i] = i / run->classes == i % run->classes ? 0 : (float)counts[i];
@@ -85,7 +85,7 @@ static mdm_status draw_changes(report_page *p, const int64_t *counts) {
     free(score);
     memset(rows, 0, sizeof rows);
     for (int64_t i = 0; i < found; i++) {
-        snprintf(names[i], sizeof names[i], "%.40s \xe2\x86\x92 %.40s",
+        snprintf(names[i], sizeof names[i], "%.120s \xe2\x86\x92 %.120s",
                  run->class_names[index[i] / run->classes], run->class_names[index[i] % run->classes]);
         rows[i] = (chart_row){.name = names[i], .parts = {(double)counts[index[i]]}};
     }

@@ -134,6 +134,21 @@ def words_of_users_are_escaped(work):
     assert '"><img src=x onerror=alert(1)>\'&, ' in page.words()
 
 
+def long_names_of_classes_stay_different(work):
+    folder, data = copy(work, "wordy"), work.file("wordy.h5")
+    shutil.copy(work.data, data)
+    names = [f"garment of the eastern sort, number {c}{c}" for c in range(7)] + ["\u30b3\u30fc\u30c8" * 10 + "77"]
+    with h5py.File(data, "r+") as f:
+        del f["class_names"]
+        f["class_names"] = np.array(names, dtype=h5py.string_dtype())
+    replace(folder, "config.yaml", lambda t: t.replace(work.data, data))
+    assert run("report", folder).returncode == 0
+    shown = re.findall(r'<text class="tick"[^>]*>([^<]*\u2026[^<]*)</text>', member(folder, "report.html"))
+    assert {f"garment of th\u2026rt, number {c}{c}" for c in range(7)} < set(shown), shown
+    assert "\u30b3\u30fc\u30c8\u30b3\u30fc\u30c8\u2026\u30fc\u30c8\u30b3\u30fc\u30c877" in shown, shown  # wide letters count twice
+    assert any(re.fullmatch(r"garm\S*.*\u2026.*\d\d \u2192 .*\u2026.*\d\d", s) for s in shown), shown
+
+
 def without_the_data_set_file_the_page_tells_so(work):
     folder = copy(work, "lonely")
     replace(folder, "config.yaml", lambda t: t.replace(work.data, work.file("gone.h5")))
@@ -265,7 +280,7 @@ def fifty_thousand_samples_make_less_than_five_megabytes(work):
 if __name__ == "__main__":
     main([the_report_is_whole_and_has_all_sections, its_numbers_are_those_of_summary_json_and_labels_csv,
           galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
-          words_of_users_are_escaped, without_the_data_set_file_the_page_tells_so,
+          words_of_users_are_escaped, long_names_of_classes_stay_different, without_the_data_set_file_the_page_tells_so,
           a_data_set_of_other_labels_is_not_taken_for_the_runs, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,
           text_stands_out_from_its_ground_in_light_and_dark, fifty_thousand_samples_make_less_than_five_megabytes])

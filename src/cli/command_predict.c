@@ -188,8 +188,11 @@ static mdm_status predict_all(sink *s, const request *r) {
     mdm_predict_head(&s->text, s->form);
     MDM_TRY(predict_sources(s, r));
     if (s->to_file) MDM_TRY(mdm_write_file(r->csv, s->text.data, s->text.length));
-    mdm_info("%lld pictures, %lld out of distribution", (long long)s->pictures, (long long)s->strange);
-    if (s->unread) return mdm_fail(MDM_INPUT, "%lld pictures could not be read", (long long)s->unread);
+    mdm_info("%lld picture%s, %lld out of distribution", (long long)s->pictures, s->pictures == 1 ? "" : "s",
+             (long long)s->strange);
+    if (s->unread)
+        return mdm_fail(MDM_INPUT, "%lld picture%s could not be read", (long long)s->unread,
+                        s->unread == 1 ? "" : "s");
     return MDM_OK;
 }
 

@@ -6,7 +6,7 @@
 
 static const char exit_codes[] =
     "Exit codes: 0 done, 2 usage or config, 3 bad input file, 4 resource, 5 numbers went bad, 6 a rank was "
-    "lost,\n75 stopped by a signal with the state saved.\n";
+    "lost,\n75 stopped by a signal with the state saved, 130 by a second Ctrl-C.\n";
 
 /* Lines of at most 100 characters, the later ones indented. */
 static void print_wrapped(FILE *out, const char *text, int column, int indent) {

@@ -7,7 +7,7 @@
 
 typedef struct pair {
     void *host;
-    mdm_gpu_mark *sent, *used; /* behind the latest send; behind what read it */
+    mdm_gpu_mark *sent, *used; /* behind the latest send; behind what read it, or the memory's first zeros */
 } pair;
 
 struct mdm_upload {
@@ -21,7 +21,8 @@ struct mdm_upload {
 static mdm_status create_pair(mdm_gpu *gpu, size_t bytes, const char *what, pair *p) {
     MDM_TRY(mdm_gpu_pin(gpu, bytes, what, &p->host));
     MDM_TRY(mdm_gpu_create_mark(gpu, &p->sent));
-    return mdm_gpu_create_mark(gpu, &p->used);
+    MDM_TRY(mdm_gpu_create_mark(gpu, &p->used));
+    return mdm_gpu_record(gpu, MDM_GPU_COMPUTING, p->used);
 }
 
 mdm_status mdm_upload_create(mdm_device *device, size_t bytes, const char *what, mdm_upload **out) {

@@ -341,6 +341,24 @@ static void other_threads_use_the_devices_context_alone(void **state) {
     close_gpu(s.gpu);
 }
 
+/* CUDA's own calls that free memory need not wait for it. */
+static void memory_is_freed_when_nothing_queued_reads_it(void **state) {
+    (void)state;
+    mdm_gpu *gpu = open_gpu();
+    char read = 0, *pinned, *memory;
+    assert_int_equal(mdm_gpu_pin(gpu, 1, "a test", (void **)&pinned), MDM_OK);
+    assert_int_equal(mdm_gpu_allocate(gpu, 1, "a test", (void **)&memory), MDM_OK);
+    *pinned = *memory = 7;
+    assert_int_equal(mdm_gpu_send(gpu, MDM_GPU_SENDING, &read, pinned, 1), MDM_OK);
+    mdm_gpu_unpin(gpu, pinned);
+    assert_true(read == 7 && cuda.waits == 3 && cuda.host_frees == 1);
+    read = 0;
+    mdm_gpu_copy(gpu, &read, memory, 1);
+    mdm_gpu_free(gpu, memory);
+    assert_true(read == 7 && cuda.waits == 6 && cuda.frees == 1);
+    close_gpu(gpu);
+}
+
 /* Nor is memory given back, which would wait for it. */
 static void a_device_that_was_given_up_is_waited_for_no_more(void **state) {
     (void)state;
@@ -452,6 +470,7 @@ int main(void) {
         cmocka_unit_test(scratch_memory_of_plans_that_are_kept_survives_a_trial),
         cmocka_unit_test(what_is_uploaded_may_be_changed_at_once),
         cmocka_unit_test(other_threads_use_the_devices_context_alone),
+        cmocka_unit_test(memory_is_freed_when_nothing_queued_reads_it),
         cmocka_unit_test(a_device_that_was_given_up_is_waited_for_no_more),
         cmocka_unit_test(a_capture_ends_whatever_fails_in_it),
         cmocka_unit_test(products_find_a_way_where_the_library_lacks_one),

@@ -34,8 +34,9 @@ void mdm_gpu_close(mdm_gpu *gpu);
  * tells more than the library's. Of a graph, whether it can still be one. */
 MDM_MUST_CHECK mdm_status mdm_gpu_check_device(mdm_gpu *gpu, const char *what);
 
-/* Zeroed; aligned to 256 bytes. */
+/* Aligned to 256 bytes. Zeroed in the queue of what is computed, which other queues must follow first. */
 MDM_MUST_CHECK mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void **memory);
+/* Waits for everything in all queues, as mdm_gpu_unpin does. */
 void mdm_gpu_free(mdm_gpu *gpu, void *memory);
 /* Waits for everything queued: `host` may be changed again on return. */
 MDM_MUST_CHECK mdm_status mdm_gpu_upload(mdm_gpu *gpu, void *memory, const void *host, size_t bytes);

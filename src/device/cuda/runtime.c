@@ -223,9 +223,16 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
     return MDM_OK;
 }
 
-/* cudaFree waits for what is queued. */
+/* CUDA says that cudaFree may wait for what is queued, and nothing of the kind of cudaFreeHost. */
+static void wait_before_freeing(mdm_gpu *gpu) {
+    cudaStream_t streams[] = {gpu->stream, gpu->sending, gpu->communicating};
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        mdm_gpu_note(gpu, cudaStreamSynchronize(streams[i]), "what was queued before memory is freed");
+}
+
 void mdm_gpu_free(mdm_gpu *gpu, void *memory) {
     if (!memory || gpu->is_given_up) return;
+    wait_before_freeing(gpu);
     gpu->frees++;
     mdm_gpu_note(gpu, cudaFree(memory), "freeing memory");
 }
@@ -332,9 +339,9 @@ mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host
                     (double)bytes / (1 << 20), what);
 }
 
-/* This too waits for what is queued. */
 void mdm_gpu_unpin(mdm_gpu *gpu, void *host) {
     if (!host || gpu->is_given_up) return;
+    wait_before_freeing(gpu);
     gpu->frees++;
     mdm_gpu_note(gpu, cudaFreeHost(host), "freeing host memory");
 }

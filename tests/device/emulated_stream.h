@@ -3,6 +3,8 @@
 #ifndef MDM_TESTS_EMULATED_STREAM_H
 #define MDM_TESTS_EMULATED_STREAM_H
 
+#include <stdint.h>
+
 /* Called again and again until it returns 1 (done), or -1: it never will be. */
 typedef struct emulated_work {
     int (*advance)(struct emulated_work *work);
@@ -13,6 +15,8 @@ typedef struct emulated_work {
 typedef struct emulated_stream {
     void (*queue)(struct emulated_stream *stream, emulated_work *work);
     void (*lose)(struct emulated_stream *stream); /* the device is lost from now on */
+    /* Waits so long, at most, for all work of all streams of the device; whether it is done. */
+    int (*finish)(struct emulated_stream *stream, int64_t microseconds);
 } emulated_stream;
 
 #endif

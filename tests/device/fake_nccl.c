@@ -27,6 +27,7 @@ struct ncclComm {
     MPI_Request request;
     int rank, ranks, looks, is_ready, never_ready, collectives;
     ncclResult_t state;
+    emulated_stream *stream; /* that had something last */
 };
 
 typedef enum kind { ALL_REDUCE, ALL_GATHER, REDUCE_SCATTER, BROADCAST, REDUCE, SEND, RECEIVE } kind;
@@ -113,7 +114,9 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *state) {
     return ncclSuccess;
 }
 
+/* What is queued comes to its end first. */
 ncclResult_t ncclCommFinalize(ncclComm_t comm) {
+    if (comm->stream && !comm->stream->finish(comm->stream, 1000000)) comm->state = ncclInProgress;
     if (is_told("MDM_FAKE_NCCL_FINALIZE", "hang")) comm->state = ncclInProgress;
     return comm->state;
 }
@@ -241,6 +244,7 @@ static ncclResult_t submit(work *w, emulated_stream *stream) {
         w->hangs = is_told("MDM_FAKE_NCCL_FAIL", "hang") || is_told("MDM_FAKE_NCCL_FAIL", "async");
         if (is_told("MDM_FAKE_NCCL_FAIL", "async")) w->comm->state = ncclRemoteError;
     }
+    w->comm->stream = stream;
     stream->queue(stream, &w->common);
     return ncclSuccess;
 }

@@ -297,6 +297,50 @@ static void several_calls_share_a_steps_room(void **state) {
     free(picture);
 }
 
+/* The host waits for nothing but for what it is about to change. */
+static void steps_follow_each_other_without_a_wait_for_the_first(void **state) {
+    (void)state;
+    enum { STEPS = 6, SIDE = 12 };
+    mdm_view_policy policy;
+    bench b;
+    mdm_upload *upload;
+    uint8_t *pictures = draw_pictures(STEPS, SIDE * SIDE * 3), *sent;
+    mdm_view_row rows[STEPS];
+    mdm_augment_prepare_policy(SIDE, SIDE, &policy);
+    open_bench(&b, pictures, STEPS, SIDE, SIDE, 3, &policy, PAD, STEPS);
+    size_t bytes = sizeof(float) * b.bytes * STEPS;
+    float *together = malloc(bytes);
+    for (uint32_t i = 0; i < STEPS; i++)
+        rows[i] = (mdm_view_row){.sample = i, .picture = i, .view = MDM_VIEW_STRONG};
+    make(&b, b.pictures, rows, STEPS);
+    memcpy(together, b.host_images, bytes);
+    for (int i = 0; i < STEPS; i++) {
+        assert_int_equal(mdm_view_maker_begin(b.maker), MDM_OK);
+        assert_int_equal(make_now(&b, b.pictures, rows + i, 1, b.images + (size_t)i * b.bytes), MDM_OK);
+    }
+    assert_int_equal(mdm_device_download(b.device, b.host_images, b.images, bytes), MDM_OK);
+    assert_memory_equal(b.host_images, together, bytes);
+    assert_int_equal(mdm_upload_create(b.device, b.bytes, "a test", &upload), MDM_OK);
+    for (size_t i = 0; i < STEPS; i++) {
+        const uint8_t *memory;
+        void *host;
+        size_t offset;
+        assert_int_equal(mdm_upload_begin(upload, &host), MDM_OK);
+        memcpy(host, pictures + i * b.bytes, b.bytes);
+        assert_int_equal(mdm_upload_send(upload, b.bytes), MDM_OK);
+        assert_int_equal(mdm_upload_take(upload, &memory, &offset), MDM_OK);
+        mdm_device_copy(b.device, (uint8_t *)b.images + i * b.bytes, memory + offset, b.bytes);
+    }
+    assert_non_null(sent = malloc(STEPS * b.bytes));
+    assert_int_equal(mdm_device_download(b.device, sent, b.images, STEPS * b.bytes), MDM_OK);
+    assert_memory_equal(sent, pictures, STEPS * b.bytes);
+    mdm_upload_destroy(upload);
+    free(sent);
+    free(together);
+    close_bench(&b);
+    free(pictures);
+}
+
 /* Each buffer is filled while the views of the one before are still to be made. */
 static void uploaded_pictures_give_the_views_of_resident_ones(void **state) {
     (void)state;
@@ -362,6 +406,7 @@ int main(void) {
         cmocka_unit_test(views_are_the_cpus_for_every_size_seed_and_sample),
         cmocka_unit_test(pictures_beyond_shared_memory_are_made_the_same),
         cmocka_unit_test(several_calls_share_a_steps_room),
+        cmocka_unit_test(steps_follow_each_other_without_a_wait_for_the_first),
         cmocka_unit_test(uploaded_pictures_give_the_views_of_resident_ones),
     };
     test_device_or_skip();

@@ -68,8 +68,9 @@ static void queue(const model *m) {
                  5e-4f, &m->result[3]);
 }
 
-/* All steps, their weights and results into `weights` [STEPS, COUNT] and `results` [STEPS, 4]. */
-static void run(int is_recorded, float *weights, double *results) {
+/* All steps, their weights and results into `weights` [STEPS, COUNT] and `results` [STEPS, 4]; of the last
+ * one only, where the host `hurries`. */
+static void run(int is_recorded, int hurries, float *weights, double *results) {
     model m;
     mdm_recording *recording = NULL;
     open_model(&m);
@@ -85,6 +86,7 @@ static void run(int is_recorded, float *weights, double *results) {
             assert_int_equal(mdm_recording_replay(recording), MDM_OK);
         else
             queue(&m);
+        if (hurries && step < STEPS - 1) continue;
         assert_int_equal(mdm_device_download(m.device, results + 4 * step, m.result, sizeof(double) * 4),
                          MDM_OK);
         assert_int_equal(
@@ -99,17 +101,31 @@ static void a_replayed_step_is_the_launched_one_to_the_bit(void **state) {
     static float launched[STEPS * COUNT], replayed[STEPS * COUNT];
     double results[2][STEPS * 4];
     if (!test_device_is_cuda()) skip(); /* the CPU records nothing, as another test says */
-    run(0, launched, results[0]);
-    run(1, replayed, results[1]);
+    run(0, 0, launched, results[0]);
+    run(1, 0, replayed, results[1]);
     assert_memory_equal(launched, replayed, sizeof launched);
     assert_memory_equal(results[0], results[1], sizeof results[0]);
+}
+
+/* Messages are begun that the steps before may still have to read. */
+static void steps_are_the_same_where_the_host_does_not_wait_for_them(void **state) {
+    (void)state;
+    static float patient[STEPS * COUNT], hurried[STEPS * COUNT];
+    double results[2][STEPS * 4];
+    run(0, 0, patient, results[0]);
+    for (int is_recorded = 0; is_recorded <= test_device_is_cuda(); is_recorded++) {
+        run(is_recorded, 1, hurried, results[1]);
+        assert_memory_equal(hurried + (STEPS - 1) * COUNT, patient + (STEPS - 1) * COUNT,
+                            sizeof(float) * COUNT);
+        assert_memory_equal(results[1] + (STEPS - 1) * 4, results[0] + (STEPS - 1) * 4, sizeof(double) * 4);
+    }
 }
 
 static void an_unsound_step_changes_nothing_and_the_next_one_goes_on(void **state) {
     (void)state;
     static float weights[STEPS * COUNT];
     double results[STEPS * 4];
-    run(test_device_is_cuda(), weights, results);
+    run(test_device_is_cuda(), 0, weights, results);
     for (int step = 1; step < STEPS; step++) {
         int is_unsound = step == NOT_FINITE_AT || step == SPIKE_AT;
         assert_int_equal((int)results[4 * step + 3], step == NOT_FINITE_AT ? MDM_STEP_IS_NOT_FINITE
@@ -179,6 +195,7 @@ static void a_recording_that_is_given_up_leaves_the_device_sound(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_replayed_step_is_the_launched_one_to_the_bit),
+        cmocka_unit_test(steps_are_the_same_where_the_host_does_not_wait_for_them),
         cmocka_unit_test(an_unsound_step_changes_nothing_and_the_next_one_goes_on),
         cmocka_unit_test(a_loss_beyond_its_limit_is_a_spike_and_factors_multiply_weights),
         cmocka_unit_test(a_recording_that_is_given_up_leaves_the_device_sound),

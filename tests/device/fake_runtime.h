@@ -155,6 +155,13 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (*(int *)(void *)event) cuda.refused++;
     return use_outside_of_captures();
 }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    if (*(int *)(void *)event) cuda.refused++;
+    if (use_outside_of_captures() != cudaSuccess) return cudaErrorStreamCaptureUnsupported;
+    if (cuda.busy <= 0) return cudaSuccess;
+    cuda.busy--;
+    return leave(cudaErrorNotReady);
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int flags) {
     (void)stream, (void)event, (void)flags;
     return use();

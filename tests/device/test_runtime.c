@@ -2,6 +2,7 @@
 #include "cuda/cublaslt.h"
 #include "cuda/runtime.h"
 #include "fake_runtime.h"
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -370,7 +371,13 @@ static void a_device_that_was_given_up_is_waited_for_no_more(void **state) {
     assert_int_equal(mdm_gpu_pin(gpu, 1, "a test", &pinned), MDM_OK);
     assert_int_equal(mdm_gpu_create_mark(gpu, &mark), MDM_OK);
     assert_int_equal(mdm_gpu_record(gpu, MDM_GPU_COMPUTING, mark), MDM_OK);
+    cuda.busy = 2000; /* a wait that comes to its end, and leaves no error behind */
+    assert_int_equal(mdm_gpu_await(gpu, mark), MDM_OK);
+    assert_true(cuda.busy == 0 && cudaGetLastError() == cudaSuccess);
+    cuda.busy = INT_MAX;
     mdm_gpu_give_up(gpu);
+    assert_int_equal(mdm_gpu_await(gpu, mark), MDM_LOST);
+    assert_true(cudaGetLastError() == cudaSuccess);
     mdm_gpu_unpin(gpu, pinned);
     mdm_gpu_free(gpu, memory);
     mdm_gpu_destroy_mark(gpu, mark);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { LEAST_MAJOR = 8 }; /* compute capability: tensor cores that know bfloat16 */
 
@@ -242,7 +243,7 @@ void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
 }
 
 void mdm_gpu_give_up(mdm_gpu *gpu) {
-    gpu->is_given_up = 1;
+    __atomic_store_n(&gpu->is_given_up, 1, __ATOMIC_RELEASE);
 }
 
 /* Waits for what is computed; such a wait can be left where somebody looks after it. */
@@ -383,7 +384,19 @@ mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark)
                        "waiting for an event");
 }
 
+/* The thread that sends pictures waits here, perhaps behind a collective that never ends: where the device is
+ * given up meanwhile, this wait ends too. */
 mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    enum { AT_ONCE = 1000 };
+    const struct timespec pause = {0, 20000};
+    cudaError_t code;
     MDM_TRY(choose_device(gpu, "waiting for an event"));
-    return check_queue(gpu, cudaEventSynchronize(mark->event), "what was queued before an event");
+    for (int looks = 0; (code = cudaEventQuery(mark->event)) == cudaErrorNotReady; looks++) {
+        (void)cudaGetLastError(); /* or the next launch took it for its own */
+        if (__atomic_load_n(&gpu->is_given_up, __ATOMIC_ACQUIRE))
+            return mdm_fail(MDM_LOST, "CUDA device %d was given up with work left in its queues",
+                            gpu->number);
+        if (looks >= AT_ONCE) nanosleep(&pause, NULL);
+    }
+    return check_queue(gpu, code, "what was queued before an event");
 }

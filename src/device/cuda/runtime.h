@@ -12,7 +12,7 @@ struct mdm_gpu {
     cudaStream_t sending; /* uploads beside it */
     cudaStream_t communicating;
     mdm_gpu_guard guard; /* look is NULL: nobody */
-    int is_given_up;
+    int is_given_up;     /* set by the computing thread, read by others too */
     int number;
     int is_recording;    /* between mdm_gpu_begin_graph and _end_graph */
     int64_t frees;       /* of memory */

@@ -16,9 +16,10 @@ site = Site()
 atexit.register(site.end)
 
 
-def submit(work, name, change=lambda script: script, **variables):
+def submit(work, name, change=lambda script: script, settings=(), **variables):
     printed = run("slurm", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}",
-                  f"run={work.file(name)}", *TINY, "--nodes", "2", "--ranks", "1", "--cpus", "1", "--time", "0:30:00")
+                  f"run={work.file(name)}", *TINY, *settings,
+                  "--nodes", "2", "--ranks", "1", "--cpus", "1", "--time", "0:30:00")
     assert printed.returncode == 0, printed.stderr
     return site.submit(site.file(name + ".sbatch", change(printed.stdout)), MDM_DIST=PROGRAM, **variables)
 
@@ -72,7 +73,8 @@ def without_kill_on_bad_exit_the_supervisors_end_what_srun_leaves(work):
         changed = script.replace("--kill-on-bad-exit=1", "--kill-on-bad-exit=0")
         assert changed != script, script
         return changed
-    job = submit(work, "patient", patient, MDM_WATCH_FACTOR="0.1")
+    # the first step of the next stage may take a quarter of an hour: the warm-up lasts until the kill
+    job = submit(work, "patient", patient, ["train.epochs=1000", "train.warmup=999"], MDM_WATCH_FACTOR="0.1")
     wait_for_stage(work, "patient", job, "warmup")
     victim = next(p for p in workers_of_job(work, "patient") if b"SLURM_PROCID=1" in open(f"/proc/{p}/environ", "rb").read().split(b"\0"))
     os.kill(victim, signal.SIGKILL)

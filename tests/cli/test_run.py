@@ -36,6 +36,18 @@ def every_stage_and_loss_part_is_in_the_metrics(work):
                 assert np.isfinite(e[part]), part
 
 
+def parts_of_the_loss_that_have_no_weight_are_neither_computed_nor_in_the_metrics(work):
+    weights = ["semi.lambda_xe=0", "semi.lambda_ue=0", "semi.lambda_c=0"]
+    done = train(work, "mixed-alone", "pretrain.epochs=0", "train.epochs=3", *weights, ranks=2)
+    assert done.returncode == 0, done.stderr
+    semi = [e for e in events(work, "mixed-alone") if e["event"] == "epoch" and e["stage"] == "semi" and "loss" in e]
+    assert semi
+    for e in semi:
+        assert {name for name in e if name.startswith("loss_")} == {"loss_x", "loss_u", "loss_balance"}, e
+        assert np.isfinite(e["loss"]) and e["loss"] >= e["loss_x"], e
+    assert os.path.getsize(work.file("mixed-alone") + "/report.html") > 10000
+
+
 def labels_csv_has_a_line_and_a_verdict_for_every_sample(work):
     with open(work.file("whole") + "/labels.csv", newline="") as f:
         rows = list(csv.DictReader(f))
@@ -304,6 +316,7 @@ def weights_load_under_their_pytorch_names(work):
 
 
 main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
+      parts_of_the_loss_that_have_no_weight_are_neither_computed_nor_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
       divisions_hold_scores_and_splits_that_agree_with_the_metrics, the_configuration_written_repeats_the_run,
       without_deterministic_sums_losses_and_all_but_marginal_splits_do_not_depend_on_the_number_of_ranks,

@@ -24,10 +24,13 @@ mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what) {
 }
 
 /* A query's "not ready" would stay behind as the thread's last error, which every launch looks at. */
-static cudaError_t ask_stream(mdm_gpu *gpu) {
-    cudaError_t code = cudaStreamQuery(gpu->stream);
+static cudaError_t answer_of(cudaError_t code) {
     if (code == cudaErrorNotReady) (void)cudaGetLastError();
     return code;
+}
+
+static cudaError_t ask_stream(mdm_gpu *gpu) {
+    return answer_of(cudaStreamQuery(gpu->stream));
 }
 
 /* A query would spoil a recording, which may be asked whether it is spoilt already. */
@@ -391,8 +394,7 @@ mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark) {
     const struct timespec pause = {0, 20000};
     cudaError_t code;
     MDM_TRY(choose_device(gpu, "waiting for an event"));
-    for (int looks = 0; (code = cudaEventQuery(mark->event)) == cudaErrorNotReady; looks++) {
-        (void)cudaGetLastError(); /* or the next launch took it for its own */
+    for (int looks = 0; (code = answer_of(cudaEventQuery(mark->event))) == cudaErrorNotReady; looks++) {
         if (__atomic_load_n(&gpu->is_given_up, __ATOMIC_ACQUIRE))
             return mdm_fail(MDM_LOST, "CUDA device %d was given up with work left in its queues",
                             gpu->number);

@@ -234,6 +234,7 @@ mdm_status mdm_group_reduce_start(mdm_group *g, float *data, int64_t count) {
     if (mdm_comm_size(g->comm) == 1 || count == 0) return MDM_OK;
     if (g->nccl) {
         MDM_TRY(mdm_nccl_fork(g->nccl));
+        MDM_TRY(mdm_beside_lead_communication(g->device));
         return mdm_nccl_all_reduce(g->nccl, MDM_GPU_COMMUNICATING, data, count, MDM_FLOAT, MDM_SUM);
     }
     if (!g->is_staged) return mdm_comm_reduce_start(g->comm, data, count);

@@ -107,6 +107,10 @@ mdm_status mdm_recording_replay(mdm_recording *r) {
     return mdm_gpu_launch_graph(gpu_of(r->device), r->graph);
 }
 
+mdm_status mdm_recording_milliseconds(mdm_device *device, double *milliseconds) {
+    return mdm_gpu_graph_milliseconds(gpu_of(device), milliseconds);
+}
+
 void mdm_recording_destroy(mdm_recording *r) {
     if (!r) return;
     mdm_gpu_destroy_graph(gpu_of(r->device), r->graph);

@@ -262,10 +262,23 @@ static mdm_status data_gradient_part(mdm_executor *executor, const part *p, void
         mdm_executor_slot_rows(executor, l->input_gradient, l->input, p->first));
 }
 
+/* The gradient of the weights may be computed beside all that follows, until something it reads is written:
+ * the gradient of the output, whose slot the layers share. Its other tensor, the activation, stays. */
 static mdm_status convolution_backward(mdm_executor *executor, layer_work *work) {
-    MDM_TRY(mdm_executor_each_part(executor, weight_gradient_part, work));
-    mdm_executor_sum_shards(executor, work->network, work->layer->weight, 0, work->accumulate);
+    const mdm_layer *l = work->layer;
+    MDM_TRY(mdm_beside_begin(executor->device));
+    mdm_status status = mdm_executor_each_part(executor, weight_gradient_part, work);
+    mdm_status ended = mdm_beside_end(executor->device, l->gradient);
+    if (status != MDM_OK || ended != MDM_OK) return status != MDM_OK ? status : ended;
+    mdm_executor_sum_shards(executor, work->network, l->weight, 0, work->accumulate);
     return mdm_executor_whole(executor, data_gradient_part, work);
+}
+
+/* Slots that a layer writes must have been read by what is computed beside. */
+static mdm_status wait_for_slots(mdm_executor *executor, const mdm_layer *l) {
+    if (l->kind != MDM_LAYER_CONVOLUTION && l->gradient >= 0)
+        MDM_TRY(mdm_beside_wait(executor->device, l->gradient));
+    return l->input_gradient >= 0 ? mdm_beside_wait(executor->device, l->input_gradient) : MDM_OK;
 }
 
 /* Layers without weights. */
@@ -343,6 +356,7 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
         layer_work work = {network, l, i, accumulate, images};
+        MDM_TRY(wait_for_slots(executor, l));
         if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {
             MDM_TRY(mdm_executor_whole(executor, weightless_part, &work));
             continue;
@@ -353,5 +367,5 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
             MDM_TRY(convolution_backward(executor, &work));
         if (reduce) MDM_TRY(reduce_bucket(executor, network, layout->tensors[l->weight].offset, &end));
     }
-    return MDM_OK;
+    return mdm_beside_join(executor->device);
 }

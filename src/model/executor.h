@@ -3,6 +3,7 @@
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
 #include "mdm/base/exact_sum.h"
+#include "mdm/device/beside.h"
 #include "mdm/device/products.h"
 #include "mdm/model/executor.h"
 

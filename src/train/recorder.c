@@ -1,15 +1,26 @@
-/* Steps that are recorded once and replayed. Memory is freed between passes only, and what was recorded
- * before is then made anew. */
+/* Steps that are recorded once and replayed, in one queue or two. Memory is freed between passes only, and
+ * what was recorded before is then made anew. */
 #include "mdm/train/recorder.h"
 #include "mdm/base/log.h"
+#include "mdm/device/beside.h"
 #include "mdm/device/recording.h"
+#include "queue_trial.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 typedef struct recorded_step {
     mdm_step_kind kind;
-    mdm_recording *recording; /* NULL: not yet */
+    mdm_recording *recording[MDM_QUEUE_WAYS]; /* NULL: not yet */
+    int64_t made[MDM_QUEUE_WAYS];             /* when, among all */
+    int turns;
 } recorded_step;
+
+/* Steps of a stage with as many groups have one trial, whatever the network and the last sample. */
+typedef struct stage_trial {
+    int stage, groups;
+    mdm_queue_trial trial;
+    double milliseconds[MDM_QUEUE_WAYS]; /* that decided it */
+} stage_trial;
 
 enum { MOST = 8 };
 
@@ -19,12 +30,29 @@ struct mdm_recorder {
     mdm_device *device;
     int is_on, count, next;
     int64_t frees; /* of device memory, by the time they were made */
+    int64_t made;
     recorded_step steps[MOST];
+    stage_trial trials[MOST];
+    int trial_count;
+    stage_trial *timed; /* of the latest replay; NULL: nobody wants its time */
+    mdm_queue_way timed_way;
+    const stage_trial *decided; /* the latest; NULL: none */
 };
 
+static void drop(recorded_step *step, mdm_queue_way way) {
+    mdm_recording_destroy(step->recording[way]);
+    step->recording[way] = NULL;
+}
+
+static void drop_both(recorded_step *step) {
+    drop(step, MDM_ONE_QUEUE);
+    drop(step, MDM_TWO_QUEUES);
+}
+
 static void forget(mdm_recorder *r) {
-    for (int i = 0; i < r->count; i++) mdm_recording_destroy(r->steps[i].recording);
+    for (int i = 0; i < r->count; i++) drop_both(&r->steps[i]);
     r->count = r->next = 0;
+    r->timed = NULL;
 }
 
 /* Nothing of a step may pass through the host: ranks communicate from device to device. */
@@ -87,6 +115,14 @@ static recorded_step *find(mdm_recorder *r, const mdm_step_kind *k) {
     return NULL;
 }
 
+static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
+    for (int i = 0; i < r->trial_count; i++)
+        if (r->trials[i].stage == k->stage && r->trials[i].groups == k->groups) return &r->trials[i];
+    if (r->trial_count == MOST) return NULL;
+    r->trials[r->trial_count] = (stage_trial){.stage = k->stage, .groups = k->groups};
+    return &r->trials[r->trial_count++];
+}
+
 /* A kind that is new takes the place of the oldest one when there is no other. */
 static void add(mdm_recorder *r, const mdm_step_kind *kind) {
     int i = r->next;
@@ -94,42 +130,135 @@ static void add(mdm_recorder *r, const mdm_step_kind *kind) {
     if (r->count < MOST)
         r->count++;
     else
-        mdm_recording_destroy(r->steps[i].recording);
-    r->steps[i] = (recorded_step){*kind, NULL};
+        drop_both(&r->steps[i]);
+    r->steps[i] = (recorded_step){.kind = *kind};
+    stage_trial *t = trial_of(r, kind);
+    if (t) r->steps[i].turns = mdm_queue_trial_first_turn(&t->trial);
 }
 
-/* Where any rank fails, none records from here on, and what the lowest of them says is told. A device that is
- * lost is no reason to go on without recordings: its rank leaves, and what the others wait for never comes.
- */
-static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context) {
+/* For one more: the oldest go where there are too many, which are another step's. */
+static void make_room(mdm_recorder *r, const recorded_step *step) {
+    for (;;) {
+        recorded_step *oldest = NULL;
+        int count = 0, way = 0;
+        for (int i = 0; i < MDM_QUEUE_WAYS * r->count; i++) {
+            recorded_step *s = &r->steps[i / MDM_QUEUE_WAYS];
+            int w = i % MDM_QUEUE_WAYS;
+            count += s->recording[w] != NULL;
+            if (!s->recording[w] || s == step || (oldest && oldest->made[way] < s->made[w])) continue;
+            oldest = s;
+            way = w;
+        }
+        if (count < MOST || !oldest) return;
+        drop(oldest, (mdm_queue_way)way);
+    }
+}
+
+/* What one rank cannot record none does: *failed is the lowest such rank, whose words all get; else the
+ * number of ranks. A device that is lost is no reason to go on: its rank leaves, and what the others wait for
+ * never comes. */
+static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_queue_way way, mdm_step_work *work,
+                         void *context, int32_t *failed, char why[512]) {
     int ranks = mdm_comm_size(r->comm), rank = mdm_comm_rank(r->comm);
+    make_room(r, step);
     mdm_status status = mdm_recording_begin(r->device);
     if (status == MDM_LOST) return status;
     if (status == MDM_OK) {
+        mdm_beside_turn(r->device, way == MDM_TWO_QUEUES);
         mdm_status inside = work(context);
         char first[512];
         snprintf(first, sizeof first, "%.500s", inside == MDM_OK ? "" : mdm_last_message());
-        status = mdm_recording_end(r->device, inside == MDM_OK, &step->recording);
+        mdm_beside_turn(r->device, 0);
+        status = mdm_recording_end(r->device, inside == MDM_OK, &step->recording[way]);
         if (status == MDM_LOST) return status;
         if (inside != MDM_OK) status = mdm_fail(inside, "%s", first);
     }
-    int32_t failed = status == MDM_OK ? ranks : rank;
+    step->made[way] = r->made++;
+    *failed = status == MDM_OK ? ranks : rank;
+    snprintf(why, 512, "%.500s", mdm_last_message());
+    MDM_TRY(mdm_comm_all_reduce(r->comm, failed, 1, MDM_INT32, MDM_MIN));
+    if (*failed == ranks) return MDM_OK;
+    drop(step, way);
+    return mdm_comm_broadcast(r->comm, why, 512, MDM_BYTE, *failed); /* rank 0 prints warnings */
+}
+
+/* ---- one queue or two ---- */
+
+/* The slowest rank's times count, as the others wait for it. What was recorded the other way is of no more
+ * use. */
+static mdm_status decide(mdm_recorder *r, stage_trial *t) {
+    double *times = t->milliseconds;
+    for (int w = 0; w < MDM_QUEUE_WAYS; w++) times[w] = mdm_queue_trial_median(&t->trial, (mdm_queue_way)w);
+    MDM_TRY(mdm_comm_all_reduce(r->comm, times, MDM_QUEUE_WAYS, MDM_DOUBLE, MDM_MAX));
+    mdm_queue_trial_decide(&t->trial, times);
+    r->decided = t;
+    mdm_debug(
+        "a step of stage %d takes %.3f ms in one queue, %.3f ms with gradients of weights beside it: %s",
+        t->stage, times[MDM_ONE_QUEUE], times[MDM_TWO_QUEUES],
+        t->trial.chosen == MDM_ONE_QUEUE ? "one queue" : "two queues");
+    for (int i = 0; i < r->count; i++)
+        if (r->steps[i].kind.stage == t->stage && r->steps[i].kind.groups == t->groups)
+            drop(&r->steps[i], t->trial.chosen == MDM_ONE_QUEUE ? MDM_TWO_QUEUES : MDM_ONE_QUEUE);
+    return MDM_OK;
+}
+
+/* The host has waited for the latest replay since. */
+static mdm_status take_time(mdm_recorder *r) {
+    stage_trial *t = r->timed;
+    double milliseconds;
+    r->timed = NULL;
+    if (!t || t->trial.is_over) return MDM_OK;
+    MDM_TRY(mdm_recording_milliseconds(r->device, &milliseconds));
+    mdm_queue_trial_add(&t->trial, r->timed_way, milliseconds);
+    return mdm_queue_trial_is_full(&t->trial) ? decide(r, t) : MDM_OK;
+}
+
+int mdm_recorder_is_settled(const mdm_recorder *r) {
+    for (int i = 0; r->is_on && i < r->trial_count; i++)
+        if (!r->trials[i].trial.is_over) return 0;
+    return !r->is_on || r->trial_count > 0;
+}
+
+int mdm_recorder_queues(const mdm_recorder *r, double milliseconds[2]) {
+    if (!r->is_on || !r->decided) return 0;
+    for (int w = 0; w < MDM_QUEUE_WAYS; w++) milliseconds[w] = r->decided->milliseconds[w];
+    return r->decided->trial.chosen == MDM_TWO_QUEUES ? 2 : 1;
+}
+
+/* The step's recording of this turn, made if need be; NULL: steps are launched from here on. */
+static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context,
+                          mdm_recording **recording) {
+    stage_trial *t = trial_of(r, &step->kind);
+    mdm_queue_way way = t ? mdm_queue_trial_next(&t->trial, step->turns) : MDM_ONE_QUEUE;
+    int ranks = mdm_comm_size(r->comm);
+    int32_t failed = ranks;
     char why[512];
-    snprintf(why, sizeof why, "%.500s", mdm_last_message());
-    MDM_TRY(mdm_comm_all_reduce(r->comm, &failed, 1, MDM_INT32, MDM_MIN));
-    if (failed == ranks) return MDM_OK;
-    MDM_TRY(mdm_comm_broadcast(r->comm, why, sizeof why, MDM_BYTE, failed)); /* rank 0 prints warnings */
-    mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
-             "train.cuda_graph=false does not try",
-             failed, why);
-    mdm_recorder_turn_off(r);
+    if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
+    if (failed < ranks && way == MDM_TWO_QUEUES) {
+        mdm_debug("steps stay in one queue, as recording two failed on rank %d: %s", failed, why);
+        mdm_queue_trial_stay(&t->trial);
+        way = MDM_ONE_QUEUE;
+        failed = ranks;
+        if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
+    }
+    if (failed < ranks) {
+        mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
+                 "train.cuda_graph=false does not try",
+                 failed, why);
+        mdm_recorder_turn_off(r);
+    }
+    *recording = r->is_on ? step->recording[way] : NULL;
+    r->timed = r->is_on ? t : NULL;
+    r->timed_way = way;
     return MDM_OK;
 }
 
 mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_network *network,
                               mdm_step_work *work, void *context) {
-    recorded_step *step = find(r, kind);
+    mdm_recording *recording;
     if (!r->is_on) return work(context);
+    MDM_TRY(take_time(r));
+    recorded_step *step = find(r, kind);
     if (!step) {
         add(r, kind);
         return work(context);
@@ -137,9 +266,10 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     if (mdm_device_frees(r->device) != r->frees)
         return mdm_fail(MDM_LOST, "internal: memory of the device was freed inside a pass");
     MDM_TRY(mdm_executor_prepare(r->executor, network));
-    if (!step->recording) MDM_TRY(record(r, step, work, context));
-    if (!r->is_on) return work(context);
-    MDM_TRY(mdm_recording_replay(step->recording));
+    MDM_TRY(prepare(r, step, work, context, &recording));
+    if (!recording) return work(context);
+    step->turns++;
+    MDM_TRY(mdm_recording_replay(recording));
     mdm_network_moved(network);
     return MDM_OK;
 }

@@ -73,8 +73,8 @@ def train_by_graph(work, name, graph, ranks, **variables):
     """Steps of all stages, several of each size; what the first rank's device counted, and the weights."""
     counts = work.file(name + ".json")
     # one epoch of MixEMatch whose limits leave samples of both kinds
-    done = run("train", f"data.train={work.file('replayed.h5')}", f"run={work.file(name)}", *TINY, "train.batch=8", "divide.threshold=0.1",
-               f"train.cuda_graph={graph}", ranks=ranks, env={**os.environ, "MDM_EMULATED_COUNTS": counts, **variables})
+    done = run("train", f"data.train={work.file('replayed.h5')}", f"run={work.file(name)}", *TINY, "train.batch=4", "pretrain.batch=8",
+               "divide.threshold=0.1", f"train.cuda_graph={graph}", ranks=ranks, env={**os.environ, "MDM_EMULATED_COUNTS": counts, **variables})
     assert done.returncode == 0, (name, done.stderr)
     with open(counts) as f:
         return json.load(f), read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors"), done.stderr
@@ -97,6 +97,24 @@ def steps_that_are_replayed_are_those_that_are_launched(work):
             assert launched["uploads"] - replayed["uploads"] == 2 * replayed["replayed"], (launched, replayed)
         assert launched["downloads"] == replayed["downloads"], (launched, replayed)
         assert "launched kernel by kernel" not in told, told
+
+
+def the_faster_of_one_and_two_queues_stays_and_the_networks_are_the_same(work):
+    """Gradients of weights beside the rest, as the stages' own steps tell; where it cannot be recorded there is one queue."""
+    make_pictures(work.file("queues.h5"), 60, 16, 8, 3)
+    ways = {"launched": (["train.cuda_graph=false"], {}, []), "faster": ([], {}, ["two queues"] * 3),
+            "slower": ([], {"MDM_EMULATED_BESIDE": "slower"}, ["one queue"] * 3), "refused": ([], {"MDM_EMULATED_BESIDE": "refused"}, [])}
+    for ranks in (1, 2) if FAKE_NCCL else (1,):
+        weights = set()
+        for name in ways if ranks == 1 else ("launched", "faster"):
+            settings, variables, expected = ways[name]
+            done = train(work, f"queues-{name}-{ranks}", "queues.h5", "train.batch=4", "pretrain.batch=4", "train.epochs=6", "divide.threshold=0.1",
+                         *settings, ranks=ranks, variables={**(FAKE_NCCL if ranks == 2 else {}), "MDM_DEBUG": "1", **variables})
+            assert done.returncode == 0, (name, done.stderr)
+            assert re.findall("a step of stage . takes .* beside it: (.*)", done.stderr) == expected, (name, done.stderr)
+            assert ("steps stay in one queue" in done.stderr) == (name == "refused") and "kernel by kernel" not in done.stderr, done.stderr
+            weights.add(read(work, f"queues-{name}-{ranks}", "model-a.safetensors") + read(work, f"queues-{name}-{ranks}", "model-b.safetensors"))
+        assert len(weights) == 1, ranks
 
 
 def the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls(work):
@@ -254,7 +272,9 @@ def bench_measures_recorded_steps_as_a_run_has_them(work):
     for measurement in ("step", "pretrain", "semi"):
         for setting, expected in (([], True), (["train.cuda_graph=false"], False)):
             done = run("bench", measurement, *small, *setting)
-            assert done.returncode == 0 and json.loads(done.stdout)["graph"] is expected, (done.stdout, done.stderr)
+            assert done.returncode == 0, done.stderr
+            told = [json.loads(done.stdout).get(key) for key in ("graph", "queues", "one_queue_ms", "two_queues_ms")]
+            assert told == ([True, 2, 1, 0.5] if expected else [False, None, None, None]), told
         done = run("bench", measurement, *small, env={**os.environ, "MDM_EMULATED_GRAPHS": "refused"})
         assert done.returncode == 0 and json.loads(done.stdout)["graph"] is False, done.stderr
         assert done.stderr.count("their recording failed on rank 0") == 1, done.stderr
@@ -293,5 +313,5 @@ if __name__ == "__main__":
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark,
-          steps_are_launched_where_recordings_do_not_fit, the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls,
+          steps_are_launched_where_recordings_do_not_fit, the_faster_of_one_and_two_queues_stays_and_the_networks_are_the_same, the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls,
           what_is_told_of_memory_is_what_the_device_allocates])

@@ -8,7 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { EMULATED_MOST = 4096, EMULATED_QUEUES = 3, EMULATED_CANARY = 0xA5 };
+enum { EMULATED_MOST = 4096, EMULATED_QUEUES = 4, EMULATED_CANARY = 0xA5 };
 
 typedef struct allocation {
     char *pages, *memory;
@@ -50,13 +50,13 @@ struct mdm_gpu_graph {
     int64_t serial;
     lane lanes[EMULATED_QUEUES]; /* none of sending */
     int64_t works, first_work, calls;
-    int is_forked;      /* communicating is part of it */
-    int64_t busy;       /* communicating: behind the last of its calls, */
-    int64_t joined;     /* and how far computing has followed it */
-    int64_t launches;   /* queued and not done */
-    int is_under_way;   /* the oldest of them has begun */
-    int is_destroyed;   /* when they are done */
-    pthread_t recorder; /* the thread that began it */
+    int is_forked[EMULATED_QUEUES];  /* the queue is part of it */
+    int64_t busy[EMULATED_QUEUES];   /* of a queue beside computing: behind the last of its calls, */
+    int64_t joined[EMULATED_QUEUES]; /* and how far computing has followed it */
+    int64_t launches;                /* queued and not done */
+    int is_under_way;                /* the oldest of them has begun */
+    int is_destroyed;                /* when they are done */
+    pthread_t recorder;              /* the thread that began it */
 };
 
 struct mdm_gpu_mark {
@@ -109,10 +109,12 @@ struct mdm_gpu {
     int is_running;   /* its memory is unlocked */
     mdm_gpu_guard guard;
     order_policy policy;
+    mdm_gpu_queue turned_to; /* where kernels and convolutions are queued */
     uint64_t random;
     /* graphs */
     mdm_gpu_graph *recording; /* NULL: calls are queued */
     int64_t graphs;
+    int is_latest_forked; /* the latest launched has gradients of filters beside the rest */
     /* loss */
     const char *doom; /* the kind of call that loses the device; NULL: none does */
     int64_t doom_at, doomed_work;
@@ -139,7 +141,7 @@ void emulated_go_on_beside_mpi(void);
 /* ---- emulated_queues.c ---- */
 void emulated_open_queues(mdm_gpu *gpu);
 void emulated_close_queues(mdm_gpu *gpu);
-/* A call of what is computed; `counter` may be NULL. */
+/* A call of what is computed, or beside it; `counter` may be NULL. */
 void emulated_queue_call(mdm_gpu *gpu, const char *kind, call_runner *run, const void *arguments,
                          size_t bytes, int64_t *counter);
 /* Copies and zeros (from NULL) within the device's memory; copies from page-locked memory. */

@@ -1,11 +1,11 @@
-/* Graphs of the emulated device: what is queued for computing between begin and end, and for communicating
- * behind a mark of it, as two lists of calls with copies of their arguments, ordered by the marks that were
+/* Graphs of the emulated device: what is queued for computing between begin and end, and in queues beside it
+ * behind a mark of it, as lists of calls with copies of their arguments, ordered by the marks that were
  * recorded among them and by nothing else. A launch is one entry of the computing queue.
  *
  * What CUDA refuses of a capture ends the test: cudaErrorStreamCaptureIsolation (a mark of outside is
- * followed inside), cudaErrorStreamCaptureUnjoined (the end comes before computing has followed what
- * communicates), cudaErrorCapturedEvent (the host, or a queue outside, waits for a mark of inside); and work
- * of the ranks on a communicating queue that is not part of it, which would run once and never again. */
+ * followed inside), cudaErrorStreamCaptureUnjoined (the end comes before computing has followed what is
+ * beside it), cudaErrorCapturedEvent (the host, or a queue outside, waits for a mark of inside); and work of
+ * the ranks on a communicating queue that is not part of it, which would run once and never again. */
 #include "emulated_gpu.h"
 #include <stdlib.h>
 #include <string.h>
@@ -18,13 +18,20 @@ int emulated_is_broken(const mdm_gpu *gpu) {
            strncmp(told, "broken ", 7) == 0 && strcmp(told + 7, rank ? rank : "0") == 0;
 }
 
+/* Graphs with gradients of filters beside the rest take half as long as others; with
+ * MDM_EMULATED_BESIDE=slower twice as long, and with "refused" they fail at their end. */
+static int is_told_of_beside(const char *what) {
+    const char *told = getenv("MDM_EMULATED_BESIDE");
+    return told && strcmp(told, what) == 0;
+}
+
 int mdm_gpu_is_recording(const mdm_gpu *gpu) {
     return gpu->recording != NULL;
 }
 
 int emulated_is_captured(const mdm_gpu *gpu, mdm_gpu_queue queue) {
     if (!gpu->recording || queue == MDM_GPU_SENDING) return 0;
-    return queue == MDM_GPU_COMPUTING || gpu->recording->is_forked;
+    return queue == MDM_GPU_COMPUTING || gpu->recording->is_forked[queue];
 }
 
 void emulated_refuse_in_graph(const mdm_gpu *gpu, const char *what) {
@@ -39,7 +46,7 @@ void emulated_capture(mdm_gpu *gpu, mdm_gpu_queue queue, entry e) {
     if (e.kind == WORK) e.number = g->works++;
     g->calls++;
     emulated_push(&g->lanes[queue], e);
-    if (queue == MDM_GPU_COMMUNICATING) g->busy = g->lanes[queue].queued;
+    g->busy[queue] = g->lanes[queue].queued;
 }
 
 void emulated_record_in_graph(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
@@ -57,9 +64,8 @@ int emulated_follow_in_graph(mdm_gpu *gpu, mdm_gpu_queue queue, const mdm_gpu_ma
         emulated_refuse("a queue follows a mark that was recorded in a graph");
     if (!is_inside) return is_captured;
     g->calls++;
-    if (queue == MDM_GPU_COMMUNICATING) g->is_forked = 1;
-    if (queue == MDM_GPU_COMPUTING && mark->point.queue == MDM_GPU_COMMUNICATING)
-        g->joined = mark->point.count;
+    g->is_forked[queue] = 1;
+    if (queue == MDM_GPU_COMPUTING) g->joined[mark->point.queue] = mark->point.count;
     emulated_push(&g->lanes[queue], (entry){.kind = FOLLOW, .point = mark->point});
     return 1;
 }
@@ -94,13 +100,15 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     *graph = NULL;
     pthread_mutex_lock(&gpu->lock);
     mdm_gpu_graph *recorded = gpu->recording;
+    is_refused |= recorded->is_forked[MDM_GPU_BESIDE] && is_told_of_beside("refused");
     gpu->recording = NULL;
     pthread_mutex_unlock(&gpu->lock);
     mdm_status status = emulated_count_call(gpu, "recorded", "the end of a graph");
     if (status == MDM_OK && keep && is_refused)
         status = mdm_fail(MDM_RESOURCE, "the emulated device was told to refuse graphs");
-    if (status == MDM_OK && keep && recorded->busy > recorded->joined)
-        emulated_refuse("a graph ends before computing has followed all that communicates in it");
+    for (int q = MDM_GPU_SENDING; q < EMULATED_QUEUES && status == MDM_OK && keep; q++)
+        if (recorded->busy[q] > recorded->joined[q])
+            emulated_refuse("a graph ends before computing has followed all that is beside it");
     if (status != MDM_OK || !keep) {
         free_graph(recorded);
         return status;
@@ -117,6 +125,7 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     pthread_mutex_lock(&gpu->lock);
     entry e = {.kind = GRAPH, .graph = graph, .number = gpu->works_queued};
     gpu->counts.replayed++;
+    gpu->is_latest_forked = graph->lanes[MDM_GPU_BESIDE].queued > 0;
     graph->launches++;
     for (int64_t i = 0; i < graph->works; i++)
         if (emulated_is_doomed(gpu, "collective")) gpu->doomed_work = gpu->works_queued + i;
@@ -125,6 +134,11 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     emulated_go_on(gpu);
     pthread_mutex_unlock(&gpu->lock);
     return MDM_OK;
+}
+
+mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {
+    *milliseconds = !gpu->is_latest_forked ? 1.0 : is_told_of_beside("slower") ? 2.0 : 0.5;
+    return emulated_tell_loss(gpu, "the time of a graph");
 }
 
 /* One that is under way is freed when it has ended. */

@@ -112,6 +112,8 @@ static void run_convolve(mdm_gpu *gpu, const void *arguments) {
 
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     const convolve_call given = {plan, x, filter, y};
+    if (gpu->turned_to != MDM_GPU_COMPUTING && plan->kind.pass != MDM_GPU_BACKWARD_FILTER)
+        emulated_refuse("a convolution beside others that is no gradient of filters");
     MDM_TRY(emulated_tell_loss(gpu, "a convolution"));
     emulated_queue_call(gpu, "convolution", run_convolve, &given, sizeof given, &gpu->counts.launches);
     return MDM_OK;
@@ -179,6 +181,7 @@ static void run_multiply(mdm_gpu *gpu, const void *arguments) {
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *product, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
     const multiply_call given = {product, alpha, beta, a, b, bias, c};
+    if (gpu->turned_to != MDM_GPU_COMPUTING) emulated_refuse("a product beside what is computed");
     MDM_TRY(emulated_tell_loss(gpu, "a product"));
     emulated_queue_call(gpu, "product", run_multiply, &given, sizeof given, &gpu->counts.launches);
     return MDM_OK;

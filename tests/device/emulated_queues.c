@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_CHOICES = EMULATED_QUEUES + 1, LONGEST_HELP_US = 60 * 1000 * 1000, NAP_US = 50 };
+enum { MOST_CHOICES = 2 * EMULATED_QUEUES, LONGEST_HELP_US = 60 * 1000 * 1000, NAP_US = 50 };
 
 /* ---- lanes ---- */
 
@@ -71,10 +71,10 @@ static int find_choices(mdm_gpu *gpu, const int64_t *limit, choice *choices) {
     if (!graph) {
         count += add_choice(gpu, computing, NULL, limit[MDM_GPU_COMPUTING], choices);
     } else if (computing->done < limit[MDM_GPU_COMPUTING]) {
-        count += add_choice(gpu, &graph->lanes[MDM_GPU_COMPUTING], graph, INT64_MAX, choices);
-        count += add_choice(gpu, &graph->lanes[MDM_GPU_COMMUNICATING], graph, INT64_MAX, choices + count);
+        for (int q = 0; q < EMULATED_QUEUES; q++)
+            count += add_choice(gpu, &graph->lanes[q], graph, INT64_MAX, choices + count);
     }
-    for (int q = MDM_GPU_COMMUNICATING; q >= MDM_GPU_SENDING; q--)
+    for (int q = EMULATED_QUEUES - 1; q >= MDM_GPU_SENDING; q--)
         count += add_choice(gpu, &gpu->lanes[q], NULL, limit[q], choices + count);
     return count;
 }
@@ -287,7 +287,7 @@ static void queue_entry(mdm_gpu *gpu, mdm_gpu_queue queue, entry e) {
         emulated_capture(gpu, queue, e);
         return;
     }
-    if (gpu->recording && queue == MDM_GPU_COMMUNICATING)
+    if (gpu->recording && queue != MDM_GPU_SENDING)
         emulated_refuse("a graph is recorded, and what communicates beside it is no part of it");
     if (e.kind == WORK) {
         e.number = gpu->works_queued++;
@@ -316,7 +316,7 @@ static entry call_of(call_runner *runner, const void *arguments, size_t bytes) {
 
 void emulated_queue_call(mdm_gpu *gpu, const char *kind, call_runner *runner, const void *arguments,
                          size_t bytes, int64_t *counter) {
-    queue_call(gpu, MDM_GPU_COMPUTING, call_of(runner, arguments, bytes), kind, counter);
+    queue_call(gpu, gpu->turned_to, call_of(runner, arguments, bytes), kind, counter);
 }
 
 typedef struct copy_call {
@@ -364,6 +364,10 @@ static int finish_works(emulated_stream *common, int64_t microseconds) {
 
 void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
     return &gpu->streams[queue].common;
+}
+
+void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    gpu->turned_to = queue;
 }
 
 /* ---- marks ---- */
@@ -451,6 +455,7 @@ void emulated_open_queues(mdm_gpu *gpu) {
 
 void emulated_close_queues(mdm_gpu *gpu) {
     emulated_wait_for_queue(gpu, MDM_GPU_SENDING);
+    emulated_wait_for_queue(gpu, MDM_GPU_BESIDE);
     emulated_wait_for_queue(gpu, MDM_GPU_COMPUTING);
     for (int q = 0; q < EMULATED_QUEUES; q++) emulated_free_lane(&gpu->lanes[q], 0);
     pthread_mutex_destroy(&gpu->lock);

@@ -157,6 +157,37 @@ static float a_graph_with_two_branches(machine *m, int is_marked) {
     return first * 10 + result(m);
 }
 
+/* Kernels beside what is computed, which go there by a turn: b = a + a behind a = 1, and b is read. */
+static float what_is_beside_follows_and_is_followed(machine *m, int is_marked) {
+    mdm_add_arguments add = {.a = m->a, .b = m->a, .y = m->b, .count = COUNT / MDM_GPU_LANES};
+    send_to(m, MDM_GPU_COMPUTING, m->a);
+    if (is_marked) pass(m, MDM_GPU_COMPUTING, MDM_GPU_BESIDE, m->mark);
+    mdm_gpu_turn_to(m->gpu, MDM_GPU_BESIDE);
+    mdm_gpu_add(m->gpu, COUNT / MDM_GPU_LANES / MDM_GPU_THREADS + 1, 1, &add);
+    mdm_gpu_turn_to(m->gpu, MDM_GPU_COMPUTING);
+    if (is_marked) pass(m, MDM_GPU_BESIDE, MDM_GPU_COMPUTING, m->other);
+    return result(m);
+}
+
+/* The same in a graph, whose two branches both are in order, or neither. */
+static float a_graph_with_kernels_beside(machine *m, int is_marked) {
+    mdm_gpu_graph *graph;
+    assert_int_equal(mdm_gpu_begin_graph(m->gpu), MDM_OK);
+    if (!is_marked) pass(m, MDM_GPU_COMPUTING, MDM_GPU_BESIDE, m->mark);
+    send_to(m, MDM_GPU_COMPUTING, m->a);
+    mdm_add_arguments add = {.a = m->a, .b = m->a, .y = m->b, .count = COUNT / MDM_GPU_LANES};
+    if (is_marked) pass(m, MDM_GPU_COMPUTING, MDM_GPU_BESIDE, m->mark);
+    mdm_gpu_turn_to(m->gpu, MDM_GPU_BESIDE);
+    mdm_gpu_add(m->gpu, COUNT / MDM_GPU_LANES / MDM_GPU_THREADS + 1, 1, &add);
+    mdm_gpu_turn_to(m->gpu, MDM_GPU_COMPUTING);
+    pass(m, MDM_GPU_BESIDE, MDM_GPU_COMPUTING, m->other);
+    assert_int_equal(mdm_gpu_end_graph(m->gpu, 1, &graph), MDM_OK);
+    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph), MDM_OK);
+    float got = result(m);
+    mdm_gpu_destroy_graph(m->gpu, graph);
+    return got;
+}
+
 static void check_program(float (*program)(machine *, int), float expected) {
     int wrong = 0;
     for (int i = 0; i < ORDERS; i++)
@@ -179,6 +210,8 @@ static void a_missing_mark_shows_in_some_order_and_none_where_it_is_there(void *
     check_program(what_is_followed_is_recorded_too_early, 1);
     check_program(fresh_memory_is_sent_to, 1);
     check_program(a_graph_with_two_branches, 1);
+    check_program(what_is_beside_follows_and_is_followed, 2);
+    check_program(a_graph_with_kernels_beside, 2);
 }
 
 /* ---- waits ---- */
@@ -230,6 +263,16 @@ static mdm_status leave_a_branch_open(machine *m) {
     MDM_TRY(mdm_gpu_send(m->gpu, MDM_GPU_COMMUNICATING, m->a, m->pinned, 16));
     pass(m, MDM_GPU_COMMUNICATING, MDM_GPU_COMPUTING, m->other);
     MDM_TRY(mdm_gpu_send(m->gpu, MDM_GPU_COMMUNICATING, m->a, m->pinned, 16));
+    return mdm_gpu_end_graph(m->gpu, 1, &graph);
+}
+
+static mdm_status leave_kernels_beside(machine *m) {
+    mdm_gpu_graph *graph;
+    const mdm_add_arguments add = {.a = m->a, .b = m->a, .y = m->b, .count = 1};
+    MDM_TRY(mdm_gpu_begin_graph(m->gpu));
+    pass(m, MDM_GPU_COMPUTING, MDM_GPU_BESIDE, m->mark);
+    mdm_gpu_turn_to(m->gpu, MDM_GPU_BESIDE);
+    mdm_gpu_add(m->gpu, 1, 1, &add);
     return mdm_gpu_end_graph(m->gpu, 1, &graph);
 }
 
@@ -289,6 +332,7 @@ static void what_cuda_refuses_of_a_graph_ends_the_test(void **state) {
     is_refused(follow_a_mark_of_outside, "follows a mark of outside of the graph");
     is_refused(communicate_beside_it, "is no part of it");
     is_refused(leave_a_branch_open, "before computing has followed");
+    is_refused(leave_kernels_beside, "before computing has followed");
     is_refused(await_a_mark_of_inside, "the host waits for a mark that was recorded in a graph");
     is_refused(follow_a_mark_of_inside, "follows a mark that was recorded in a graph");
     is_refused(send_behind_a_mark_of_inside, "follows a mark that was recorded in a graph");

@@ -78,8 +78,34 @@ void mdm_gpu_add_bias(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const 
 
 /* ---- the libraries ---- */
 
+static cudaStream_t stream_told, stream_of_convolution;
+static void *workspace_told;
+static cudnnStatus_t execution_answers = CUDNN_STATUS_SUCCESS;
+
 static cudnnStatus_t create_descriptor(cudnnBackendDescriptorType_t type, cudnnBackendDescriptor_t *made) {
     return state != cudaSuccess ? CUDNN_STATUS_EXECUTION_FAILED : cudnn_answers;
+}
+
+static cudnnStatus_t set_attribute(cudnnBackendDescriptor_t descriptor, cudnnBackendAttributeName_t name,
+                                   cudnnBackendAttributeType_t type, int64_t count, const void *value) {
+    if (name == CUDNN_ATTR_VARIANT_PACK_WORKSPACE) memcpy(&workspace_told, value, sizeof workspace_told);
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t finalize(cudnnBackendDescriptor_t descriptor) {
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* The library remembers its stream, and on which one it was asked for something. */
+static cudnnStatus_t set_stream(cudnnHandle_t handle, cudaStream_t stream) {
+    stream_told = stream;
+    return state != cudaSuccess ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
+}
+
+static cudnnStatus_t execute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
+                             cudnnBackendDescriptor_t pack) {
+    stream_of_convolution = stream_told;
+    return state != cudaSuccess ? CUDNN_STATUS_EXECUTION_FAILED : execution_answers;
 }
 
 static cudnnStatus_t destroy_descriptor(cudnnBackendDescriptor_t descriptor) {
@@ -146,6 +172,10 @@ static const char *cublaslt_words(cublasStatus_t code) {
 
 static const mdm_cudnn cudnn = {.cudnnBackendCreateDescriptor = create_descriptor,
                                 .cudnnBackendDestroyDescriptor = destroy_descriptor,
+                                .cudnnBackendSetAttribute = set_attribute,
+                                .cudnnBackendFinalize = finalize,
+                                .cudnnBackendExecute = execute,
+                                .cudnnSetStream = set_stream,
                                 .cudnnGetLastErrorString = last_words,
                                 .cudnnGetErrorString = cudnn_words};
 static const mdm_cublaslt cublaslt = {.cublasLtMatmul = multiply,
@@ -191,6 +221,7 @@ static mdm_gpu a_device(void) {
 }
 
 static int look_again;
+static char streams[2];
 
 static void look_on(void *context) {
 }
@@ -272,6 +303,16 @@ static mdm_status convolve(mdm_gpu *gpu) {
     return mdm_gpu_convolve(gpu, &plan, NULL, NULL, NULL);
 }
 
+static mdm_status convolve_beside(mdm_gpu *gpu) {
+    mdm_gpu_plan plan = {.kind = {.batch = 1, .pass = MDM_GPU_BACKWARD_FILTER}};
+    gpu->stream = (cudaStream_t)(void *)&streams[0];
+    gpu->beside = (cudaStream_t)(void *)&streams[1];
+    mdm_gpu_turn_to(gpu, MDM_GPU_BESIDE);
+    mdm_status status = mdm_gpu_convolve(gpu, &plan, NULL, NULL, NULL);
+    mdm_gpu_turn_to(gpu, MDM_GPU_COMPUTING);
+    return status;
+}
+
 static mdm_status plan_convolution(mdm_gpu *gpu) {
     const mdm_gpu_convolution kind = {
         .batch = 1, .in = 8, .out = 8, .height = 4, .width = 4, .kernel = 3, .stride = 1};
@@ -307,6 +348,11 @@ static mdm_status launch_graph(mdm_gpu *gpu) {
     return mdm_gpu_launch_graph(gpu, graph);
 }
 
+static mdm_status take_the_time_of_a_graph(mdm_gpu *gpu) {
+    double milliseconds;
+    return mdm_gpu_graph_milliseconds(gpu, &milliseconds);
+}
+
 static mdm_status enter(mdm_gpu *gpu) {
     return mdm_gpu_enter(gpu);
 }
@@ -328,6 +374,7 @@ static void every_call_on_a_lost_device_names_it_and_the_cause(void **unused) {
                                                      await,
                                                      make_mark,
                                                      convolve,
+                                                     convolve_beside,
                                                      plan_convolution,
                                                      multiply_matrices,
                                                      plan_product,
@@ -335,6 +382,7 @@ static void every_call_on_a_lost_device_names_it_and_the_cause(void **unused) {
                                                      end_graph,
                                                      end_graph_that_is_not_kept,
                                                      launch_graph,
+                                                     take_the_time_of_a_graph,
                                                      enter,
                                                      ask};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++) {
@@ -380,6 +428,30 @@ static void libraries_that_fail_on_a_sound_device_have_their_own_words(void **un
     put_away(&gpu);
 }
 
+/* And scratch memory of its own; what comes next is where it was, whether that failed or not. */
+static void a_gradient_of_filters_beside_the_rest_has_the_other_stream_for_itself(void **unused) {
+    (void)unused;
+    char scratch[2];
+    mdm_gpu gpu = a_device();
+    mdm_gpu_plan forward = {.kind = {.batch = 1, .pass = MDM_GPU_FORWARD}};
+    state = cudaSuccess;
+    gpu.workspace.memory = &scratch[0];
+    gpu.workspace_beside.memory = &scratch[1];
+    for (int fails = 0; fails < 2; fails++) {
+        execution_answers = fails ? CUDNN_STATUS_NOT_SUPPORTED : CUDNN_STATUS_SUCCESS;
+        assert_int_equal(convolve_beside(&gpu), fails ? MDM_LOST : MDM_OK);
+        assert_ptr_equal(stream_of_convolution, gpu.beside);
+        assert_ptr_equal(workspace_told, &scratch[1]);
+        execution_answers = CUDNN_STATUS_SUCCESS;
+        assert_int_equal(mdm_gpu_convolve(&gpu, &forward, NULL, NULL, NULL), MDM_OK);
+        assert_ptr_equal(stream_of_convolution, gpu.stream);
+        assert_ptr_equal(workspace_told, &scratch[0]);
+    }
+    mdm_gpu_turn_to(&gpu, MDM_GPU_BESIDE);
+    assert_int_equal(mdm_gpu_convolve(&gpu, &forward, NULL, NULL, NULL), MDM_LOST);
+    assert_non_null(strstr(mdm_last_message(), "only gradients of filters"));
+}
+
 /* Then steps are launched kernel by kernel. */
 static void a_graph_that_fails_on_a_sound_device_is_no_loss(void **unused) {
     (void)unused;
@@ -409,6 +481,7 @@ int main(void) {
         cmocka_unit_test(every_call_on_a_lost_device_names_it_and_the_cause),
         cmocka_unit_test(what_cannot_fail_by_itself_is_told_by_the_next_call),
         cmocka_unit_test(libraries_that_fail_on_a_sound_device_have_their_own_words),
+        cmocka_unit_test(a_gradient_of_filters_beside_the_rest_has_the_other_stream_for_itself),
         cmocka_unit_test(a_graph_that_fails_on_a_sound_device_is_no_loss),
         cmocka_unit_test(a_recording_is_not_asked),
     };

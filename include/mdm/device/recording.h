@@ -32,6 +32,8 @@ MDM_MUST_CHECK mdm_status mdm_recording_begin(mdm_device *device);
 MDM_MUST_CHECK mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **recording);
 /* Queues all of it. Collective where collectives are in it. */
 MDM_MUST_CHECK mdm_status mdm_recording_replay(mdm_recording *recording);
+/* How long the device took for the latest replay, which the host has waited for. */
+MDM_MUST_CHECK mdm_status mdm_recording_milliseconds(mdm_device *device, double *milliseconds);
 void mdm_recording_destroy(mdm_recording *recording);
 /* How often memory of the device was freed. A recording is of no use any more where that has changed since,
  * unless what was freed is known. */

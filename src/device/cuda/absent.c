@@ -66,6 +66,10 @@ void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {
     return NULL;
 }
 
+void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    (void)gpu, (void)queue;
+}
+
 void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
     (void)gpu, (void)guard;
 }
@@ -127,6 +131,12 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
 
 mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     (void)gpu, (void)graph;
+    return mdm_fail(MDM_RESOURCE, "%s", reason);
+}
+
+mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {
+    (void)gpu;
+    *milliseconds = 0;
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 

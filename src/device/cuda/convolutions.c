@@ -15,7 +15,8 @@ static mdm_status check(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
                     gpu->cudnn->cudnnGetErrorString(code), text);
 }
 
-static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void *x, void *filter, void *y) {
+static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, mdm_gpu_workspace *workspace, void *x,
+                             void *filter, void *y) {
     const mdm_cudnn *cudnn = gpu->cudnn;
     cudnnBackendDescriptor_t pack = NULL;
     int64_t ids[3] = {MDM_X, MDM_FILTER, MDM_Y};
@@ -29,7 +30,7 @@ static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, void *x, 
                                                CUDNN_TYPE_VOID_PTR, 3, pointers);
     if (!code)
         code = cudnn->cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR,
-                                               1, &gpu->workspace);
+                                               1, &workspace->memory);
     if (!code) code = cudnn->cudnnBackendFinalize(pack);
     if (!code) code = cudnn->cudnnBackendExecute(gpu->handle, plan->plan, pack);
     (void)cudnn->cudnnBackendDestroyDescriptor(pack);
@@ -48,7 +49,8 @@ static int compare_times(const void *a, const void *b) {
 }
 
 static int runs(const timing *t, const mdm_cudnn_plan *plan) {
-    return execute(t->gpu, plan, t->operands[0], t->operands[1], t->operands[2]) == CUDNN_STATUS_SUCCESS;
+    return execute(t->gpu, plan, &t->gpu->workspace, t->operands[0], t->operands[1], t->operands[2]) ==
+           CUDNN_STATUS_SUCCESS;
 }
 
 /* Milliseconds of one run; negative when the plan does not run. The ones before it keep the device busy while
@@ -109,7 +111,7 @@ static mdm_status time_plan(void *context, const mdm_cudnn_plan *plan, float *mi
     timing *t = context;
     float times[TIMED_RUNS];
     if (!t->operands[0]) MDM_TRY(allocate_operands(t));
-    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, (size_t)plan->workspace, 0));
+    MDM_TRY(mdm_gpu_grow_workspace(t->gpu, &t->gpu->workspace, (size_t)plan->workspace, 0));
     for (int run = -WARM_UP_RUNS; run < TIMED_RUNS; run++) {
         MDM_TRY(time_once(t, plan, milliseconds));
         if (*milliseconds < 0) return MDM_OK;
@@ -135,13 +137,19 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_cudnn_p
     return status;
 }
 
+static mdm_status reserve_workspaces(mdm_gpu *gpu, const mdm_gpu_convolution *k, size_t bytes) {
+    if (k->pass == MDM_GPU_BACKWARD_FILTER)
+        MDM_TRY(mdm_gpu_grow_workspace(gpu, &gpu->workspace_beside, bytes, 1));
+    return mdm_gpu_grow_workspace(gpu, &gpu->workspace, bytes, 1);
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *k, mdm_gpu_plan **out) {
     mdm_gpu_plan *made;
     for (*out = gpu->plans; *out; *out = (*out)->next)
         if (same_kind(&(*out)->kind, k)) return MDM_OK;
     MDM_TRY(MDM_ALLOCATE(made, 1, "a plan"));
     mdm_status status = choose(gpu, k, &made->cudnn);
-    if (status == MDM_OK) status = mdm_gpu_grow_workspace(gpu, (size_t)made->cudnn.workspace, 1);
+    if (status == MDM_OK) status = reserve_workspaces(gpu, k, (size_t)made->cudnn.workspace);
     if (status != MDM_OK) {
         mdm_cudnn_release(gpu->cudnn, &made->cudnn);
         free(made);
@@ -167,7 +175,19 @@ void mdm_gpu_release_plans(mdm_gpu *gpu) {
     }
 }
 
+/* Beside what is computed the library is told of the other stream for this call alone. */
+static mdm_status convolve_beside(mdm_gpu *gpu, const mdm_gpu_plan *plan, void *x, void *filter, void *y) {
+    static const char what[] = "a convolution beside others";
+    if (plan->kind.pass != MDM_GPU_BACKWARD_FILTER)
+        return mdm_fail(MDM_LOST, "internal: only gradients of filters are computed beside the rest");
+    MDM_TRY(check(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->queued_to), what));
+    cudnnStatus_t code = execute(gpu, &plan->cudnn, &gpu->workspace_beside, x, filter, y);
+    cudnnStatus_t back = gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream);
+    return check(gpu, code != CUDNN_STATUS_SUCCESS ? code : back, what);
+}
+
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a convolution"));
-    return check(gpu, execute(gpu, &plan->cudnn, x, filter, y), "a convolution");
+    if (gpu->queued_to != gpu->stream) return convolve_beside(gpu, plan, x, filter, y);
+    return check(gpu, execute(gpu, &plan->cudnn, &gpu->workspace, x, filter, y), "a convolution");
 }

@@ -20,9 +20,18 @@ static void destroy(mdm_device *device) {
     if (d->gpu) {
         void *buffers[] = {d->partial, d->squares, d->image, d->filter_gradient, d->sum};
         for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) mdm_gpu_free(d->gpu, buffers[i]);
+        mdm_gpu_destroy_mark(d->gpu, d->beside.begun);
+        for (int i = 0; i < MDM_BESIDE_PLACES; i++) mdm_gpu_destroy_mark(d->gpu, d->beside.ended[i]);
         mdm_gpu_close(d->gpu);
     }
     free(d);
+}
+
+static mdm_status prepare(mdm_cuda_device *d) {
+    MDM_TRY(mdm_gpu_allocate(d->gpu, sizeof(double) * MDM_GPU_SQUARES, "partial sums", (void **)&d->squares));
+    MDM_TRY(mdm_gpu_create_mark(d->gpu, &d->beside.begun));
+    for (int i = 0; i < MDM_BESIDE_PLACES; i++) MDM_TRY(mdm_gpu_create_mark(d->gpu, &d->beside.ended[i]));
+    return MDM_OK;
 }
 
 mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
@@ -36,9 +45,7 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     device->common.operations = &operations;
     device->number = number;
     mdm_status status = mdm_gpu_open(number, &device->gpu, &info);
-    if (status == MDM_OK)
-        status = mdm_gpu_allocate(device->gpu, sizeof(double) * MDM_GPU_SQUARES, "partial sums",
-                                  (void **)&device->squares);
+    if (status == MDM_OK) status = prepare(device);
     if (status != MDM_OK) {
         destroy(&device->common);
         return status;

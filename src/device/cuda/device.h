@@ -3,6 +3,7 @@
 #define MDM_DEVICE_CUDA_DEVICE_H
 
 #include "gpu.h"
+#include "mdm/device/beside.h"
 #include "mdm/device/filters.h"
 #include "nccl.h"
 
@@ -15,9 +16,14 @@ typedef struct mdm_cuda_device {
     double *partial;        /* of sums */
     size_t partial_doubles;
     double *squares; /* [MDM_GPU_SQUARES] */
-    /* shared by all convolutions, which run one after another */
+    /* shared by all convolutions: those of one pass run one after another, and gradients of filters too */
     void *image, *filter_gradient, *sum;
     size_t image_bytes, filter_gradient_bytes, sum_bytes;
+    struct { /* beside.c */
+        int is_on, is_read[MDM_BESIDE_PLACES];
+        mdm_gpu_mark *begun, *ended[MDM_BESIDE_PLACES];
+        mdm_gpu_mark *latest; /* of `ended`; NULL: computing has followed it */
+    } beside;
 } mdm_cuda_device;
 
 static inline mdm_cuda_device *mdm_cuda(mdm_device *device) {

@@ -12,7 +12,7 @@ extern "C" {
 #define LAUNCH(name, arguments)                                                                              \
     extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) { \
         if (blocks == 0 || block_rows == 0) return;                                                          \
-        name##_kernel<<<dim3(blocks, block_rows), MDM_GPU_THREADS, 0, gpu->stream>>>(*a);                    \
+        name##_kernel<<<dim3(blocks, block_rows), MDM_GPU_THREADS, 0, gpu->queued_to>>>(*a);                 \
         mdm_gpu_note(gpu, cudaGetLastError(), "the kernel " #name);                                          \
     }
 

@@ -65,9 +65,18 @@ MDM_GPU_MIXTURE_KERNELS(MDM_GPU_DECLARE, MDM_GPU_DECLARE_ROWS)
 MDM_GPU_PHASED_KERNELS(MDM_GPU_DECLARE_PHASED)
 #undef MDM_GPU_DECLARE_PHASED
 
-/* Queues, each in its own order: of what is computed (all of the above), of uploads and of communication
- * beside it. Their functions below may be called by any thread. */
-typedef enum mdm_gpu_queue { MDM_GPU_COMPUTING, MDM_GPU_SENDING, MDM_GPU_COMMUNICATING } mdm_gpu_queue;
+/* Queues, each in its own order: of what is computed (all of the above), of uploads, of communication and of
+ * convolutions beside it. Their functions below may be called by any thread. */
+typedef enum mdm_gpu_queue {
+    MDM_GPU_COMPUTING,
+    MDM_GPU_SENDING,
+    MDM_GPU_COMMUNICATING,
+    MDM_GPU_BESIDE
+} mdm_gpu_queue;
+/* From now on kernels and convolutions are queued there: for computing, or beside it, where convolutions have
+ * scratch memory of their own only for gradients of filters. Products, zeroing and copies stay with what is
+ * computed. */
+void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue);
 /* Before a thread of its own calls a library that uses CUDA: that would begin with device 0. */
 MDM_MUST_CHECK mdm_status mdm_gpu_enter(mdm_gpu *gpu);
 /* The cudaStream_t of a queue, for NCCL. */
@@ -99,7 +108,7 @@ MDM_MUST_CHECK mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_
 MDM_MUST_CHECK mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark);
 MDM_MUST_CHECK mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark);
 
-/* A graph: what is queued for computing between begin and end, and for communicating behind a mark of it, is
+/* A graph: what is queued for computing between begin and end, and in other queues behind a mark of it, is
  * recorded and not run; a launch queues all of it. Without `keep`, or when it fails, *graph is NULL, and
  * failures in between are forgotten. In between there are no allocations, uploads, downloads or waits. */
 typedef struct mdm_gpu_graph mdm_gpu_graph;
@@ -108,6 +117,8 @@ MDM_MUST_CHECK mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_grap
 MDM_MUST_CHECK mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
 void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
 int mdm_gpu_is_recording(const mdm_gpu *gpu);
+/* How long the device took for the latest launch of a graph, which the host has waited for. */
+MDM_MUST_CHECK mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds);
 /* How often memory, page-locked memory too, was freed. */
 int64_t mdm_gpu_frees(const mdm_gpu *gpu);
 

@@ -53,7 +53,19 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **out) {
 }
 
 mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
-    return mdm_gpu_check(gpu, cudaGraphLaunch(graph->exec, gpu->stream), "a graph");
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "a graph"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaGraphLaunch(graph->exec, gpu->stream), "a graph"));
+    return mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), "a graph");
+}
+
+mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {
+    static const char what[] = "the time of a graph";
+    float elapsed = 0;
+    *milliseconds = 0;
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventSynchronize(gpu->end), what));
+    MDM_TRY(mdm_gpu_check(gpu, cudaEventElapsedTime(&elapsed, gpu->begin, gpu->end), what));
+    *milliseconds = (double)elapsed;
+    return MDM_OK;
 }
 
 /* One that is under way is freed when it has ended. */

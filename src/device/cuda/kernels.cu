@@ -56,7 +56,7 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
     }                                                                                                        \
     extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) { \
         if (blocks == 0 || block_rows == 0) return;                                                          \
-        choose_##name(*a)<<<dim3(blocks, block_rows), MDM_GPU_THREADS, 0, gpu->stream>>>(*a);                \
+        choose_##name(*a)<<<dim3(blocks, block_rows), MDM_GPU_THREADS, 0, gpu->queued_to>>>(*a);             \
         mdm_gpu_note(gpu, cudaGetLastError(), "the kernel " #name);                                          \
     }
 

@@ -159,7 +159,7 @@ static mdm_status plan(mdm_gpu *gpu, mdm_gpu_product *p) {
     }
     MDM_TRY(status);
     size_t most = p->any.workspace > p->aligned.workspace ? p->any.workspace : p->aligned.workspace;
-    return mdm_gpu_grow_workspace(gpu, most, 1);
+    return mdm_gpu_grow_workspace(gpu, &gpu->workspace, most, 1);
 }
 
 static void release(const mdm_cublaslt *lt, mdm_gpu_product *p) {
@@ -212,6 +212,8 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *p, float alpha, const
     const mdm_product_shape *s = &p->shape;
     const algorithm *chosen = p->aligned.is_there && bits % ALIGNED == 0 ? &p->aligned : &p->any;
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a product"));
+    if (gpu->queued_to != gpu->stream)
+        return mdm_fail(MDM_LOST, "internal: products are not computed beside the rest");
     if (!chosen->is_there)
         return mdm_fail(MDM_RESOURCE,
                         "cuBLASLt has an algorithm on device %d for a product of %d x %d x %d in %s only "
@@ -222,7 +224,7 @@ mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *p, float alpha, const
         check(gpu,
               gpu->cublaslt->cublasLtMatmul(gpu->cublaslt_handle, p->operation, &alpha, b, p->first, a,
                                             p->second, &beta, c, p->result, c, p->result, &chosen->algorithm,
-                                            gpu->workspace, gpu->workspace_bytes, gpu->stream),
+                                            gpu->workspace.memory, gpu->workspace.bytes, gpu->stream),
               "a product"));
     if (s->has_bias && !p->adds_bias) add_bias(gpu, s, bias, c);
     return MDM_OK;

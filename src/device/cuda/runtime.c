@@ -155,6 +155,8 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->sending, cudaStreamNonBlocking), "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->communicating, cudaStreamNonBlocking),
                           "a stream"));
+    MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->beside, cudaStreamNonBlocking), "a stream"));
+    gpu->queued_to = gpu->stream;
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
@@ -193,7 +195,8 @@ void mdm_gpu_close(mdm_gpu *gpu) {
     mdm_gpu_release_plans(gpu);
     mdm_gpu_release_products(gpu);
     mdm_plan_cache_close(gpu->cache);
-    mdm_gpu_free(gpu, gpu->workspace);
+    mdm_gpu_free(gpu, gpu->workspace.memory);
+    mdm_gpu_free(gpu, gpu->workspace_beside.memory);
     if (gpu->handle) (void)gpu->cudnn->cudnnDestroy(gpu->handle);
     if (gpu->cublaslt_handle) (void)gpu->cublaslt->cublasLtDestroy(gpu->cublaslt_handle);
     if (gpu->begin) (void)cudaEventDestroy(gpu->begin);
@@ -201,6 +204,7 @@ void mdm_gpu_close(mdm_gpu *gpu) {
     if (gpu->stream) (void)cudaStreamDestroy(gpu->stream);
     if (gpu->sending) (void)cudaStreamDestroy(gpu->sending);
     if (gpu->communicating) (void)cudaStreamDestroy(gpu->communicating);
+    if (gpu->beside) (void)cudaStreamDestroy(gpu->beside);
     free(gpu);
 }
 
@@ -229,7 +233,7 @@ mdm_status mdm_gpu_allocate(mdm_gpu *gpu, size_t bytes, const char *what, void *
 
 /* CUDA says that cudaFree may wait for what is queued, and nothing of the kind of cudaFreeHost. */
 static void wait_before_freeing(mdm_gpu *gpu) {
-    cudaStream_t streams[] = {gpu->stream, gpu->sending, gpu->communicating};
+    cudaStream_t streams[] = {gpu->stream, gpu->sending, gpu->communicating, gpu->beside};
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
         mdm_gpu_note(gpu, cudaStreamSynchronize(streams[i]), "what was queued before memory is freed");
 }
@@ -287,15 +291,15 @@ void mdm_gpu_copy(mdm_gpu *gpu, void *to, const void *from, size_t bytes) {
 }
 
 /* Where there is no memory for more, what is kept already gets its own again with the next call. */
-mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes, int is_kept) {
-    if (is_kept && bytes > gpu->workspace_kept) gpu->workspace_kept = bytes;
-    if (bytes < gpu->workspace_kept) bytes = gpu->workspace_kept;
-    if (bytes <= gpu->workspace_bytes) return MDM_OK;
-    mdm_gpu_free(gpu, gpu->workspace);
-    gpu->workspace = NULL;
-    gpu->workspace_bytes = 0;
-    MDM_TRY(mdm_gpu_allocate(gpu, bytes, "scratch memory of convolutions and products", &gpu->workspace));
-    gpu->workspace_bytes = bytes;
+mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, mdm_gpu_workspace *w, size_t bytes, int is_kept) {
+    if (is_kept && bytes > w->kept) w->kept = bytes;
+    if (bytes < w->kept) bytes = w->kept;
+    if (bytes <= w->bytes) return MDM_OK;
+    mdm_gpu_free(gpu, w->memory);
+    w->memory = NULL;
+    w->bytes = 0;
+    MDM_TRY(mdm_gpu_allocate(gpu, bytes, "scratch memory of convolutions and products", &w->memory));
+    w->bytes = bytes;
     return MDM_OK;
 }
 
@@ -309,7 +313,12 @@ struct mdm_gpu_mark {
 static cudaStream_t stream_of(const mdm_gpu *gpu, mdm_gpu_queue queue) {
     return queue == MDM_GPU_SENDING         ? gpu->sending
            : queue == MDM_GPU_COMMUNICATING ? gpu->communicating
+           : queue == MDM_GPU_BESIDE        ? gpu->beside
                                             : gpu->stream;
+}
+
+void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
+    gpu->queued_to = stream_of(gpu, queue);
 }
 
 void *mdm_gpu_stream(mdm_gpu *gpu, mdm_gpu_queue queue) {

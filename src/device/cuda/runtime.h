@@ -7,12 +7,18 @@
 #include "gpu.h"
 #include <cuda_runtime_api.h>
 
+typedef struct mdm_gpu_workspace {
+    void *memory;
+    size_t bytes, kept; /* what there is; what plans that are kept need */
+} mdm_gpu_workspace;
+
 struct mdm_gpu {
     cudaStream_t stream;  /* everything computed runs on it, in order */
     cudaStream_t sending; /* uploads beside it */
-    cudaStream_t communicating;
-    mdm_gpu_guard guard; /* look is NULL: nobody */
-    int is_given_up;     /* set by the computing thread, read by others too */
+    cudaStream_t communicating, beside;
+    cudaStream_t queued_to; /* kernels and convolutions: stream, or beside */
+    mdm_gpu_guard guard;    /* look is NULL: nobody */
+    int is_given_up;        /* set by the computing thread, read by others too */
     int number;
     int is_recording;    /* between mdm_gpu_begin_graph and _end_graph */
     int64_t frees;       /* of memory */
@@ -22,12 +28,12 @@ struct mdm_gpu {
     cudnnHandle_t handle;
     const mdm_cublaslt *cublaslt;
     struct cublasLtContext *cublaslt_handle;
-    void *workspace; /* of all convolutions and products, which run one after another */
-    size_t workspace_bytes, workspace_kept; /* what there is; what plans that are kept need */
-    struct mdm_gpu_plan *plans;             /* newest first */
+    mdm_gpu_workspace workspace;        /* of convolutions and products, which run one after another */
+    mdm_gpu_workspace workspace_beside; /* of gradients of filters, where they run beside those */
+    struct mdm_gpu_plan *plans;         /* newest first */
     mdm_plan_cache *cache;
     mdm_gpu_product *products; /* newest first */
-    cudaEvent_t begin, end;    /* for timing plans */
+    cudaEvent_t begin, end;    /* for timing plans and graphs */
 };
 
 struct mdm_gpu_plan {
@@ -40,9 +46,10 @@ struct mdm_gpu_plan {
 void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what);
 /* The failure as a status. */
 MDM_MUST_CHECK mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const char *what);
-/* Makes the workspace at least so large, while planning: for a plan that is kept, or for a trial, whose
- * failure takes nothing from the others. */
-MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, size_t bytes, int is_kept);
+/* Makes a workspace at least so large, while planning: for a plan that is kept, or for a trial, whose failure
+ * takes nothing from the others. */
+MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, mdm_gpu_workspace *workspace, size_t bytes,
+                                                 int is_kept);
 /* convolutions.c, products.c */
 void mdm_gpu_release_plans(mdm_gpu *gpu);
 void mdm_gpu_release_products(mdm_gpu *gpu);

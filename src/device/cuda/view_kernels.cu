@@ -21,7 +21,7 @@ extern "C" {
     }                                                                                                        \
     extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, size_t shared, const arguments *a) {       \
         if (blocks == 0) return;                                                                             \
-        name##_kernel<<<blocks, MDM_GPU_THREADS, shared, gpu->stream>>>(*a);                                 \
+        name##_kernel<<<blocks, MDM_GPU_THREADS, shared, gpu->queued_to>>>(*a);                              \
         mdm_gpu_note(gpu, cudaGetLastError(), "the kernel " #name);                                          \
     }
 

@@ -233,26 +233,39 @@ static mdm_status plan_step(bench *b, int views) {
     return mdm_recorder_begin(b->recorder);
 }
 
+/* A time of a way, or that it cannot be had. */
+static void write_time(char *text, size_t size, double milliseconds) {
+    if (isfinite(milliseconds))
+        snprintf(text, size, "%.4g", milliseconds);
+    else
+        snprintf(text, size, "null");
+}
+
 /* How the device was given the steps. */
 static void describe_steps(const bench *b, char *text, size_t size) {
-    double took[2];
-    int queues = mdm_recorder_queues(b->recorder, took), can_record = mdm_device_get_info(b->device)->is_cuda;
+    static const char *const names[MDM_RECORDING_WAYS] = {"plain", "beside", "early", "both"};
+    double took[MDM_RECORDING_WAYS];
+    int way = mdm_recorder_way(b->recorder, took), can_record = mdm_device_get_info(b->device)->is_cuda;
+    size_t used = 0;
     if (mdm_executor_is_reproducible(b->executor))
         snprintf(text, size, ",\"deterministic\":true");
-    else if (queues > 0)
-        snprintf(text, size, ",\"graph\":true,\"queues\":%d,\"one_queue_ms\":%.4g,\"two_queues_ms\":%.4g",
-                 queues, took[0], took[1]);
     else
-        snprintf(text, size, "%s",
-                 !can_record                       ? ""
-                 : mdm_recorder_is_on(b->recorder) ? ",\"graph\":true"
-                                                   : ",\"graph\":false");
+        used = (size_t)snprintf(text, size, "%s",
+                                !can_record                       ? ""
+                                : mdm_recorder_is_on(b->recorder) ? ",\"graph\":true"
+                                                                  : ",\"graph\":false");
+    for (int w = 0; way >= 0 && w < MDM_RECORDING_WAYS; w++) {
+        char time[32];
+        write_time(time, sizeof time, took[w]);
+        used += (size_t)snprintf(text + used, size - used, ",\"%s_ms\":%s", names[w], time);
+    }
+    if (way >= 0) snprintf(text + used, size - used, ",\"way\":\"%s\"", names[way]);
 }
 
 static void report_step(const bench *b, const char *name, double *times, int views, double passes,
                         const char *more) {
     double batch = b->config->train.batch, flop = mdm_layout_forward_flop(b->layout);
-    char fields[256], how[128];
+    char fields[384], how[256];
     describe_steps(b, how, sizeof how);
     snprintf(fields, sizeof fields, "%s%s", more, how);
     mdm_bench_report(b, name, times, REPEATS, batch, batch * views * flop * passes, fields);

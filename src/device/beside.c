@@ -7,17 +7,11 @@ static mdm_cuda_device *device_of(mdm_device *device) {
 }
 
 /* What a step that failed has left is forgotten. */
-void mdm_beside_turn(mdm_device *device, int is_on) {
-    if (!device->info.is_cuda) return;
-    mdm_cuda_device *d = mdm_cuda(device);
+void mdm_cuda_turn_beside(mdm_cuda_device *d, int is_on) {
     d->beside.is_on = is_on;
     d->beside.latest = NULL;
     for (int i = 0; i < MDM_BESIDE_PLACES; i++) d->beside.is_read[i] = 0;
     mdm_gpu_turn_to(d->gpu, MDM_GPU_COMPUTING);
-}
-
-int mdm_beside_is_on(const mdm_device *device) {
-    return device->info.is_cuda && ((const mdm_cuda_device *)device)->beside.is_on;
 }
 
 mdm_status mdm_beside_begin(mdm_device *device) {

@@ -80,9 +80,22 @@ int64_t mdm_device_frees(const mdm_device *device) {
     return device->info.is_cuda ? mdm_gpu_frees(gpu_of(device)) : 0;
 }
 
-mdm_status mdm_recording_begin(mdm_device *device) {
+int mdm_device_recording_ways(const mdm_device *device) {
+    return !device->info.is_cuda                      ? 0
+           : mdm_gpu_can_launch_early(gpu_of(device)) ? MDM_RECORDING_WAYS
+                                                      : MDM_RECORD_EARLY;
+}
+
+static void set_way(mdm_device *device, int way) {
+    mdm_cuda_turn_beside(mdm_cuda(device), (way & MDM_RECORD_BESIDE) != 0);
+    mdm_gpu_launch_early(gpu_of(device), (way & MDM_RECORD_EARLY) != 0);
+}
+
+mdm_status mdm_recording_begin(mdm_device *device, int way) {
     if (!device->info.is_cuda) return mdm_fail(MDM_USAGE, "%s records no steps", device->info.name);
-    return mdm_gpu_begin_graph(gpu_of(device));
+    MDM_TRY(mdm_gpu_begin_graph(gpu_of(device)));
+    set_way(device, way);
+    return MDM_OK;
 }
 
 mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **out) {
@@ -91,6 +104,7 @@ mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **out) 
     mdm_status status = MDM_ALLOCATE(r, 1, "a recorded step");
     mdm_gpu_graph *graph;
     if (status != MDM_OK) keep = 0;
+    set_way(device, 0);
     mdm_status ended = mdm_gpu_end_graph(gpu_of(device), keep, &graph);
     if (status == MDM_OK) status = ended;
     if (status != MDM_OK || !graph) {

@@ -1,25 +1,26 @@
-/* Steps that are recorded once and replayed, in one queue or two. Memory is freed between passes only, and
+/* Steps that are recorded once and replayed, in the fastest way. Memory is freed between passes only, and
  * what was recorded before is then made anew. */
 #include "mdm/train/recorder.h"
 #include "mdm/base/log.h"
-#include "mdm/device/beside.h"
 #include "mdm/device/recording.h"
-#include "queue_trial.h"
+#include "recording_trial.h"
 #include <stdio.h>
 #include <stdlib.h>
 
 typedef struct recorded_step {
     mdm_step_kind kind;
-    mdm_recording *recording[MDM_QUEUE_WAYS]; /* NULL: not yet */
-    int64_t made[MDM_QUEUE_WAYS];             /* when, among all */
-    int turns;
+    mdm_recording *recording[MDM_RECORDING_WAYS]; /* NULL: not yet */
+    int64_t replays;
 } recorded_step;
 
-/* Steps of a stage with as many groups have one trial, whatever the network and the last sample. */
+/* Steps of a stage with as many groups are recorded the same way, whatever the network and the number of
+ * samples. One kind of them is tried in all ways, while the others are recorded plainly. */
 typedef struct stage_trial {
     int stage, groups;
-    mdm_queue_trial trial;
-    double milliseconds[MDM_QUEUE_WAYS]; /* that decided it */
+    int is_tried; /* a kind has been chosen: */
+    mdm_step_kind kind;
+    mdm_recording_trial trial;
+    double milliseconds[MDM_RECORDING_WAYS]; /* that decided it */
 } stage_trial;
 
 enum { MOST = 8 };
@@ -30,27 +31,27 @@ struct mdm_recorder {
     mdm_device *device;
     int is_on, count, next;
     int64_t frees; /* of device memory, by the time they were made */
-    int64_t made;
     recorded_step steps[MOST];
     stage_trial trials[MOST];
     int trial_count;
     stage_trial *timed; /* of the latest replay; NULL: nobody wants its time */
-    mdm_queue_way timed_way;
+    int timed_way;
     const stage_trial *decided; /* the latest; NULL: none */
 };
 
-static void drop(recorded_step *step, mdm_queue_way way) {
+static void drop(recorded_step *step, int way) {
     mdm_recording_destroy(step->recording[way]);
     step->recording[way] = NULL;
 }
 
-static void drop_both(recorded_step *step) {
-    drop(step, MDM_ONE_QUEUE);
-    drop(step, MDM_TWO_QUEUES);
+static void drop_all(recorded_step *step) {
+    for (int way = 0; way < MDM_RECORDING_WAYS; way++) drop(step, way);
 }
 
+/* A trial goes on with a kind that there is then. */
 static void forget(mdm_recorder *r) {
-    for (int i = 0; i < r->count; i++) drop_both(&r->steps[i]);
+    for (int i = 0; i < r->count; i++) drop_all(&r->steps[i]);
+    for (int i = 0; i < r->trial_count; i++) r->trials[i].is_tried = 0;
     r->count = r->next = 0;
     r->timed = NULL;
 }
@@ -85,13 +86,14 @@ void mdm_recorder_turn_off(mdm_recorder *r) {
     r->is_on = 0;
 }
 
-/* Calls of the longest step, MixEMatch's, and what each may become: three kernels of cuDNN, or those of a
- * collective. Chunks but the last are passed through once more on the way back. */
+/* Of as many as are kept, and of the one that is tried in all ways: calls of the longest step, MixEMatch's,
+ * and what each may become: three kernels of cuDNN, or those of a collective. Chunks but the last are passed
+ * through once more on the way back. */
 double mdm_recorder_bytes(const mdm_recorder *r, const mdm_layout *layout, double chunks) {
     enum { NODE_BYTES = 64 << 10, FORWARD_NODES = 6, BACKWARD_NODES = 9, OTHER_NODES = 250 };
     double forward = 3 * chunks + 2 * (chunks - 1), backward = 2 * chunks;
     if (!r->is_on) return 0;
-    return (double)MOST * NODE_BYTES *
+    return (double)(MOST + MDM_RECORDING_WAYS - 1) * NODE_BYTES *
            (layout->layer_count * (FORWARD_NODES * forward + BACKWARD_NODES * backward) + OTHER_NODES);
 }
 
@@ -105,22 +107,14 @@ mdm_status mdm_recorder_begin(mdm_recorder *r) {
     return MDM_OK;
 }
 
-static recorded_step *find(mdm_recorder *r, const mdm_step_kind *k) {
-    for (int i = 0; i < r->count; i++) {
-        const mdm_step_kind *here = &r->steps[i].kind;
-        if (here->stage == k->stage && here->network == k->network && here->groups == k->groups &&
-            here->n == k->n)
-            return &r->steps[i];
-    }
-    return NULL;
+static int is_same(const mdm_step_kind *a, const mdm_step_kind *b) {
+    return a->stage == b->stage && a->network == b->network && a->groups == b->groups && a->n == b->n;
 }
 
-static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
-    for (int i = 0; i < r->trial_count; i++)
-        if (r->trials[i].stage == k->stage && r->trials[i].groups == k->groups) return &r->trials[i];
-    if (r->trial_count == MOST) return NULL;
-    r->trials[r->trial_count] = (stage_trial){.stage = k->stage, .groups = k->groups};
-    return &r->trials[r->trial_count++];
+static recorded_step *find(mdm_recorder *r, const mdm_step_kind *k) {
+    for (int i = 0; i < r->count; i++)
+        if (is_same(&r->steps[i].kind, k)) return &r->steps[i];
+    return NULL;
 }
 
 /* A kind that is new takes the place of the oldest one when there is no other. */
@@ -130,50 +124,26 @@ static void add(mdm_recorder *r, const mdm_step_kind *kind) {
     if (r->count < MOST)
         r->count++;
     else
-        drop_both(&r->steps[i]);
+        drop_all(&r->steps[i]);
     r->steps[i] = (recorded_step){.kind = *kind};
-    stage_trial *t = trial_of(r, kind);
-    if (t) r->steps[i].turns = mdm_queue_trial_first_turn(&t->trial);
-}
-
-/* For one more: the oldest go where there are too many, which are another step's. */
-static void make_room(mdm_recorder *r, const recorded_step *step) {
-    for (;;) {
-        recorded_step *oldest = NULL;
-        int count = 0, way = 0;
-        for (int i = 0; i < MDM_QUEUE_WAYS * r->count; i++) {
-            recorded_step *s = &r->steps[i / MDM_QUEUE_WAYS];
-            int w = i % MDM_QUEUE_WAYS;
-            count += s->recording[w] != NULL;
-            if (!s->recording[w] || s == step || (oldest && oldest->made[way] < s->made[w])) continue;
-            oldest = s;
-            way = w;
-        }
-        if (count < MOST || !oldest) return;
-        drop(oldest, (mdm_queue_way)way);
-    }
 }
 
 /* What one rank cannot record none does: *failed is the lowest such rank, whose words all get; else the
  * number of ranks. A device that is lost is no reason to go on: its rank leaves, and what the others wait for
  * never comes. */
-static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_queue_way way, mdm_step_work *work,
-                         void *context, int32_t *failed, char why[512]) {
+static mdm_status record(mdm_recorder *r, recorded_step *step, int way, mdm_step_work *work, void *context,
+                         int32_t *failed, char why[512]) {
     int ranks = mdm_comm_size(r->comm), rank = mdm_comm_rank(r->comm);
-    make_room(r, step);
-    mdm_status status = mdm_recording_begin(r->device);
+    mdm_status status = mdm_recording_begin(r->device, way);
     if (status == MDM_LOST) return status;
     if (status == MDM_OK) {
-        mdm_beside_turn(r->device, way == MDM_TWO_QUEUES);
         mdm_status inside = work(context);
         char first[512];
         snprintf(first, sizeof first, "%.500s", inside == MDM_OK ? "" : mdm_last_message());
-        mdm_beside_turn(r->device, 0);
         status = mdm_recording_end(r->device, inside == MDM_OK, &step->recording[way]);
         if (status == MDM_LOST) return status;
         if (inside != MDM_OK) status = mdm_fail(inside, "%s", first);
     }
-    step->made[way] = r->made++;
     *failed = status == MDM_OK ? ranks : rank;
     snprintf(why, 512, "%.500s", mdm_last_message());
     MDM_TRY(mdm_comm_all_reduce(r->comm, failed, 1, MDM_INT32, MDM_MIN));
@@ -182,23 +152,52 @@ static mdm_status record(mdm_recorder *r, recorded_step *step, mdm_queue_way way
     return mdm_comm_broadcast(r->comm, why, 512, MDM_BYTE, *failed); /* rank 0 prints warnings */
 }
 
-/* ---- one queue or two ---- */
+/* ---- ways ---- */
 
-/* The slowest rank's times count, as the others wait for it. What was recorded the other way is of no more
- * use. */
+/* NULL: there are too many. */
+static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
+    for (int i = 0; i < r->trial_count; i++)
+        if (r->trials[i].stage == k->stage && r->trials[i].groups == k->groups) return &r->trials[i];
+    if (r->trial_count == MOST) return NULL;
+    stage_trial *t = &r->trials[r->trial_count++];
+    *t = (stage_trial){.stage = k->stage, .groups = k->groups};
+    t->trial.ways = mdm_device_recording_ways(r->device);
+    return t;
+}
+
+/* The kind that is tried is one that comes often: another takes its place when it has come more often. */
+static void choose_kind(mdm_recorder *r, stage_trial *t, const recorded_step *step) {
+    recorded_step *tried = t->is_tried ? find(r, &t->kind) : NULL;
+    if (tried && tried->replays + 2 >= step->replays) return;
+    for (int way = 1; tried && way < MDM_RECORDING_WAYS; way++) drop(tried, way);
+    t->is_tried = 1;
+    t->kind = step->kind;
+}
+
+static int way_of(mdm_recorder *r, stage_trial *t, const recorded_step *step) {
+    if (!t) return 0;
+    if (!t->trial.is_over) choose_kind(r, t, step);
+    return t->trial.is_over || is_same(&t->kind, &step->kind) ? mdm_recording_trial_next(&t->trial) : 0;
+}
+
+/* The slowest rank's times count, as the others wait for it. What was recorded in other ways is of no more
+ * use.
+ */
 static mdm_status decide(mdm_recorder *r, stage_trial *t) {
-    double *times = t->milliseconds;
-    for (int w = 0; w < MDM_QUEUE_WAYS; w++) times[w] = mdm_queue_trial_median(&t->trial, (mdm_queue_way)w);
-    MDM_TRY(mdm_comm_all_reduce(r->comm, times, MDM_QUEUE_WAYS, MDM_DOUBLE, MDM_MAX));
-    mdm_queue_trial_decide(&t->trial, times);
+    mdm_recording_trial_medians(&t->trial, t->milliseconds);
+    MDM_TRY(mdm_comm_all_reduce(r->comm, t->milliseconds, MDM_RECORDING_WAYS, MDM_DOUBLE, MDM_MAX));
+    mdm_recording_trial_decide(&t->trial, t->milliseconds);
     r->decided = t;
-    mdm_debug(
-        "a step of stage %d takes %.3f ms in one queue, %.3f ms with gradients of weights beside it: %s",
-        t->stage, times[MDM_ONE_QUEUE], times[MDM_TWO_QUEUES],
-        t->trial.chosen == MDM_ONE_QUEUE ? "one queue" : "two queues");
+    for (int way = 0; way < t->trial.ways; way++)
+        mdm_debug("a step of stage %d takes %.3f ms%s%s%s", t->stage, t->milliseconds[way],
+                  way & MDM_RECORD_BESIDE ? ", gradients of weights beside the rest" : "",
+                  way & MDM_RECORD_EARLY ? ", kernels launched early" : "",
+                  way == t->trial.chosen ? ": so from here on" : "");
     for (int i = 0; i < r->count; i++)
-        if (r->steps[i].kind.stage == t->stage && r->steps[i].kind.groups == t->groups)
-            drop(&r->steps[i], t->trial.chosen == MDM_ONE_QUEUE ? MDM_TWO_QUEUES : MDM_ONE_QUEUE);
+        for (int way = 0; way < MDM_RECORDING_WAYS; way++)
+            if (r->steps[i].kind.stage == t->stage && r->steps[i].kind.groups == t->groups &&
+                way != t->trial.chosen)
+                drop(&r->steps[i], way);
     return MDM_OK;
 }
 
@@ -209,8 +208,8 @@ static mdm_status take_time(mdm_recorder *r) {
     r->timed = NULL;
     if (!t || t->trial.is_over) return MDM_OK;
     MDM_TRY(mdm_recording_milliseconds(r->device, &milliseconds));
-    mdm_queue_trial_add(&t->trial, r->timed_way, milliseconds);
-    return mdm_queue_trial_is_full(&t->trial) ? decide(r, t) : MDM_OK;
+    mdm_recording_trial_add(&t->trial, r->timed_way, milliseconds);
+    return mdm_recording_trial_is_full(&t->trial) ? decide(r, t) : MDM_OK;
 }
 
 int mdm_recorder_is_settled(const mdm_recorder *r) {
@@ -219,25 +218,24 @@ int mdm_recorder_is_settled(const mdm_recorder *r) {
     return !r->is_on || r->trial_count > 0;
 }
 
-int mdm_recorder_queues(const mdm_recorder *r, double milliseconds[2]) {
-    if (!r->is_on || !r->decided) return 0;
-    for (int w = 0; w < MDM_QUEUE_WAYS; w++) milliseconds[w] = r->decided->milliseconds[w];
-    return r->decided->trial.chosen == MDM_TWO_QUEUES ? 2 : 1;
+int mdm_recorder_way(const mdm_recorder *r, double milliseconds[MDM_RECORDING_WAYS]) {
+    if (!r->is_on || !r->decided) return -1;
+    for (int way = 0; way < MDM_RECORDING_WAYS; way++) milliseconds[way] = r->decided->milliseconds[way];
+    return r->decided->trial.chosen;
 }
 
 /* The step's recording of this turn, made if need be; NULL: steps are launched from here on. */
 static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context,
                           mdm_recording **recording) {
     stage_trial *t = trial_of(r, &step->kind);
-    mdm_queue_way way = t ? mdm_queue_trial_next(&t->trial, step->turns) : MDM_ONE_QUEUE;
-    int ranks = mdm_comm_size(r->comm);
+    int way = way_of(r, t, step), ranks = mdm_comm_size(r->comm);
     int32_t failed = ranks;
     char why[512];
     if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
-    if (failed < ranks && way == MDM_TWO_QUEUES) {
-        mdm_debug("steps stay in one queue, as recording two failed on rank %d: %s", failed, why);
-        mdm_queue_trial_stay(&t->trial);
-        way = MDM_ONE_QUEUE;
+    if (failed < ranks && way != 0) {
+        mdm_debug("way %d of recording a step failed on rank %d: %s", way, failed, why);
+        mdm_recording_trial_leave_out(&t->trial, way);
+        way = 0;
         failed = ranks;
         if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
     }
@@ -248,7 +246,7 @@ static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *w
         mdm_recorder_turn_off(r);
     }
     *recording = r->is_on ? step->recording[way] : NULL;
-    r->timed = r->is_on ? t : NULL;
+    r->timed = r->is_on && t && is_same(&t->kind, &step->kind) ? t : NULL;
     r->timed_way = way;
     return MDM_OK;
 }
@@ -268,7 +266,7 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     MDM_TRY(mdm_executor_prepare(r->executor, network));
     MDM_TRY(prepare(r, step, work, context, &recording));
     if (!recording) return work(context);
-    step->turns++;
+    step->replays++;
     MDM_TRY(mdm_recording_replay(recording));
     mdm_network_moved(network);
     return MDM_OK;

@@ -520,6 +520,15 @@ mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {
     return MDM_OK;
 }
 
+void mdm_gpu_launch_early(mdm_gpu *gpu, int is_on) {
+    (void)gpu, (void)is_on;
+}
+
+int mdm_gpu_can_launch_early(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 0;
+}
+
 void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
     (void)gpu, (void)queue;
 }

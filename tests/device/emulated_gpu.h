@@ -56,6 +56,7 @@ struct mdm_gpu_graph {
     int64_t launches;                /* queued and not done */
     int is_under_way;                /* the oldest of them has begun */
     int is_destroyed;                /* when they are done */
+    int is_early;                    /* kernels were launched early */
     pthread_t recorder;              /* the thread that began it */
 };
 
@@ -110,11 +111,12 @@ struct mdm_gpu {
     mdm_gpu_guard guard;
     order_policy policy;
     mdm_gpu_queue turned_to; /* where kernels and convolutions are queued */
+    int launches_early;
     uint64_t random;
     /* graphs */
     mdm_gpu_graph *recording; /* NULL: calls are queued */
     int64_t graphs;
-    int is_latest_forked; /* the latest launched has gradients of filters beside the rest */
+    int latest_way; /* of the graph launched last, as mdm/device/recording.h numbers them */
     /* loss */
     const char *doom; /* the kind of call that loses the device; NULL: none does */
     int64_t doom_at, doomed_work;

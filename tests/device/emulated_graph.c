@@ -7,6 +7,8 @@
  * beside it), cudaErrorCapturedEvent (the host, or a queue outside, waits for a mark of inside); and work of
  * the ranks on a communicating queue that is not part of it, which would run once and never again. */
 #include "emulated_gpu.h"
+#include "mdm/device/recording.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -18,11 +20,19 @@ int emulated_is_broken(const mdm_gpu *gpu) {
            strncmp(told, "broken ", 7) == 0 && strcmp(told + 7, rank ? rank : "0") == 0;
 }
 
-/* Graphs with gradients of filters beside the rest take half as long as others; with
- * MDM_EMULATED_BESIDE=slower twice as long, and with "refused" they fail at their end. */
-static int is_told_of_beside(const char *what) {
-    const char *told = getenv("MDM_EMULATED_BESIDE");
-    return told && strcmp(told, what) == 0;
+static int way_of(const mdm_gpu_graph *graph) {
+    return (graph->lanes[MDM_GPU_BESIDE].queued > 0 ? MDM_RECORD_BESIDE : 0) |
+           (graph->is_early ? MDM_RECORD_EARLY : 0);
+}
+
+/* What graphs take that were recorded one way or another: MDM_EMULATED_TIMES=A,B,C,D, else 4, 3, 2 and 1
+ * milliseconds; below 0 they fail at their end. */
+static double time_of(int way) {
+    const char *told = getenv("MDM_EMULATED_TIMES");
+    double times[MDM_RECORDING_WAYS] = {4, 3, 2, 1};
+    if (told && sscanf(told, "%lf,%lf,%lf,%lf", &times[0], &times[1], &times[2], &times[3]) != 4)
+        emulated_refuse("MDM_EMULATED_TIMES=%s: four times are expected", told);
+    return times[way];
 }
 
 int mdm_gpu_is_recording(const mdm_gpu *gpu) {
@@ -41,6 +51,7 @@ void emulated_refuse_in_graph(const mdm_gpu *gpu, const char *what) {
 
 void emulated_capture(mdm_gpu *gpu, mdm_gpu_queue queue, entry e) {
     mdm_gpu_graph *g = gpu->recording;
+    g->is_early |= gpu->launches_early;
     if (e.kind == WORK && emulated_is_broken(gpu))
         emulated_refuse_in_graph(gpu, "a collective is queued in what is broken off");
     if (e.kind == WORK) e.number = g->works++;
@@ -100,7 +111,7 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     *graph = NULL;
     pthread_mutex_lock(&gpu->lock);
     mdm_gpu_graph *recorded = gpu->recording;
-    is_refused |= recorded->is_forked[MDM_GPU_BESIDE] && is_told_of_beside("refused");
+    is_refused |= time_of(way_of(recorded)) < 0;
     gpu->recording = NULL;
     pthread_mutex_unlock(&gpu->lock);
     mdm_status status = emulated_count_call(gpu, "recorded", "the end of a graph");
@@ -125,7 +136,7 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     pthread_mutex_lock(&gpu->lock);
     entry e = {.kind = GRAPH, .graph = graph, .number = gpu->works_queued};
     gpu->counts.replayed++;
-    gpu->is_latest_forked = graph->lanes[MDM_GPU_BESIDE].queued > 0;
+    gpu->latest_way = way_of(graph);
     graph->launches++;
     for (int64_t i = 0; i < graph->works; i++)
         if (emulated_is_doomed(gpu, "collective")) gpu->doomed_work = gpu->works_queued + i;
@@ -137,7 +148,7 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
 }
 
 mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {
-    *milliseconds = !gpu->is_latest_forked ? 1.0 : is_told_of_beside("slower") ? 2.0 : 0.5;
+    *milliseconds = time_of(gpu->latest_way);
     return emulated_tell_loss(gpu, "the time of a graph");
 }
 

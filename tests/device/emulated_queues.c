@@ -370,6 +370,15 @@ void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
     gpu->turned_to = queue;
 }
 
+void mdm_gpu_launch_early(mdm_gpu *gpu, int is_on) {
+    gpu->launches_early = is_on;
+}
+
+int mdm_gpu_can_launch_early(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 1;
+}
+
 /* ---- marks ---- */
 
 mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {

@@ -2,10 +2,10 @@
  * weights, which nothing waits for before the optimizer. They can run while the layers that follow backward
  * pass over memory, or where a small convolution leaves multiprocessors idle. The results are the same bits.
  *
- * Only between mdm_beside_turn(device, 1) and (device, 0) does anything go there; at other times, and on
- * CPUs, these functions do nothing, and all stays in one queue. What is computed beside reads tensors that
- * the first queue will write again. Each of them has a number, its place, by which the first queue waits
- * until it has been read.
+ * Only while a step is recorded that way (MDM_RECORD_BESIDE, recording.h) does anything go there; at other
+ * times, and on CPUs, these functions do nothing, and all stays in one queue. What is computed beside reads
+ * tensors that the first queue will write again. Each of them has a number, its place, by which the first
+ * queue waits until it has been read.
  */
 #ifndef MDM_DEVICE_BESIDE_H
 #define MDM_DEVICE_BESIDE_H
@@ -14,9 +14,6 @@
 
 enum { MDM_BESIDE_PLACES = 3 };
 
-/* Between steps. */
-void mdm_beside_turn(mdm_device *device, int is_on);
-int mdm_beside_is_on(const mdm_device *device);
 /* Until mdm_beside_end, kernels and gradients of convolutions' weights go beside, behind all that has been
  * queued so far. */
 MDM_MUST_CHECK mdm_status mdm_beside_begin(mdm_device *device);

@@ -24,9 +24,17 @@ MDM_MUST_CHECK mdm_status mdm_message_send(mdm_message *message, size_t bytes);
 /* ---- recordings ---- */
 typedef struct mdm_recording mdm_recording;
 int mdm_device_can_record(const mdm_device *device);
-/* From here on what is queued is recorded and not run; the host may not wait for the device, upload,
- * download, allocate or free. Other threads may send pictures (views.h). */
-MDM_MUST_CHECK mdm_status mdm_recording_begin(mdm_device *device);
+/* How a step is recorded: bits. The results are the same bits; what is fastest, a device's own times tell. */
+enum {
+    MDM_RECORD_BESIDE = 1, /* gradients of weights on a queue of their own: beside.h */
+    MDM_RECORD_EARLY = 2,  /* kernels are launched before those in front have ended, and wait for them */
+    MDM_RECORDING_WAYS = 4 /* all combinations */
+};
+/* The ways that the device has are those below this one: all, or those that are not early. */
+int mdm_device_recording_ways(const mdm_device *device);
+/* From here on what is queued is recorded in one of the ways, and not run; the host may not wait for the
+ * device, upload, download, allocate or free. Other threads may send pictures (views.h). */
+MDM_MUST_CHECK mdm_status mdm_recording_begin(mdm_device *device, int way);
 /* Ends it. Without `keep` (what was to be recorded failed) or where it fails, nothing is left of it, and what
  * went wrong inside is forgotten: if the device is at fault, it will tell again. */
 MDM_MUST_CHECK mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **recording);

@@ -2,14 +2,14 @@
  *
  * The first step of a kind runs plainly, because libraries load what they need when they need it first, which
  * a recording could not hold; the second is recorded, and all from there on are replayed. All ranks do the
- * same: what one of them cannot record, all launch. While a stage is new its steps are recorded twice, in one
- * queue and with gradients of weights beside it (mdm/device/beside.h), and take turns; the faster way stays.
- * Where nothing can be recorded (CPUs, or ranks whose
- * messages pass through host memory) every step runs plainly.
+ * same: what one of them cannot record, all launch. A device has several ways of recording
+ * (mdm/device/recording.h): while a stage is new they take turns, and the fastest stays. Where nothing can be
+ * recorded (CPUs, or ranks whose messages pass through host memory) every step runs plainly.
  */
 #ifndef MDM_TRAIN_RECORDER_H
 #define MDM_TRAIN_RECORDER_H
 
+#include "mdm/device/recording.h"
 #include "mdm/model/executor.h"
 
 typedef struct mdm_recorder mdm_recorder;
@@ -30,11 +30,11 @@ int mdm_recorder_is_on(const mdm_recorder *recorder);
  * batch is computed in so many chunks; 0 where steps are not recorded. An estimate from above: docs/gpu.md
  * says of what. */
 double mdm_recorder_bytes(const mdm_recorder *recorder, const mdm_layout *layout, double chunks);
-/* Whether the faster way has been found for all stages that there were, one at least. */
+/* Whether the fastest way has been found for all stages that there were, one at least. */
 int mdm_recorder_is_settled(const mdm_recorder *recorder);
-/* The queues, 1 or 2, of the stage for which that was found last, and what its steps took in one and in two;
- * 0: of none. */
-int mdm_recorder_queues(const mdm_recorder *recorder, double milliseconds[2]);
+/* The way of the stage for which that was found last, and what its steps took in each, HUGE_VAL where it
+ * cannot be had; -1: of none. */
+int mdm_recorder_way(const mdm_recorder *recorder, double milliseconds[MDM_RECORDING_WAYS]);
 /* Steps are launched from here on; to be called on all ranks. */
 void mdm_recorder_turn_off(mdm_recorder *recorder);
 /* Collective, when a pass has been prepared: recordings made before memory was freed are forgotten. */

@@ -70,6 +70,15 @@ void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {
     (void)gpu, (void)queue;
 }
 
+void mdm_gpu_launch_early(mdm_gpu *gpu, int is_on) {
+    (void)gpu, (void)is_on;
+}
+
+int mdm_gpu_can_launch_early(const mdm_gpu *gpu) {
+    (void)gpu;
+    return 0;
+}
+
 void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard) {
     (void)gpu, (void)guard;
 }

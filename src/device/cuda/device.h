@@ -44,6 +44,9 @@ static inline uint32_t mdm_blocks_of_lanes(int channels) {
 MDM_MUST_CHECK mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memory, size_t *have, size_t want,
                                            const char *what);
 
+/* beside.c: whether gradients of weights go there from now on. */
+void mdm_cuda_turn_beside(mdm_cuda_device *device, int is_on);
+
 /* heads.c */
 extern const mdm_head_operations mdm_cuda_head_operations;
 

@@ -94,6 +94,11 @@ void mdm_gpu_set_guard(mdm_gpu *gpu, const mdm_gpu_guard *guard);
 /* What is queued may never end: from now on nothing waits for it, and its memory is left to it. */
 void mdm_gpu_give_up(mdm_gpu *gpu);
 
+/* From now on kernels may be launched before the one in front of them has ended; they wait for its end before
+ * they read or write anything. Nothing where the device cannot. */
+void mdm_gpu_launch_early(mdm_gpu *gpu, int is_on);
+int mdm_gpu_can_launch_early(const mdm_gpu *gpu);
+
 /* Page-locked host memory, which sends read when their turn comes. */
 MDM_MUST_CHECK mdm_status mdm_gpu_pin(mdm_gpu *gpu, size_t bytes, const char *what, void **host);
 void mdm_gpu_unpin(mdm_gpu *gpu, void *host);

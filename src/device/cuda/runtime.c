@@ -6,7 +6,8 @@
 #include <string.h>
 #include <time.h>
 
-enum { LEAST_MAJOR = 8 }; /* compute capability: tensor cores that know bfloat16 */
+/* Compute capabilities: tensor cores that know bfloat16; kernels that wait for the one in front. */
+enum { LEAST_MAJOR = 8, EARLY_MAJOR = 9 };
 
 void mdm_gpu_note(mdm_gpu *gpu, cudaError_t code, const char *what) {
     if (code == cudaSuccess || gpu->failure != cudaSuccess) return;
@@ -157,6 +158,7 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
                           "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->beside, cudaStreamNonBlocking), "a stream"));
     gpu->queued_to = gpu->stream;
+    gpu->can_launch_early = properties.major >= EARLY_MAJOR;
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));
@@ -315,6 +317,14 @@ static cudaStream_t stream_of(const mdm_gpu *gpu, mdm_gpu_queue queue) {
            : queue == MDM_GPU_COMMUNICATING ? gpu->communicating
            : queue == MDM_GPU_BESIDE        ? gpu->beside
                                             : gpu->stream;
+}
+
+void mdm_gpu_launch_early(mdm_gpu *gpu, int is_on) {
+    gpu->launches_early = is_on && gpu->can_launch_early;
+}
+
+int mdm_gpu_can_launch_early(const mdm_gpu *gpu) {
+    return gpu->can_launch_early;
 }
 
 void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue) {

@@ -17,8 +17,9 @@ struct mdm_gpu {
     cudaStream_t sending; /* uploads beside it */
     cudaStream_t communicating, beside;
     cudaStream_t queued_to; /* kernels and convolutions: stream, or beside */
-    mdm_gpu_guard guard;    /* look is NULL: nobody */
-    int is_given_up;        /* set by the computing thread, read by others too */
+    int can_launch_early, launches_early;
+    mdm_gpu_guard guard; /* look is NULL: nobody */
+    int is_given_up;     /* set by the computing thread, read by others too */
     int number;
     int is_recording;    /* between mdm_gpu_begin_graph and _end_graph */
     int64_t frees;       /* of memory */

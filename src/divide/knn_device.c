@@ -5,8 +5,8 @@
  * their rows are there, so one round is enough; a second one is only for queries without proof, if there are
  * any.
  *
- * Own rows are searched among themselves while the host looks for identical ones, as if there were none to
- * leave out; where there are, once more without these. */
+ * The host looks for identical rows while the device does a first, small part of the search among own rows,
+ * as if there were none to leave out; where there are, that part alone is done once more without them. */
 #include "knn_internal.h"
 #include "mdm/device/group.h"
 #include "mdm/device/neighbours.h"
@@ -63,11 +63,12 @@ static mdm_status prepare(search *s) {
 static mdm_status search_own(search *s) {
     mdm_knn *knn = s->knn;
     if (s->is_second) return mdm_neighbours_again_own(s->neighbours);
-    mdm_status queued = mdm_neighbours_search_own(s->neighbours, s->all, knn->n);
+    mdm_status begun = mdm_neighbours_begin(s->neighbours, s->all, knn->n);
     MDM_TRY(mdm_knn_find_duplicates(knn));
-    MDM_TRY(queued);
+    MDM_TRY(begun);
     int64_t kept = mdm_knn_kept_count(knn, knn->rank);
-    return kept == knn->n ? MDM_OK : mdm_neighbours_search_own(s->neighbours, mdm_knn_kept(knn), kept);
+    if (kept < knn->n) MDM_TRY(mdm_neighbours_begin(s->neighbours, mdm_knn_kept(knn), kept));
+    return mdm_neighbours_search_own(s->neighbours);
 }
 
 /* Rows [first, first + count) of another rank. */
@@ -115,6 +116,7 @@ static mdm_status run(search *s, int wants_neighbours, float *score) {
     mdm_knn *knn = s->knn;
     MDM_TRY(mdm_comm_agree(knn->comm, prepare(s)));
     MDM_TRY(go_round(s));
+    knn->report.tiles = mdm_neighbours_tiles(s->neighbours);
     MDM_TRY(mdm_comm_agree(knn->comm, mdm_neighbours_answer(s->neighbours, &knn->report.repeated)));
     MDM_TRY(mdm_comm_all_reduce(knn->comm, &knn->report.repeated, 1, MDM_INT64, MDM_SUM));
     if (knn->report.repeated > 0) MDM_TRY(search_again(s));

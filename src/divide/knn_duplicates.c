@@ -14,11 +14,6 @@ typedef struct hashed_row {
     int64_t index;
 } hashed_row;
 
-typedef struct counted_hash {
-    uint64_t hash;
-    int64_t count;
-} counted_hash;
-
 static int compare_rows(const void *a, const void *b) {
     const hashed_row *x = a, *y = b;
     if (x->high != y->high) return x->high < y->high ? -1 : 1;
@@ -40,40 +35,58 @@ static mdm_status gather_hashes(mdm_knn *knn, uint64_t *all, int64_t *counts) {
     return mdm_comm_all_gather(knn->comm, knn->hash, 2 * knn->n, all, counts, MDM_INT64);
 }
 
-/* Whether more than k + 1 rows may be identical, by half of their hashes, counted in an open-addressed table
- * of a power of two places, more than there are rows. Sorting, some ten times dearer, waits for that. */
-static int has_large_class(const mdm_knn *knn, const uint64_t *all, counted_hash *table, uint64_t places) {
-    for (int64_t i = 0; i < knn->total; i++) {
-        uint64_t hash = all[2 * i], place = hash & (places - 1);
-        while (table[place].count > 0 && table[place].hash != hash) place = (place + 1) & (places - 1);
-        table[place].hash = hash;
-        if (++table[place].count > knn->k + 1) return 1;
+/* Counts rows by some bits of their hashes, up to UINT8_MAX a place; tells whether one has more than `most`.
+ */
+static int count_rows(const uint64_t *all, int64_t total, int most, uint8_t *counted, uint64_t places) {
+    int is_crowded = 0;
+    for (int64_t i = 0; i < total; i++) {
+        uint8_t *place = &counted[all[2 * i] & (places - 1)];
+        *place += *place < UINT8_MAX;
+        is_crowded |= *place > most;
     }
-    return 0;
+    return is_crowded;
 }
 
-/* All rows, sorted so that identical ones lie together in order of index. */
-static void sort_rows(const mdm_knn *knn, const uint64_t *all, hashed_row *rows) {
-    for (int64_t i = 0; i < knn->total; i++) rows[i] = (hashed_row){all[2 * i + 1], all[2 * i], i};
-    qsort(rows, (size_t)knn->total, sizeof *rows, compare_rows);
+/* Rows that share a place with more than k others, sorted so that identical ones lie together in order of
+ * index: all large classes are among them. Counting costs a few nanoseconds a row, sorting more than a
+ * hundred; where no class is large hardly a row is left to be sorted. */
+static mdm_status sort_suspects(const mdm_knn *knn, const uint64_t *all, hashed_row **rows, int64_t *count) {
+    uint64_t places = 2;
+    uint8_t *counted;
+    int most = knn->k + 1 < UINT8_MAX ? knn->k + 1 : UINT8_MAX - 1;
+    mdm_status status = MDM_OK;
+    while (places < (uint64_t)knn->total * 2) places *= 2;
+    MDM_TRY(MDM_ALLOCATE(counted, places, "hashes of the embeddings"));
+    if (count_rows(all, knn->total, most, counted, places)) {
+        for (int64_t i = 0; i < knn->total; i++) *count += counted[all[2 * i] & (places - 1)] > most;
+        status = MDM_ALLOCATE(*rows, *count, "hashes of the embeddings");
+        for (int64_t i = 0, next = 0; status == MDM_OK && i < knn->total; i++)
+            if (counted[all[2 * i] & (places - 1)] > most)
+                (*rows)[next++] = (hashed_row){all[2 * i + 1], all[2 * i], i};
+    }
+    free(counted);
+    if (status == MDM_OK && *count > 0) qsort(*rows, (size_t)*count, sizeof **rows, compare_rows);
+    return status;
 }
 
 /* Walks the classes of identical rows: marks each row as searched (-1) or with its class's head, and collects
  * heads. */
-static void find_heads(mdm_knn *knn, const hashed_row *rows, int32_t *head_of) {
-    for (int64_t start = 0, end; start < knn->total; start = end) {
+static void find_heads(mdm_knn *knn, const hashed_row *rows, int64_t count, int32_t *head_of) {
+    for (int64_t i = 0; i < knn->total; i++) head_of[i] = -1;
+    for (int64_t start = 0, end; start < count; start = end) {
         for (end = start;
-             end < knn->total && rows[end].high == rows[start].high && rows[end].low == rows[start].low;)
+             end < count && rows[end].high == rows[start].high && rows[end].low == rows[start].low;)
             end++;
-        for (int64_t i = start; i < end; i++)
-            head_of[rows[i].index] = i - start > knn->k ? (int32_t)rows[start + knn->k].index : -1;
-        if (end - start > knn->k + 1) knn->heads[knn->head_count++] = (int32_t)rows[start + knn->k].index;
+        if (end - start <= knn->k + 1) continue;
+        int32_t head = (int32_t)rows[start + knn->k].index;
+        for (int64_t i = start + knn->k + 1; i < end; i++) head_of[rows[i].index] = head;
+        knn->heads[knn->head_count++] = head;
     }
     qsort(knn->heads, (size_t)knn->head_count, sizeof *knn->heads, compare_indices);
 }
 
 /* Fills kept, copies and copy_of. */
-static void sort_out(mdm_knn *knn, const int32_t *head_of) {
+static mdm_status sort_out(mdm_knn *knn, const int32_t *head_of) {
     int64_t next = 0;
     for (int r = 0; r < knn->ranks; r++) {
         int64_t first, count;
@@ -83,6 +96,10 @@ static void sort_out(mdm_knn *knn, const int32_t *head_of) {
             if (head_of[i] < 0) knn->kept[next++] = (int32_t)i;
     }
     knn->kept_start[knn->ranks] = knn->report.searched = next;
+    int64_t copies = knn->n - mdm_knn_kept_count(knn, knn->rank);
+    if (copies == 0) return MDM_OK;
+    MDM_TRY(MDM_ALLOCATE(knn->copies, copies, "searched rows"));
+    MDM_TRY(MDM_ALLOCATE(knn->copy_of, copies, "searched rows"));
     for (int64_t i = 0; i < knn->n; i++) {
         int32_t head = head_of[knn->first + i];
         if (head < 0) continue;
@@ -90,44 +107,32 @@ static void sort_out(mdm_knn *knn, const int32_t *head_of) {
         knn->copies[knn->copy_count] = (int32_t)i;
         knn->copy_of[knn->copy_count++] = (int32_t)(place - knn->heads);
     }
-}
-
-static mdm_status sort_and_find_heads(mdm_knn *knn, const uint64_t *all, int32_t *head_of) {
-    hashed_row *rows;
-    MDM_TRY(MDM_ALLOCATE(rows, knn->total, "hashes of the embeddings"));
-    sort_rows(knn, all, rows);
-    find_heads(knn, rows, head_of);
-    free(rows);
     return MDM_OK;
 }
 
 mdm_status mdm_knn_find_duplicates(mdm_knn *knn) {
-    uint64_t *all = NULL, places = 2;
-    int64_t *counts = NULL;
-    counted_hash *table = NULL;
+    uint64_t *all = NULL;
+    int64_t *counts = NULL, suspects = 0;
+    hashed_row *rows = NULL;
     int32_t *head_of = NULL;
-    while (places < (uint64_t)knn->total * 2) places *= 2;
     mdm_status status = MDM_ALLOCATE(all, 2 * knn->total, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(counts, knn->ranks, "hashes of the embeddings");
-    if (status == MDM_OK) status = MDM_ALLOCATE(table, (int64_t)places, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(head_of, knn->total, "hashes of the embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->kept, knn->total, "searched rows");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->kept_start, knn->ranks + 1, "searched rows");
     if (status == MDM_OK) status = MDM_ALLOCATE(knn->heads, knn->total / (knn->k + 2) + 1, "searched rows");
-    if (status == MDM_OK) status = MDM_ALLOCATE(knn->copies, knn->n, "searched rows");
-    if (status == MDM_OK) status = MDM_ALLOCATE(knn->copy_of, knn->n, "searched rows");
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
     MDM_TRY_OR(status, gather_hashes(knn, all, counts), release);
-    if (has_large_class(knn, all, table, places))
-        status = sort_and_find_heads(knn, all, head_of);
-    else
-        for (int64_t i = 0; i < knn->total; i++) head_of[i] = -1;
-    MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
-    sort_out(knn, head_of);
+    status = sort_suspects(knn, all, &rows, &suspects);
+    if (status == MDM_OK) {
+        find_heads(knn, rows, suspects, head_of);
+        status = sort_out(knn, head_of);
+    }
+    status = mdm_comm_agree(knn->comm, status);
 release:
     free(all);
     free(counts);
-    free(table);
+    free(rows);
     free(head_of);
     return status;
 }

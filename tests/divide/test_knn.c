@@ -53,6 +53,13 @@ static answer search_on(mdm_device *on, int tile_rows, int tile_columns, const f
     return a;
 }
 
+static void assert_same(const answer *a, const answer *b, int k) {
+    assert_memory_equal(b->neighbour, a->neighbour, (size_t)(a->n * k) * sizeof *a->neighbour);
+    assert_memory_equal(b->similarity, a->similarity, (size_t)(a->n * k) * sizeof *a->similarity);
+    assert_memory_equal(b->score, a->score, (size_t)a->n * sizeof *a->score);
+    assert_int_equal(b->report.searched, a->report.searched);
+}
+
 /* Searches on the device under test; a CUDA device must answer as the CPU does, to the bit, in tiles of any
  * size, whether it is asked for neighbours or for scores alone. */
 static answer search(const float *embedding, int64_t total, int dimension, int k) {
@@ -61,10 +68,7 @@ static answer search(const float *embedding, int64_t total, int dimension, int k
     const int tiles[][2] = {{64, 192}, {0, 0}};
     for (int t = getenv("MDM_TEST_GROUP") ? 1 : 0; t < 2; t++) { /* over NCCL the ring alone is of interest */
         answer b = search_on(device, tiles[t][0], tiles[t][1], embedding, total, dimension, k);
-        assert_memory_equal(b.neighbour, a.neighbour, (size_t)(a.n * k) * sizeof *a.neighbour);
-        assert_memory_equal(b.similarity, a.similarity, (size_t)(a.n * k) * sizeof *a.similarity);
-        assert_memory_equal(b.score, a.score, (size_t)a.n * sizeof *a.score);
-        assert_int_equal(b.report.searched, a.report.searched);
+        assert_same(&a, &b, k);
         release(&a);
         a = b;
     }
@@ -143,6 +147,12 @@ static float *random_embeddings(int64_t total, int dimension, uint32_t range, ui
     for (int64_t e = 0; e < total * dimension; e++)
         embedding[e] = range ? (float)mdm_random_below(&random, range) : (float)mdm_random_normal(&random);
     return embedding;
+}
+
+/* Every other row becomes the first one, so many of them. */
+static void make_identical(float *embedding, int dimension, int count) {
+    for (int i = 1; i < count; i++)
+        memcpy(embedding + 2 * (int64_t)i * dimension, embedding, sizeof(float) * (size_t)dimension);
 }
 
 /* More rows than a tile, than a chunk, and a ragged end. */
@@ -276,6 +286,67 @@ static void some_identical_rows_give_the_exhaustive_answer(void **state) {
     free(embedding);
 }
 
+/* More of them than a place of the count of rows holds. */
+static void hundreds_of_identical_rows_are_told_from_hundreds_and_one(void **state) {
+    (void)state;
+    enum { TOTAL = 900, D = 8, K = 300 };
+    const int identical[] = {K + 1, K + 2, 450};
+    for (int t = 0; t < 3; t++) {
+        float *embedding = random_embeddings(TOTAL, D, 0, 32);
+        make_identical(embedding, D, identical[t]);
+        answer a = search(embedding, TOTAL, D, K);
+        assert_int_equal(a.report.searched, TOTAL - (identical[t] - (K + 1)));
+        assert_exhaustive(&a, embedding, TOTAL, D, K);
+        release(&a);
+        free(embedding);
+    }
+}
+
+/* How many of rows [first, first + n) are searched where make_identical has made `identical` rows so. */
+static int64_t searched_rows(int64_t first, int64_t n, int identical, int k) {
+    int64_t searched = 0;
+    for (int64_t i = first; i < first + n; i++) searched += i % 2 == 1 || i / 2 <= k || i / 2 >= identical;
+    return searched;
+}
+
+static int64_t pieces(int64_t count, int64_t size) {
+    return count > 0 ? (count + size - 1) / size : 0;
+}
+
+/* Tiles of this rank's rows with each other and with those of the other ranks; where some of its rows are set
+ * aside, first those on the diagonal with them. */
+static int64_t expected_tiles(int64_t total, int identical, int k, int rows, int columns) {
+    int64_t first, n, tiles;
+    mdm_comm_my_slice(comm, total, &first, &n);
+    int64_t own = searched_rows(first, n, identical, k);
+    tiles = own < n ? pieces(n, rows) : 0;
+    for (int64_t row = 0; row < own; row += rows) tiles += 1 + pieces(own - row - rows, columns);
+    for (int r = 0; r < mdm_comm_size(comm); r++) {
+        mdm_comm_slice(total, r, mdm_comm_size(comm), &first, &n);
+        if (r != mdm_comm_rank(comm))
+            tiles += pieces(own, rows) * pieces(searched_rows(first, n, identical, k), columns);
+    }
+    return tiles;
+}
+
+static void rows_that_are_set_aside_cost_no_second_search(void **state) {
+    (void)state;
+    if (!test_device_is_cuda()) skip();
+    enum { TOTAL = 2000, D = 16, K = 10, ROWS = 64, COLUMNS = 192 };
+    const int identical[] = {0, K, K + 1, K + 2, 700};
+    for (int t = 0; t < 5; t++) {
+        float *embedding = random_embeddings(TOTAL, D, 0, 33);
+        make_identical(embedding, D, identical[t]);
+        answer a = search_on(NULL, 0, 0, embedding, TOTAL, D, K);
+        answer b = search_on(device, ROWS, COLUMNS, embedding, TOTAL, D, K);
+        assert_same(&a, &b, K);
+        assert_int_equal(b.report.tiles, expected_tiles(TOTAL, identical[t], K, ROWS, COLUMNS));
+        release(&a);
+        release(&b);
+        free(embedding);
+    }
+}
+
 static void zero_rows_are_similar_to_nothing(void **state) {
     (void)state;
     float *embedding = random_embeddings(600, 4, 3, 40);
@@ -348,6 +419,8 @@ int main(int argc, char **argv) {
         cmocka_unit_test(rows_that_half_precision_cannot_tell_apart_are_found),
         cmocka_unit_test(thousands_of_identical_rows_are_answered_without_searching_them),
         cmocka_unit_test(some_identical_rows_give_the_exhaustive_answer),
+        cmocka_unit_test(hundreds_of_identical_rows_are_told_from_hundreds_and_one),
+        cmocka_unit_test(rows_that_are_set_aside_cost_no_second_search),
         cmocka_unit_test(zero_rows_are_similar_to_nothing),
         cmocka_unit_test(neighbours_closer_than_float_resolution_are_found),
         cmocka_unit_test(bad_arguments_and_embeddings_are_refused_on_every_rank),

@@ -40,9 +40,14 @@ void mdm_neighbours_destroy(mdm_neighbours *neighbours);
  * hash [rows, 2]. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_measure(mdm_neighbours *neighbours, double *norm, uint64_t *hash);
 
-/* Searches this rank's rows among themselves. `kept` [count], in host memory: global indices, ascending. */
-MDM_MUST_CHECK mdm_status mdm_neighbours_search_own(mdm_neighbours *neighbours, const int32_t *kept,
-                                                    int64_t count);
+/* Begins the search of this rank's rows, those of each of its tiles among themselves: a small part of the
+ * work where there are many. `kept` [count], in host memory: global indices, ascending. Before any other
+ * search it may be begun anew, with other rows. */
+MDM_MUST_CHECK mdm_status mdm_neighbours_begin(mdm_neighbours *neighbours, const int32_t *kept,
+                                               int64_t count);
+
+/* The rest of the search of this rank's rows among themselves. */
+MDM_MUST_CHECK mdm_status mdm_neighbours_search_own(mdm_neighbours *neighbours);
 
 /* A block of another rank's rows. */
 typedef struct mdm_visiting_rows {
@@ -56,6 +61,9 @@ typedef struct mdm_visiting_rows {
  * device; every block is to come once. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_search_visitors(mdm_neighbours *neighbours,
                                                          const mdm_visiting_rows *visitors);
+
+/* How many tiles have been multiplied, by the searches above. */
+int64_t mdm_neighbours_tiles(const mdm_neighbours *neighbours);
 
 /* Answers all queries from their candidates and tells how many are unproven. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_answer(mdm_neighbours *neighbours, int64_t *unproven);

@@ -26,6 +26,7 @@ typedef struct mdm_knn_report {
     int64_t searched; /* rows of all ranks that took part; the rest are copies of theirs */
     int64_t repeated; /* queries of all ranks that the first search could not prove, and that were searched
                          again without leaving anything out */
+    int64_t tiles;    /* of similarities that this rank's device multiplied in the first search */
 } mdm_knn_report;
 
 /* Collective. The same for embeddings in the memory of `device`, of which all ranks have the same kind, and

@@ -24,7 +24,8 @@ struct mdm_neighbours {
     mdm_neighbour *list;
     mdm_similar *hit; /* of the tile's rows, then its columns */
     uint32_t *hits, *active, *crowded, *counters;
-    int turn; /* which of the two pairs of counters the next tile takes */
+    int turn;      /* which of the two pairs of counters the next tile takes */
+    int64_t tiles; /* that were multiplied in the first search */
     int32_t *result;
     double *result_similarity, *limit;
     uint32_t *unproven;
@@ -213,6 +214,7 @@ static mdm_status search_diagonal(mdm_neighbours *n, int64_t row) {
                             .diagonal = 1};
     MDM_TRY(multiply(n, n->own.unit + row * n->padded, &n->own, row, rows, &a.stride));
     merge(n, &a, a.row.count);
+    n->tiles++;
     return MDM_OK;
 }
 
@@ -238,6 +240,7 @@ static mdm_status search_tile(mdm_neighbours *n, int64_t row, const mdm_row_bloc
     uint32_t lines = a.row.count + (both ? a.column.count : 0);
     merge(n, &a, (lines + MDM_MERGE_WARPS - 1) / MDM_MERGE_WARPS);
     n->turn = !n->turn;
+    n->tiles++;
     return MDM_OK;
 }
 
@@ -246,12 +249,17 @@ static void rescore(mdm_neighbours *n, const mdm_row_block *other) {
     mdm_gpu_rescore(n->gpu, blocks_of_rows((int64_t)n->own.kept_count * n->width), 1, &a);
 }
 
-mdm_status mdm_neighbours_search_own(mdm_neighbours *n, const int32_t *kept, int64_t count) {
+mdm_status mdm_neighbours_begin(mdm_neighbours *n, const int32_t *kept, int64_t count) {
     MDM_TRY(pack(n, &n->own, kept, count));
     mdm_clear_arguments clear = {n->list, n->threshold, (uint32_t)count,
                                  (uint32_t)n->shape.rows + n->tile_rows + n->tile_columns, n->width};
     mdm_gpu_clear_lists(n->gpu, mdm_blocks_for(clear.all), 1, &clear);
     for (int64_t row = 0; row < count; row += n->tile_rows) MDM_TRY(search_diagonal(n, row));
+    return MDM_OK;
+}
+
+mdm_status mdm_neighbours_search_own(mdm_neighbours *n) {
+    int64_t count = n->own.kept_count;
     for (int64_t row = 0; row < count; row += n->tile_rows)
         for (int64_t column = row + n->tile_rows; column < count; column += n->tile_columns)
             MDM_TRY(search_tile(n, row, &n->own, column));
@@ -266,6 +274,10 @@ mdm_status mdm_neighbours_search_visitors(mdm_neighbours *n, const mdm_visiting_
             MDM_TRY(search_tile(n, row, &n->visitors, column));
     rescore(n, &n->visitors);
     return MDM_OK;
+}
+
+int64_t mdm_neighbours_tiles(const mdm_neighbours *n) {
+    return n->tiles;
 }
 
 /* ---- answers ---- */

@@ -17,8 +17,8 @@ static __device__ __forceinline__ void begin_kernel(void) {
 }
 
 /* A kernel of one argument. */
-static inline void launch_kernel(mdm_gpu *gpu, const void *kernel, dim3 blocks, size_t shared, const void *argument,
-                                 const char *what) {
+static inline void launch_kernel(mdm_gpu *gpu, const void *kernel, dim3 blocks, size_t shared,
+                                 const void *argument, const char *what) {
     cudaLaunchAttribute early;
     cudaLaunchConfig_t config = {};
     void *arguments[] = {const_cast<void *>(argument)};

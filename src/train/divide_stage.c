@@ -174,10 +174,16 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
                  missing > 1 ? "them" : "it");
 }
 
+/* Nothing where the truth is not known, or the data set has none of the kind. */
+static void write_auc(char *text, size_t size, const char *what, double auc) {
+    text[0] = '\0';
+    if (isfinite(auc)) snprintf(text, size, "; AUC of %s %.3f", what, auc);
+}
+
 static void report_division(mdm_trainer *t, int64_t epoch, int network, double knn_seconds,
                             double gmm_seconds) {
     const mdm_opinion *o = &t->opinions[network];
-    char name[2] = {(char)('a' + network), 0}, aucs[64] = "";
+    char name[2] = {(char)('a' + network), 0}, noise[32], ood[32];
     mdm_metrics_begin(t->metrics, "divide");
     mdm_metrics_integer(t->metrics, "epoch", epoch);
     mdm_metrics_text(t->metrics, "network", name);
@@ -193,11 +199,11 @@ static void report_division(mdm_trainer *t, int64_t epoch, int network, double k
     if (isfinite(o->auc_noise)) mdm_metrics_number(t->metrics, "auc_noise", o->auc_noise);
     if (isfinite(o->auc_ood)) mdm_metrics_number(t->metrics, "auc_ood", o->auc_ood);
     mdm_metrics_end(t->metrics);
-    if (isfinite(o->auc_noise))
-        snprintf(aucs, sizeof aucs, "; AUC of noise %.3f, of OOD %.3f", o->auc_noise, o->auc_ood);
-    mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s",
+    write_auc(noise, sizeof noise, "noise", o->auc_noise);
+    write_auc(ood, sizeof ood, "OOD", o->auc_ood);
+    mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s%s",
              (long long)epoch, name, (long long)o->counts.labelled, (long long)o->counts.unlabelled,
-             (long long)o->counts.removed, aucs);
+             (long long)o->counts.removed, noise, ood);
 }
 
 /* The losses that the mixture sees: beyond a multiple of log C, the loss of a guess, more says no more. */

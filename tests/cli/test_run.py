@@ -2,13 +2,14 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import time
 
 import h5py
 import numpy as np
-from program import events, main, read, run, start, train, command, SMALL, SOURCE
+from program import events, halve_pictures, main, read, run, shorten_test_set, start, train, command, SMALL, SOURCE
 
 
 def a_run_leaves_every_file_of_the_contract(work):
@@ -215,6 +216,19 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 
 
+def what_a_set_has_none_of_gets_no_auc(work):
+    done = train(work, "strangers")
+    assert re.search(r"divide, epoch \d, network a: .* removed; AUC of noise 0\.\d+; AUC of OOD [01]\.\d+\n", done.stderr), done.stderr
+    made = run("data", "noise", work.full, work.file("members.h5"), "--samples", "200", "--symmetric", "0.4", "--seed", "3")
+    assert made.returncode == 0, made.stderr
+    shorten_test_set(work.file("members.h5"), 100)
+    halve_pictures(work.file("members.h5"))
+    done = train(work, "members", f"data.train={work.file('members.h5')}")
+    assert re.search(r"divide, epoch \d, network a: .* removed; AUC of noise 0\.\d+\n", done.stderr), done.stderr
+    kinds = {("auc_noise" in e, "auc_ood" in e) for e in events(work, "members") if e["event"] == "divide"}
+    assert (True, False) in kinds and not any(strangers for _, strangers in kinds), kinds
+
+
 def an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept(work):
     few, config = work.file("runs.h5"), os.path.join(SOURCE, "configs", "quickstart.yaml")
     # 1337 pictures are a run: two of them and a rest
@@ -324,7 +338,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
-      an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
+      an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept, what_a_set_has_none_of_gets_no_auc,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

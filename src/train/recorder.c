@@ -30,6 +30,7 @@ struct mdm_recorder {
     mdm_executor *executor;
     mdm_device *device;
     int is_on, count, next;
+    int ways;      /* that the devices of all ranks have */
     int64_t frees; /* of device memory, by the time they were made */
     recorded_step steps[MOST];
     stage_trial trials[MOST];
@@ -99,11 +100,12 @@ double mdm_recorder_bytes(const mdm_recorder *r, const mdm_layout *layout, doubl
 
 mdm_status mdm_recorder_begin(mdm_recorder *r) {
     int64_t frees = mdm_device_frees(r->device);
-    int32_t is_stale = frees != r->frees;
+    int32_t told[2] = {frees != r->frees, -mdm_device_recording_ways(r->device)};
     if (!r->is_on) return MDM_OK;
-    MDM_TRY(mdm_comm_all_reduce(r->comm, &is_stale, 1, MDM_INT32, MDM_MAX));
-    if (is_stale) forget(r);
+    MDM_TRY(mdm_comm_all_reduce(r->comm, told, 2, MDM_INT32, MDM_MAX));
+    if (told[0]) forget(r);
     r->frees = frees;
+    r->ways = -told[1];
     return MDM_OK;
 }
 
@@ -161,7 +163,7 @@ static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
     if (r->trial_count == MOST) return NULL;
     stage_trial *t = &r->trials[r->trial_count++];
     *t = (stage_trial){.stage = k->stage, .groups = k->groups};
-    t->trial.ways = mdm_device_recording_ways(r->device);
+    t->trial.ways = r->ways;
     return t;
 }
 

@@ -48,24 +48,6 @@ typedef struct mdm_row_block {
     uint32_t count, kept_count;
 } mdm_row_block;
 
-MDM_BOTH uint32_t mdm_atomic_add(uint32_t *place, uint32_t value) {
-#ifdef __CUDA_ARCH__
-    return atomicAdd(place, value);
-#else
-    uint32_t before = *place;
-    *place += value;
-    return before;
-#endif
-}
-
-MDM_BOTH void mdm_atomic_max(uint32_t *place, uint32_t value) {
-#ifdef __CUDA_ARCH__
-    atomicMax(place, value);
-#else
-    if (*place < value) *place = value;
-#endif
-}
-
 /* Half precision, of values up to 65504: rounding to nearest even. */
 MDM_BOTH uint32_t mdm_half_of(float value) {
     mdm_float_bits u;
@@ -368,8 +350,8 @@ MDM_BOTH void mdm_load_few(const mdm_tile_arguments *a, const mdm_tile_line *lin
     const mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
     const mdm_similar *hit = line->side->hit + (size_t)line->query * MDM_NEIGHBOUR_HITS;
     uint32_t hits = line->side->hits[line->query];
-    if (hits > MDM_NEIGHBOUR_HITS) hits = 0; /* looked through */
-    for (uint32_t i = lane; i < a->width; i += MDM_WARP) s->old[i] = list[i];
+    if (hits > MDM_NEIGHBOUR_HITS) hits = 0; /* a block looks through its line, perhaps at this moment */
+    for (uint32_t i = lane; hits > 0 && i < a->width; i += MDM_WARP) s->old[i] = list[i];
     for (uint32_t i = lane; i < hits; i += MDM_WARP) {
         s->fresh[i].similarity = hit[i].similarity;
         s->fresh[i].index = line->other[hit[i].index];
@@ -381,6 +363,7 @@ MDM_BOTH void mdm_place_few(const mdm_tile_arguments *a, const mdm_tile_line *li
                             const mdm_merge_few *s) {
     mdm_neighbour *list = line->side->list + (size_t)line->query * a->width;
     uint32_t last = a->width - 1;
+    if (lane == 0) line->side->hits[line->query] = 0; /* of those with too many, too */
     if (s->hits == 0) return;
     for (uint32_t i = lane; i < a->width; i += MDM_WARP) {
         const mdm_similar mine = {s->old[i].similarity, s->old[i].index};
@@ -401,7 +384,6 @@ MDM_BOTH void mdm_place_few(const mdm_tile_arguments *a, const mdm_tile_line *li
         if (place <= last) list[place] = placed;
         if (place == last) line->side->threshold[line->query] = mine.similarity;
     }
-    if (lane == 0) line->side->hits[line->query] = 0;
 }
 
 /* ---- a line that is looked through, by a block ---- */
@@ -474,7 +456,6 @@ MDM_BOTH void mdm_place_many(const mdm_tile_arguments *a, const mdm_tile_line *l
         line->side->list[(size_t)line->query * a->width + rank] = placed;
         if (rank == a->width - 1) line->side->threshold[line->query] = mine.similarity;
     }
-    if (thread == 0) line->side->hits[line->query] = 0;
 }
 
 /* ---- all of a tile: first those with few hits, MDM_MERGE_WARPS a block, then lines ---- */

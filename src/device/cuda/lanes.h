@@ -118,4 +118,43 @@ MDM_BOTH uint32_t mdm_thread_number(mdm_gpu_thread t) {
     return t.block * MDM_GPU_THREADS + t.thread;
 }
 
+/* Atomic operations: other threads may do such at the same place, and are ordered by none of them. */
+MDM_BOTH uint32_t mdm_atomic_add(uint32_t *place, uint32_t value) {
+#ifdef __CUDA_ARCH__
+    return atomicAdd(place, value);
+#else
+    return __atomic_fetch_add(place, value, __ATOMIC_RELAXED);
+#endif
+}
+
+MDM_BOTH void mdm_atomic_add_long(unsigned long long *place, unsigned long long value) {
+#ifdef __CUDA_ARCH__
+    atomicAdd(place, value);
+#else
+    (void)__atomic_fetch_add(place, value, __ATOMIC_RELAXED);
+#endif
+}
+
+MDM_BOTH void mdm_atomic_max(uint32_t *place, uint32_t value) {
+#ifdef __CUDA_ARCH__
+    atomicMax(place, value);
+#else
+    uint32_t before = __atomic_load_n(place, __ATOMIC_RELAXED);
+    while (before < value &&
+           !__atomic_compare_exchange_n(place, &before, value, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+#endif
+}
+
+MDM_BOTH void mdm_atomic_min(uint32_t *place, uint32_t value) {
+#ifdef __CUDA_ARCH__
+    atomicMin(place, value);
+#else
+    uint32_t before = __atomic_load_n(place, __ATOMIC_RELAXED);
+    while (before > value &&
+           !__atomic_compare_exchange_n(place, &before, value, 1, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
+    }
+#endif
+}
+
 #endif

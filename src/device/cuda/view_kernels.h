@@ -54,32 +54,6 @@ typedef struct mdm_view_block {
 /* Where two copies of a picture begin behind it. */
 enum { MDM_VIEW_BLOCK_BYTES = (sizeof(mdm_view_block) + 15) / 16 * 16 };
 
-MDM_BOTH void mdm_block_add(uint32_t *sum, uint32_t value) {
-#ifdef __CUDA_ARCH__
-    atomicAdd(sum, value);
-#else
-    *sum += value;
-#endif
-}
-
-MDM_BOTH void mdm_block_add_long(unsigned long long *sum, unsigned long long value) {
-#ifdef __CUDA_ARCH__
-    atomicAdd(sum, value);
-#else
-    *sum += value;
-#endif
-}
-
-MDM_BOTH void mdm_block_extend(uint32_t *lowest, uint32_t *highest, uint32_t value) {
-#ifdef __CUDA_ARCH__
-    atomicMin(lowest, value);
-    atomicMax(highest, value);
-#else
-    *lowest = value < *lowest ? value : *lowest;
-    *highest = value > *highest ? value : *highest;
-#endif
-}
-
 /* Thread 0: which picture, and what is done to it. */
 MDM_BOTH void mdm_view_draw_thread(const mdm_view_arguments *a, mdm_gpu_thread t, mdm_view_block *s,
                                    uint32_t number) {
@@ -127,10 +101,11 @@ MDM_BOTH void mdm_view_measure_thread(const mdm_view_arguments *a, mdm_gpu_threa
         unsigned long long sum = 0;
         for (int i = (int)t.thread; i < pixels; i += MDM_GPU_THREADS)
             sum += channels == 1 ? in[i] : mdm_pixel_grey(in + 3 * i);
-        mdm_block_add_long(&s->sum, sum);
+        mdm_atomic_add_long(&s->sum, sum);
     } else if (mdm_view_needs_histogram(o)) {
         for (int i = (int)t.thread; i < pixels; i += MDM_GPU_THREADS)
-            for (int c = 0; c < channels; c++) mdm_block_add(&s->histogram[c][in[i * channels + c]], 1);
+            for (int c = 0; c < channels; c++)
+                (void)mdm_atomic_add(&s->histogram[c][in[i * channels + c]], 1);
     }
 }
 
@@ -139,7 +114,10 @@ MDM_BOTH void mdm_view_sum_up_thread(const mdm_view_arguments *a, mdm_gpu_thread
                                      const mdm_pixel_operation *o) {
     if (!mdm_view_needs_histogram(o)) return;
     for (int c = 0; c < a->channels; c++)
-        if (s->histogram[c][t.thread] > 0) mdm_block_extend(&s->lowest[c], &s->highest[c], t.thread);
+        if (s->histogram[c][t.thread] > 0) {
+            mdm_atomic_min(&s->lowest[c], t.thread);
+            mdm_atomic_max(&s->highest[c], t.thread);
+        }
     if (t.thread >= (uint32_t)a->channels * MDM_VIEW_GROUPS) return;
     uint32_t c = t.thread / MDM_VIEW_GROUPS, group = t.thread % MDM_VIEW_GROUPS, sum = 0;
     for (uint32_t v = 0; v < 256 / MDM_VIEW_GROUPS; v++)

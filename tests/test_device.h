@@ -1,5 +1,6 @@
 /* The device that a test computes on: MDM_TEST_DEVICE=cpu (the default) or cuda. Without a CUDA device the
- * whole program ends with code 77, which ctest reports as skipped. */
+ * whole program ends with code 77, which ctest reports as skipped. MDM_TEST_ONLY names the one test to run of
+ * the program's. */
 #ifndef MDM_TESTS_TEST_DEVICE_H
 #define MDM_TESTS_TEST_DEVICE_H
 
@@ -17,6 +18,8 @@ static inline int test_device_is_cuda(void) {
 /* To be called first in main, before MPI is started. */
 static inline void test_device_or_skip(void) {
     char why[256];
+    const char *only = getenv("MDM_TEST_ONLY");
+    if (only) cmocka_set_test_filter(only);
     if (!test_device_is_cuda() || mdm_device_count_cuda(why, sizeof why, NULL) > 0) return;
     printf("skipped: %s\n", why);
     exit(77);

@@ -17,8 +17,9 @@
  * random:SEED         a few calls at every turn, of any queue; also in the ranks' orders.
  *
  * Blocks of a launch, and threads in each phase, come in descending order in the first two, in ascending
- * order in the third, in a random one in the fourth. The results of all must be the same bits. The host's
- * waits wait for what runtime.c's wait for, and for nothing else.
+ * order in the third, in a random one in the fourth. The results of all must be the same bits. What no order
+ * shows, ThreadSanitizer does (emulated_races.h). The host's waits wait for what runtime.c's wait for, and
+ * for nothing else.
  *
  * Graphs: emulated_graph.c. MDM_EMULATED_GRAPHS=refused lets every graph fail at its end; "broken 1": on
  * rank 1 a graph is broken off at its 40th call, and no collective may be recorded from there on. The file
@@ -214,6 +215,7 @@ static void run_clear(mdm_gpu *gpu, const void *arguments) {
     if (before > c->bytes) before = c->bytes;
     memset(c->memory, 0, before);
     if (c->bytes > before && madvise(c->memory + before, c->bytes - before, MADV_DONTNEED)) abort();
+    emulated_note_written(c->memory, c->bytes);
 }
 
 /* The memory ends where a locked page begins. It is zeroed in the queue of what is computed. */

@@ -4,6 +4,7 @@
 #define MDM_TESTS_EMULATED_GPU_H
 
 #include "cuda/gpu.h"
+#include "emulated_races.h"
 #include "emulated_stream.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -123,6 +124,7 @@ struct mdm_gpu {
     _Atomic int64_t doom_calls;
     _Atomic int is_lost;
     int is_stuck; /* something queued never ends, and nothing behind it begins */
+    struct emulated_races *races;
 };
 
 /* One line on stderr, and the end of the test: what a device would refuse, or never come to. */
@@ -185,5 +187,17 @@ uint64_t emulated_draw(mdm_gpu *gpu);
 static inline uint32_t emulated_number(const emulated_order *order, uint32_t i) {
     return (uint32_t)((order->start + (uint64_t)i * order->step) % order->n);
 }
+
+/* ---- emulated_kernels.c: the blocks of a launch, in their order ---- */
+typedef struct emulated_grid {
+    emulated_order order;
+    uint32_t blocks, next;
+} emulated_grid;
+
+emulated_grid emulated_draw_grid(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows);
+/* 0 behind the last. A block has its part of `shared` [EMULATED_GROUPS][bytes]. */
+int emulated_next_block(mdm_gpu *gpu, emulated_grid *g, void *shared, size_t bytes, emulated_thread *t);
+/* One phase, by all threads of the block; a barrier ends it. */
+void emulated_run_phase(mdm_gpu *gpu, emulated_thread_runner *run, emulated_thread t, uint32_t phase);
 
 #endif

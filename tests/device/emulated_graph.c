@@ -141,6 +141,7 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     for (int64_t i = 0; i < graph->works; i++)
         if (emulated_is_doomed(gpu, "collective")) gpu->doomed_work = gpu->works_queued + i;
     gpu->works_queued += graph->works;
+    emulated_order_queued(gpu, (emulated_place){MDM_GPU_COMPUTING, 0, gpu->lanes[MDM_GPU_COMPUTING].queued});
     emulated_push(&gpu->lanes[MDM_GPU_COMPUTING], e);
     emulated_go_on(gpu);
     pthread_mutex_unlock(&gpu->lock);

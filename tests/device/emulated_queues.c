@@ -34,8 +34,8 @@ void emulated_push(lane *l, entry e) {
 void emulated_free_lane(lane *l, int is_graph) {
     for (int64_t i = is_graph ? 0 : l->done; i < l->queued; i++) {
         entry *e = entry_at(l, i);
-        free(e->arguments);
-        free(e->work);
+        emulated_free(e->arguments);
+        emulated_free(e->work);
         if (e->kind == GRAPH) emulated_finish_graph(e->graph);
     }
     free(l->entries);
@@ -107,12 +107,38 @@ emulated_order emulated_draw_order(mdm_gpu *gpu, uint32_t n) {
 
 /* ---- running ---- */
 
-static void run_work(mdm_gpu *gpu, emulated_work *work) {
+/* An entry that its queue runs. */
+typedef struct task {
+    mdm_gpu *gpu;
+    const entry *entry;
+    emulated_work *work;
+    int state;
+} task;
+
+static void do_call(void *given) {
+    const task *t = given;
+    t->entry->run(t->gpu, t->entry->arguments);
+}
+
+static void do_copy_work(void *given) {
+    task *t = given;
+    t->work = t->entry->work->copy(t->entry->work);
+}
+
+static void do_advance(void *given) {
+    task *t = given;
+    t->state = t->work->advance(t->work);
+}
+
+static void run_work(mdm_gpu *gpu, const entry *e, emulated_place place) {
+    task t = {gpu, e, e->work, 0};
     int state = 0;
     int64_t waited = 0;
+    if (place.is_in_graph) emulated_run_there(gpu, place, do_copy_work, &t);
     if (gpu->works_done == gpu->doomed_work) emulated_lose(gpu);
     while (state == 0 && !gpu->is_lost) {
-        state = work->advance(work);
+        emulated_run_there(gpu, place, do_advance, &t);
+        state = t.state;
         if (state == 0) usleep(20);
         if (state == 0 && gpu->patience > 0 && (waited += 20) > gpu->patience) state = -1;
         if (state == 0 && gpu->guard.look && gpu->guard.look(gpu->guard.context) != MDM_OK) state = -1;
@@ -125,7 +151,8 @@ static void finish_launch(mdm_gpu *gpu, mdm_gpu_graph *graph) {
     for (int q = 0; q < EMULATED_QUEUES; q++)
         if (graph->lanes[q].done < graph->lanes[q].queued) return;
     graph->is_under_way = 0;
-    gpu->lanes[MDM_GPU_COMPUTING].done++;
+    emulated_order_launched(gpu,
+                            (emulated_place){MDM_GPU_COMPUTING, 0, gpu->lanes[MDM_GPU_COMPUTING].done++});
     emulated_finish_graph(graph);
 }
 
@@ -138,15 +165,20 @@ static void begin_launch(mdm_gpu *gpu, const entry *e) {
 
 static void run_choice(mdm_gpu *gpu, choice c) {
     entry *e = entry_at(c.lane, c.lane->done);
+    const emulated_place place = {(mdm_gpu_queue)(c.lane - (c.graph ? c.graph->lanes : gpu->lanes)),
+                                  c.graph != NULL, c.lane->done};
+    emulated_order_begun(gpu, place);
     if (e->kind == GRAPH) {
         begin_launch(gpu, e);
         return;
     }
     if (e->is_doomed) emulated_lose(gpu);
-    if (e->kind == WORK) run_work(gpu, c.graph ? e->work->copy(e->work) : e->work);
+    if (e->kind == WORK) run_work(gpu, e, place);
     if (gpu->is_lost || gpu->is_stuck) return;
-    if (e->kind == CALL) e->run(gpu, e->arguments);
-    if (!c.graph) free(e->arguments);
+    if (e->kind == FOLLOW) emulated_order_followed(gpu, place, e->point.queue, e->point.count);
+    if (e->kind == CALL) emulated_run_there(gpu, place, do_call, &(task){gpu, e, NULL, 0});
+    if (!c.graph) emulated_free(e->arguments);
+    emulated_order_done(gpu, place);
     c.lane->done++;
     if (c.graph) finish_launch(gpu, c.graph);
     if (!c.graph && c.lane->done - c.lane->first > 4096) drop_done(c.lane);
@@ -243,6 +275,7 @@ void emulated_wait(mdm_gpu *gpu, mdm_gpu_queue queue, int64_t count) {
     int64_t wanted[EMULATED_QUEUES] = {0};
     wanted[queue] = count;
     wait_for(gpu, wanted);
+    emulated_order_awaited(gpu, queue, count);
 }
 
 void emulated_wait_for_queue(mdm_gpu *gpu, mdm_gpu_queue queue) {
@@ -258,6 +291,7 @@ void emulated_wait_for_all(mdm_gpu *gpu) {
     for (int q = 0; q < EMULATED_QUEUES; q++) wanted[q] = gpu->lanes[q].queued;
     pthread_mutex_unlock(&gpu->lock);
     wait_for(gpu, wanted);
+    for (int q = 0; q < EMULATED_QUEUES; q++) emulated_order_awaited(gpu, (mdm_gpu_queue)q, wanted[q]);
 }
 
 void emulated_wait_for_works(mdm_gpu *gpu) {
@@ -293,6 +327,7 @@ static void queue_entry(mdm_gpu *gpu, mdm_gpu_queue queue, entry e) {
         e.number = gpu->works_queued++;
         if (emulated_is_doomed(gpu, "collective")) gpu->doomed_work = e.number;
     }
+    emulated_order_queued(gpu, (emulated_place){queue, 0, gpu->lanes[queue].queued});
     emulated_push(&gpu->lanes[queue], e);
     emulated_go_on(gpu);
 }
@@ -414,8 +449,7 @@ mdm_status mdm_gpu_record(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark)
 mdm_status mdm_gpu_follow(mdm_gpu *gpu, mdm_gpu_queue queue, mdm_gpu_mark *mark) {
     MDM_TRY(count_mark(gpu, queue));
     pthread_mutex_lock(&gpu->lock);
-    if (!emulated_follow_in_graph(gpu, queue, mark) &&
-        mark->point.count > gpu->lanes[mark->point.queue].done) {
+    if (!emulated_follow_in_graph(gpu, queue, mark)) {
         emulated_push(&gpu->lanes[queue], (entry){.kind = FOLLOW, .point = mark->point});
         emulated_go_on(gpu);
     }
@@ -460,6 +494,7 @@ void emulated_open_queues(mdm_gpu *gpu) {
     gpu->owner = pthread_self();
     gpu->doomed_work = -1;
     choose_policy(gpu);
+    emulated_open_races(gpu);
     for (int q = 0; q < EMULATED_QUEUES; q++)
         gpu->streams[q] = (stream){{queue_work, lose_stream, finish_works}, gpu, (mdm_gpu_queue)q};
 }
@@ -469,5 +504,6 @@ void emulated_close_queues(mdm_gpu *gpu) {
     emulated_wait_for_queue(gpu, MDM_GPU_BESIDE);
     emulated_wait_for_queue(gpu, MDM_GPU_COMPUTING);
     for (int q = 0; q < EMULATED_QUEUES; q++) emulated_free_lane(&gpu->lanes[q], 0);
+    emulated_close_races(gpu);
     pthread_mutex_destroy(&gpu->lock);
 }

@@ -1,0 +1,4 @@
+/* Whether ThreadSanitizer can run here (tests/races.sh). */
+int main(void) {
+    return 0;
+}

@@ -192,6 +192,13 @@ static void draw_baselines(report_page *p) {
         mdm_text_add(t, "</td></tr>");
     }
     mdm_text_add(t, "</tbody></table></div>\n");
+    double here = report_summary(p->run, "final_top1");
+    if (report_summary(p->run, "baseline_ce_top1") > here ||
+        report_summary(p->run, "baseline_sce_top1") > here)
+        mdm_text_add(t,
+                     "<p class=\"note\">A single network without divisions was better than this run: it was "
+                     "short, or its settings do not suit the data. docs/settings.md, &ldquo;Are the "
+                     "settings right?&rdquo;, tells what to change.</p>\n");
 }
 
 mdm_status report_section_training(report_page *p) {

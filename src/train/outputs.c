@@ -366,6 +366,11 @@ static void tell_end(mdm_trainer *t) {
     if (t->baseline_score[0].top1 >= 0) mdm_info("cross entropy alone: %.4f", t->baseline_score[0].top1);
     if (t->baseline_score[1].top1 >= 0)
         mdm_info("symmetric cross entropy alone: %.4f", t->baseline_score[1].top1);
+    if (t->latest.top1 >= 0 &&
+        (t->baseline_score[0].top1 > t->latest.top1 || t->baseline_score[1].top1 > t->latest.top1))
+        mdm_warn(
+            "a single network without divisions was better than this run: it was short, or its settings do "
+            "not suit the data; docs/settings.md, \"Are the settings right?\", tells what to change");
     mdm_info("done in %.0f s; results in %s", mdm_seconds() - t->started, t->folder->path);
 }
 

@@ -90,6 +90,22 @@ def its_numbers_are_those_of_summary_json_and_labels_csv(work):
         assert f"seconds_by_stage.{key}" in words
 
 
+def a_run_that_a_single_network_beats_says_so(work):
+    """In its log, as its own figures are, and in the report, with figures changed to either side."""
+    words = "A single network without divisions was better"
+    done = train(work, "beaten", "baseline=sce", "train.lr_backbone=1e-5", "train.lr_head=1e-5")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(member(work.file("beaten"), "summary.json"))
+    assert summary["baseline_sce_top1"] is not None and ("a single network without divisions was better" in done.stderr) == (
+        summary["baseline_sce_top1"] > summary["final_top1"]), (summary, done.stderr)
+    folder = copy(work, "either")
+    for better, expected in ((1.0, True), (0.0, False)):
+        summary = json.loads(member(folder, "summary.json"))
+        replace(folder, "summary.json", lambda text: json.dumps({**summary, "baseline_ce_top1": better}))
+        assert run("report", folder).returncode == 0
+        assert (words in read_page(folder + "/report.html").words()) == expected
+
+
 def galleries_show_the_first_of_labels_csv_in_its_order(work):
     folder = prepare(work)
     rows, html = labels(folder), member(folder, "report.html")
@@ -279,7 +295,7 @@ def fifty_thousand_samples_make_less_than_five_megabytes(work):
 
 if __name__ == "__main__":
     main([the_report_is_whole_and_has_all_sections, its_numbers_are_those_of_summary_json_and_labels_csv,
-          galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
+          a_run_that_a_single_network_beats_says_so, galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
           words_of_users_are_escaped, long_names_of_classes_stay_different, without_the_data_set_file_the_page_tells_so,
           a_data_set_of_other_labels_is_not_taken_for_the_runs, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,

@@ -12,6 +12,8 @@ import numpy as np
 BUILD, SOURCE = os.environ["MDM_BUILD"], os.environ["MDM_SOURCE"]
 NETWORK = "model.arch=preact_resnet10 model.width=8 model.projection=8"
 SETTINGS = """model: {arch: preact_resnet10, width: 8, projection: 8, networks: 2}
+pretrain: {batch: 32, lr: 0.02}
+train: {batch: 16, lr_backbone: 0.01, lr_head: 0.01}
 divide: {interval: 1, k: 3, threshold: 0.1}
 report: false
 tensorboard: false
@@ -44,9 +46,9 @@ def make_pictures(path, count=128, test_count=16, side=8):
             f[group + "/images"], f[group + "/labels"] = pictures[part].astype("u1"), labels[part].astype("i4")
 
 
-def run_checks(folder, **variables):
+def run_checks(folder, part="ranks", **variables):
     results = os.path.join(folder, "results.txt")
-    done = subprocess.run([os.path.join(folder, "bin", "run-checks"), results, "ranks"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    done = subprocess.run([os.path.join(folder, "bin", "run-checks"), results, part], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True, cwd=folder, env={"PATH": f"{folder}/tools:/usr/bin:/bin", "HOME": "/nonexistent", "SCALE": "3", "LIMIT": "400",
                                                       "LD_LIBRARY_PATH": os.path.join(BUILD, "tests", "fake_nccl"), "MDM_EMULATED_GPUS": "1", "NETWORK": NETWORK,
                                                       **variables})
@@ -72,6 +74,10 @@ with tempfile.TemporaryDirectory() as work:
     has(told, f"libnccl.so.2: {os.path.join(BUILD, 'tests', 'fake_nccl')}/libnccl.so.2\n", "passed   two ranks sum by NCCL",
         f"passed   {BY_NCCL}, launched: losses as in run on the GPU, one rank", f"passed   {BY_NCCL}, recorded: losses as in",
         "passed   run on two CPU ranks: losses as in run on one CPU rank", " 0 failed, 0 skipped, ")
+    assert code == 0, code
+    code, told = run_checks(work, "runs")
+    has(told, "passed   recorded steps have the bits of launched ones", "passed   a run on the CPU saves its state in the warm-up",
+        "passed   a CPU checkpoint goes on on the GPU", " 0 failed, 0 skipped, ")
     assert code == 0, code
     # MPI in the place of NCCL
     code, told = run_checks(work, MDM_NCCL="off")

@@ -116,9 +116,9 @@ mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **out) 
     return MDM_OK;
 }
 
-mdm_status mdm_recording_replay(mdm_recording *r) {
+mdm_status mdm_recording_replay(mdm_recording *r, int is_timed) {
     if (mdm_cuda(r->device)->nccl) mdm_nccl_expect_replay(mdm_cuda(r->device)->nccl);
-    return mdm_gpu_launch_graph(gpu_of(r->device), r->graph);
+    return mdm_gpu_launch_graph(gpu_of(r->device), r->graph, is_timed);
 }
 
 mdm_status mdm_recording_milliseconds(mdm_device *device, double *milliseconds) {

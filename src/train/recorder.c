@@ -16,9 +16,8 @@ typedef struct recorded_step {
 /* Steps of a stage with as many groups are recorded the same way, whatever the network and the number of
  * samples. One kind of them is tried in all ways, while the others are recorded plainly. */
 typedef struct stage_trial {
-    int stage, groups;
-    int is_tried; /* a kind has been chosen: */
-    mdm_step_kind kind;
+    mdm_step_kind kind; /* the one that is tried */
+    int is_tried;       /* it has recordings */
     mdm_recording_trial trial;
     double milliseconds[MDM_RECORDING_WAYS]; /* that decided it */
 } stage_trial;
@@ -109,8 +108,12 @@ mdm_status mdm_recorder_begin(mdm_recorder *r) {
     return MDM_OK;
 }
 
+static int is_same_stage(const mdm_step_kind *a, const mdm_step_kind *b) {
+    return a->stage == b->stage && a->groups == b->groups;
+}
+
 static int is_same(const mdm_step_kind *a, const mdm_step_kind *b) {
-    return a->stage == b->stage && a->network == b->network && a->groups == b->groups && a->n == b->n;
+    return is_same_stage(a, b) && a->network == b->network && a->n == b->n;
 }
 
 static recorded_step *find(mdm_recorder *r, const mdm_step_kind *k) {
@@ -159,11 +162,10 @@ static mdm_status record(mdm_recorder *r, recorded_step *step, int way, mdm_step
 /* NULL: there are too many. */
 static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
     for (int i = 0; i < r->trial_count; i++)
-        if (r->trials[i].stage == k->stage && r->trials[i].groups == k->groups) return &r->trials[i];
+        if (is_same_stage(&r->trials[i].kind, k)) return &r->trials[i];
     if (r->trial_count == MOST) return NULL;
     stage_trial *t = &r->trials[r->trial_count++];
-    *t = (stage_trial){.stage = k->stage, .groups = k->groups};
-    t->trial.ways = r->ways;
+    *t = (stage_trial){.kind = *k, .trial = {.ways = r->ways}};
     return t;
 }
 
@@ -191,15 +193,13 @@ static mdm_status decide(mdm_recorder *r, stage_trial *t) {
     mdm_recording_trial_decide(&t->trial, t->milliseconds);
     r->decided = t;
     for (int way = 0; way < t->trial.ways; way++)
-        mdm_debug("a step of stage %d takes %.3f ms%s%s%s", t->stage, t->milliseconds[way],
+        mdm_debug("a step of stage %d takes %.3f ms%s%s%s", t->kind.stage, t->milliseconds[way],
                   way & MDM_RECORD_BESIDE ? ", gradients of weights beside the rest" : "",
                   way & MDM_RECORD_EARLY ? ", kernels launched early" : "",
                   way == t->trial.chosen ? ": so from here on" : "");
     for (int i = 0; i < r->count; i++)
         for (int way = 0; way < MDM_RECORDING_WAYS; way++)
-            if (r->steps[i].kind.stage == t->stage && r->steps[i].kind.groups == t->groups &&
-                way != t->trial.chosen)
-                drop(&r->steps[i], way);
+            if (is_same_stage(&r->steps[i].kind, &t->kind) && way != t->trial.chosen) drop(&r->steps[i], way);
     return MDM_OK;
 }
 
@@ -248,7 +248,7 @@ static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *w
         mdm_recorder_turn_off(r);
     }
     *recording = r->is_on ? step->recording[way] : NULL;
-    r->timed = r->is_on && t && is_same(&t->kind, &step->kind) ? t : NULL;
+    r->timed = r->is_on && t && !t->trial.is_over && is_same(&t->kind, &step->kind) ? t : NULL;
     r->timed_way = way;
     return MDM_OK;
 }
@@ -269,7 +269,7 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     MDM_TRY(prepare(r, step, work, context, &recording));
     if (!recording) return work(context);
     step->replays++;
-    MDM_TRY(mdm_recording_replay(recording));
+    MDM_TRY(mdm_recording_replay(recording, r->timed != NULL));
     mdm_network_moved(network);
     return MDM_OK;
 }

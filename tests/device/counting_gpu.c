@@ -508,8 +508,8 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     return keep ? MDM_ALLOCATE(*graph, 1, "a graph") : MDM_OK;
 }
 
-mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
-    (void)graph;
+mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed) {
+    (void)graph, (void)is_timed;
     fprintf(gpu->calls, "launch\n");
     return MDM_OK;
 }

@@ -117,7 +117,8 @@ struct mdm_gpu {
     /* graphs */
     mdm_gpu_graph *recording; /* NULL: calls are queued */
     int64_t graphs;
-    int latest_way; /* of the graph launched last, as mdm/device/recording.h numbers them */
+    int timed_way; /* of the graph that was timed last, as mdm/device/recording.h numbers them, from 1; 0:
+                      none */
     /* loss */
     const char *doom; /* the kind of call that loses the device; NULL: none does */
     int64_t doom_at, doomed_work;

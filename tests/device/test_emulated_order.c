@@ -106,7 +106,7 @@ static float the_host_changes_what_a_replay_reads(machine *m, int is_marked) {
     assert_int_equal(mdm_gpu_end_graph(m->gpu, 1, &graph), MDM_OK);
     assert_true(result(m) == 0);
     fill(m->pinned, 3);
-    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph), MDM_OK);
+    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph, 1), MDM_OK);
     if (is_marked) {
         assert_int_equal(mdm_gpu_record(m->gpu, MDM_GPU_COMPUTING, m->mark), MDM_OK);
         assert_int_equal(mdm_gpu_await(m->gpu, m->mark), MDM_OK);
@@ -150,9 +150,9 @@ static float a_graph_with_two_branches(machine *m, int is_marked) {
     send_to(m, MDM_GPU_COMMUNICATING, m->a);
     pass(m, MDM_GPU_COMMUNICATING, MDM_GPU_COMPUTING, m->other);
     assert_int_equal(mdm_gpu_end_graph(m->gpu, 1, &graph), MDM_OK);
-    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph), MDM_OK);
+    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph, 1), MDM_OK);
     float first = result(m);
-    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph), MDM_OK);
+    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph, 1), MDM_OK);
     mdm_gpu_destroy_graph(m->gpu, graph); /* while it is queued */
     return first * 10 + result(m);
 }
@@ -182,7 +182,7 @@ static float a_graph_with_kernels_beside(machine *m, int is_marked) {
     mdm_gpu_turn_to(m->gpu, MDM_GPU_COMPUTING);
     pass(m, MDM_GPU_BESIDE, MDM_GPU_COMPUTING, m->other);
     assert_int_equal(mdm_gpu_end_graph(m->gpu, 1, &graph), MDM_OK);
-    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph), MDM_OK);
+    assert_int_equal(mdm_gpu_launch_graph(m->gpu, graph, 1), MDM_OK);
     float got = result(m);
     mdm_gpu_destroy_graph(m->gpu, graph);
     return got;

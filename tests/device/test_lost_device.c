@@ -345,7 +345,7 @@ static mdm_status end_graph_that_is_not_kept(mdm_gpu *gpu) {
 }
 
 static mdm_status launch_graph(mdm_gpu *gpu) {
-    return mdm_gpu_launch_graph(gpu, graph);
+    return mdm_gpu_launch_graph(gpu, graph, 1);
 }
 
 static mdm_status take_the_time_of_a_graph(mdm_gpu *gpu) {

@@ -83,7 +83,7 @@ static void run(int is_recorded, int way, int hurries, float *weights, double *r
             assert_non_null(recording);
         }
         if (recording)
-            assert_int_equal(mdm_recording_replay(recording), MDM_OK);
+            assert_int_equal(mdm_recording_replay(recording, 0), MDM_OK);
         else
             queue(&m);
         if (hurries && step < STEPS - 1) continue;

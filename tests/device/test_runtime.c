@@ -418,7 +418,7 @@ static void a_capture_ends_whatever_fails_in_it(void **state) {
         assert_true((graph != NULL) == (i == SOUND));
         assert_int_equal(cuda.is_capturing, 0);
         assert_int_equal(cudaGetLastError(), cudaSuccess);
-        if (graph) assert_int_equal(mdm_gpu_launch_graph(gpu, graph), MDM_OK);
+        if (graph) assert_int_equal(mdm_gpu_launch_graph(gpu, graph, 1), MDM_OK);
         mdm_gpu_destroy_graph(gpu, graph);
         queue_step(gpu, computed, communicated, memory, pinned); /* the device is sound */
         assert_int_equal(mdm_gpu_await(gpu, communicated), MDM_OK);

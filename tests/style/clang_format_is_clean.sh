@@ -1,11 +1,11 @@
 #!/bin/sh
-# clang_format_is_clean.sh ROOT: every C file is as clang-format would write it. `clang-format -i FILE...` mends what is not.
+# clang_format_is_clean.sh ROOT: every C and CUDA file is as clang-format would write it. `clang-format -i FILE...` mends what is not.
 # Other versions than 14, which the .clang-format file is written for, lay some lines out differently; they are not asked.
 set -eu
 cd "$1"
 for program in clang-format-14 clang-format; do
     if command -v "$program" >/dev/null && "$program" --version | grep -q 'version 14\.'; then
-        files=$(find src include tests -name '*.[ch]' | sort)
+        files=$(find src include tests \( -name '*.[ch]' -o -name '*.cu' \) | sort)
         failed=""
         for file in $files; do
             "$program" --dry-run -Werror "$file" 2>/dev/null || failed="$failed $file"

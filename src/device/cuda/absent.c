@@ -138,8 +138,8 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 
-mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
-    (void)gpu, (void)graph;
+mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed) {
+    (void)gpu, (void)graph, (void)is_timed;
     return mdm_fail(MDM_RESOURCE, "%s", reason);
 }
 

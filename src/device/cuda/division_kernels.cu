@@ -10,13 +10,14 @@
 #define LAUNCH(name, arguments)                                                                              \
     extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) { \
         if (blocks == 0 || block_rows == 0) return;                                                          \
-        launch_kernel(gpu, (const void *)name##_kernel, dim3(blocks, block_rows), 0, a, "the kernel " #name); \
+        launch_kernel(gpu, (const void *)name##_kernel, dim3(blocks, block_rows), 0, a,                      \
+                      "the kernel " #name);                                                                  \
     }
 
 #define SIMPLE(name, arguments)                                                                              \
     static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
         name##_kernel(const __grid_constant__ arguments a) {                                                 \
-        begin_kernel(); \
+        begin_kernel();                                                                                      \
         mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
         mdm_##name##_thread(&a, t);                                                                          \
     }                                                                                                        \
@@ -27,7 +28,7 @@
     static __global__ void __launch_bounds__(MDM_GPU_THREADS)                                                \
         name##_kernel(const __grid_constant__ arguments a) {                                                 \
         __shared__ shared_memory shared;                                                                     \
-        begin_kernel(); \
+        begin_kernel();                                                                                      \
         mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
         const uint32_t stages = mdm_##name##_stages(&a, t);                                                  \
         for (uint32_t stage = 0; stage < stages; stage++) {                                                  \

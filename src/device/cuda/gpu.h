@@ -74,8 +74,8 @@ typedef enum mdm_gpu_queue {
     MDM_GPU_BESIDE
 } mdm_gpu_queue;
 /* From now on kernels and convolutions are queued there: for computing, or beside it, where convolutions have
- * scratch memory of their own only for gradients of filters. Products, zeroing and copies stay with what is
- * computed. */
+ * scratch memory of their own only for gradients of filters. Zeroing and copies stay with what is computed,
+ * and there are no products meanwhile. */
 void mdm_gpu_turn_to(mdm_gpu *gpu, mdm_gpu_queue queue);
 /* Before a thread of its own calls a library that uses CUDA: that would begin with device 0. */
 MDM_MUST_CHECK mdm_status mdm_gpu_enter(mdm_gpu *gpu);
@@ -119,10 +119,10 @@ MDM_MUST_CHECK mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark);
 typedef struct mdm_gpu_graph mdm_gpu_graph;
 MDM_MUST_CHECK mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu);
 MDM_MUST_CHECK mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph);
-MDM_MUST_CHECK mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
+MDM_MUST_CHECK mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed);
 void mdm_gpu_destroy_graph(mdm_gpu *gpu, mdm_gpu_graph *graph);
 int mdm_gpu_is_recording(const mdm_gpu *gpu);
-/* How long the device took for the latest launch of a graph, which the host has waited for. */
+/* How long the device took for the latest launch that was timed, which the host has waited for. */
 MDM_MUST_CHECK mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds);
 /* How often memory, page-locked memory too, was freed. */
 int64_t mdm_gpu_frees(const mdm_gpu *gpu);

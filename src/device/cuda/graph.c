@@ -52,10 +52,10 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **out) {
                     cudaGetErrorString(code), cudaGetErrorName(code));
 }
 
-mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph) {
-    MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "a graph"));
+mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed) {
+    if (is_timed) MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "a graph"));
     MDM_TRY(mdm_gpu_check(gpu, cudaGraphLaunch(graph->exec, gpu->stream), "a graph"));
-    return mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), "a graph");
+    return is_timed ? mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), "a graph") : MDM_OK;
 }
 
 mdm_status mdm_gpu_graph_milliseconds(mdm_gpu *gpu, double *milliseconds) {

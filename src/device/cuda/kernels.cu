@@ -54,7 +54,8 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
     }                                                                                                        \
     extern "C" void mdm_gpu_##name(mdm_gpu *gpu, uint32_t blocks, uint32_t block_rows, const arguments *a) { \
         if (blocks == 0 || block_rows == 0) return;                                                          \
-        launch_kernel(gpu, (const void *)choose_##name(*a), dim3(blocks, block_rows), 0, a, "the kernel " #name); \
+        launch_kernel(gpu, (const void *)choose_##name(*a), dim3(blocks, block_rows), 0, a,                  \
+                      "the kernel " #name);                                                                  \
     }
 
 /* Blocks on a multiprocessor at once, at least: as MDM_GPU_BLOCKS says of those of batch norm. */
@@ -65,7 +66,7 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
     static __global__ void __launch_bounds__(MDM_GPU_THREADS, AT_ONCE(arguments))                            \
         name##_kernel(const __grid_constant__ arguments given) {                                             \
         const arguments a = of_kind<bf16, alone>(given);                                                     \
-        begin_kernel(); \
+        begin_kernel();                                                                                      \
         mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
         mdm_##name##_thread(&a, t);                                                                          \
     }                                                                                                        \
@@ -77,7 +78,7 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
         name##_kernel(const __grid_constant__ arguments given) {                                             \
         __shared__ double shared[MDM_GPU_SHARED];                                                            \
         const arguments a = of_kind<bf16, alone>(given);                                                     \
-        begin_kernel(); \
+        begin_kernel();                                                                                      \
         mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
         mdm_##name##_thread(&a, t, shared);                                                                  \
         __syncthreads();                                                                                     \
@@ -92,7 +93,7 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
         name##_kernel(const __grid_constant__ arguments given) {                                             \
         const arguments a = of_kind<bf16, alone>(given);                                                     \
         __shared__ double shared[MDM_GPU_SLOTS * MDM_GPU_THREADS];                                           \
-        begin_kernel(); \
+        begin_kernel();                                                                                      \
         mdm_gpu_thread t = {blockIdx.x, threadIdx.x, blockIdx.y};                                            \
         _Pragma("unroll") for (int phase = 0; phase < (phases); phase++) {                                   \
             if (phase > 0) __syncthreads();                                                                  \

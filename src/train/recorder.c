@@ -10,7 +10,6 @@
 typedef struct recorded_step {
     mdm_step_kind kind;
     mdm_recording *recording[MDM_RECORDING_WAYS]; /* NULL: not yet */
-    int64_t replays;
 } recorded_step;
 
 /* Steps of a stage with as many groups are recorded the same way, whatever the network and the number of
@@ -169,19 +168,12 @@ static stage_trial *trial_of(mdm_recorder *r, const mdm_step_kind *k) {
     return t;
 }
 
-/* The kind that is tried is one that comes often: another takes its place when it has come more often. */
-static void choose_kind(mdm_recorder *r, stage_trial *t, const recorded_step *step) {
-    recorded_step *tried = t->is_tried ? find(r, &t->kind) : NULL;
-    if (tried && tried->replays + 2 >= step->replays) return;
-    for (int way = 1; tried && way < MDM_RECORDING_WAYS; way++) drop(tried, way);
-    t->is_tried = 1;
-    t->kind = step->kind;
-}
-
-static int way_of(mdm_recorder *r, stage_trial *t, const recorded_step *step) {
+/* Sizes of a pass are spread evenly over its steps, so the first kind that comes again comes often. */
+static int way_of(stage_trial *t, const mdm_step_kind *kind) {
     if (!t) return 0;
-    if (!t->trial.is_over) choose_kind(r, t, step);
-    return t->trial.is_over || is_same(&t->kind, &step->kind) ? mdm_recording_trial_next(&t->trial) : 0;
+    if (!t->is_tried) t->kind = *kind;
+    t->is_tried = 1;
+    return t->trial.is_over || is_same(&t->kind, kind) ? mdm_recording_trial_next(&t->trial) : 0;
 }
 
 /* The slowest rank's times count, as the others wait for it. What was recorded in other ways is of no more
@@ -230,7 +222,7 @@ int mdm_recorder_way(const mdm_recorder *r, double milliseconds[MDM_RECORDING_WA
 static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context,
                           mdm_recording **recording) {
     stage_trial *t = trial_of(r, &step->kind);
-    int way = way_of(r, t, step), ranks = mdm_comm_size(r->comm);
+    int way = way_of(t, &step->kind), ranks = mdm_comm_size(r->comm);
     int32_t failed = ranks;
     char why[512];
     if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
@@ -268,7 +260,6 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     MDM_TRY(mdm_executor_prepare(r->executor, network));
     MDM_TRY(prepare(r, step, work, context, &recording));
     if (!recording) return work(context);
-    step->replays++;
     MDM_TRY(mdm_recording_replay(recording, r->timed != NULL));
     mdm_network_moved(network);
     return MDM_OK;

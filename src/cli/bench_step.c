@@ -169,7 +169,10 @@ static mdm_status plan_alone(const bench *b, lonely *l) {
     MDM_TRY(mdm_comm_create_alone(&l->bench.comm));
     MDM_TRY(mdm_executor_create(b->device, l->bench.comm, b->layout, b->precision, MDM_BATCHNORM_SYNC,
                                 &l->bench.executor));
-    if (mdm_executor_is_reproducible(b->executor)) MDM_TRY(mdm_executor_make_reproducible(l->bench.executor));
+    if (mdm_executor_is_reproducible(b->executor))
+        MDM_TRY(mdm_executor_make_reproducible(l->bench.executor));
+    else
+        mdm_executor_set_chunks(l->bench.executor, b->config->train.micro_batch);
     mdm_executor_set_batch(l->bench.executor, 1, b->count);
     MDM_TRY(mdm_executor_plan(l->bench.executor, (int)b->count, 0));
     MDM_TRY(mdm_recorder_create(l->bench.comm, l->bench.executor, b->config->train.cuda_graph,
@@ -233,6 +236,15 @@ static mdm_status plan_step(bench *b, int views) {
     return mdm_recorder_begin(b->recorder);
 }
 
+static mdm_status plan_semi(bench *b) {
+    const mdm_semi_options o = mdm_semi_options_of(b->config);
+    mdm_executor_set_batch(b->executor, 4, b->config->train.batch);
+    mdm_executor_set_joined(b->executor,
+                            mdm_executor_can_join(b->executor, 4 * b->count, mdm_semi_passes(&o)));
+    MDM_TRY(mdm_semi_plan_passes(b->executor, &o, (int)(4 * b->count)));
+    return mdm_recorder_begin(b->recorder);
+}
+
 /* A time of a way, or that it cannot be had. */
 static void write_time(char *text, size_t size, double milliseconds) {
     if (isfinite(milliseconds))
@@ -272,12 +284,12 @@ static void report_step(const bench *b, const char *name, double *times, int vie
 }
 
 /* `passes` in forward ones, of which a backward pass is worth two. */
-static mdm_status time_step(bench *b, const char *name, int views, double passes, work run, step_context *c) {
+static mdm_status time_step(bench *b, const char *name, int views, double passes, work run, step_context *c,
+                            const char *more) {
     double times[MOST_TIMES];
-    MDM_TRY(plan_step(b, views));
     MDM_TRY(settle(b, run, c));
     MDM_TRY(mdm_bench_measure(b, run, c, times, REPEATS));
-    report_step(b, name, times, views, passes, "");
+    report_step(b, name, times, views, passes, more);
     return MDM_OK;
 }
 
@@ -300,14 +312,15 @@ mdm_status mdm_bench_pretrain(bench *b) {
         status = mdm_contrast_create(b->comm, b->executor, b->config->train.batch,
                                      b->config->model.projection, 0.5f, &c.contrast);
     if (status == MDM_OK) status = mdm_contrast_plan(c.contrast, b->config->train.batch);
-    if (status == MDM_OK) status = time_step(b, "pretrain", 2, 3, pretrain_step, &c);
+    if (status == MDM_OK) status = plan_step(b, 2);
+    if (status == MDM_OK) status = time_step(b, "pretrain", 2, 3, pretrain_step, &c, "");
     free_step_data(b, &c);
     return status;
 }
 
 mdm_status mdm_bench_semi(bench *b) {
     step_context c;
-    mdm_status status = make_step_data(b, &c, 4);
+    mdm_status status = make_step_data(b, &c, 4 * MDM_SEMI_PASSES);
     if (status == MDM_OK)
         status = mdm_semi_workspace_create(b->comm, b->executor, b->layout, b->config->train.batch, 0.05f,
                                            &c.workspace);
@@ -317,17 +330,19 @@ mdm_status mdm_bench_semi(bench *b) {
                                    .first = b->first,
                                    .count = b->count,
                                    .groups = 4,
-                                   .weak = c.images,
-                                   .strong = c.images,
-                                   .partner = c.images,
+                                   .images = c.images,
                                    .label = c.label,
                                    .clean_probability = c.clean_probability,
                                    .permutation = c.permutation,
                                    .lambda = 0.7f,
                                    .ramp = 1.0f,
                                    .orders = orders};
+        status = plan_semi(b);
+    }
+    if (status == MDM_OK) {
         const mdm_semi_options o = mdm_semi_options_of(b->config);
-        status = time_step(b, "semi", 4, mdm_semi_has_strong_pass(&o) ? 7 : 4, semi_step, &c);
+        status = time_step(b, "semi", 4, mdm_semi_has_strong_pass(&o) ? 7 : 4, semi_step, &c,
+                           mdm_executor_is_joined(b->executor) ? ",\"joined\":true" : "");
     }
     free_step_data(b, &c);
     return status;

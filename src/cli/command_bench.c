@@ -404,6 +404,8 @@ static mdm_status open_bench(bench *b) {
         (b->config->deterministic == MDM_CONFIG_DETERMINISTIC_AUTO &&
          mdm_executor_can_be_reproducible(b->executor)))
         MDM_TRY(mdm_executor_make_reproducible(b->executor));
+    else
+        mdm_executor_set_chunks(b->executor, b->config->train.micro_batch);
     return mdm_recorder_create(b->comm, b->executor, b->config->train.cuda_graph, &b->recorder);
 }
 

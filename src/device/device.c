@@ -131,11 +131,11 @@ void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shap
                                                  inverse_deviation, mean_gradient, mean_product);
 }
 
-void mdm_norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                        double count, const float *gamma, const float *beta, float *running_mean,
-                        float *running_variance, const mdm_norm_values *values) {
-    device->operations->norm_from_sums(device, channels, sum, square_sum, count, gamma, beta, running_mean,
-                                       running_variance, values);
+void mdm_norm_from_sums(mdm_device *device, int channels, int sets, const double *sum,
+                        const double *square_sum, double count, const float *gamma, const float *beta,
+                        float *running_mean, float *running_variance, const mdm_norm_values *values) {
+    device->operations->norm_from_sums(device, channels, sets, sum, square_sum, count, gamma, beta,
+                                       running_mean, running_variance, values);
 }
 
 void mdm_norm_from_running(mdm_device *device, int channels, const float *running_mean,
@@ -145,15 +145,16 @@ void mdm_norm_from_running(mdm_device *device, int channels, const float *runnin
                                           values);
 }
 
-void mdm_norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
-                        int accumulate, float *gamma_gradient, float *beta_gradient) {
-    device->operations->norm_gradients(device, channels, sum, product_sum, accumulate, gamma_gradient,
+void mdm_norm_gradients(mdm_device *device, int channels, int sets, const double *sum,
+                        const double *product_sum, int accumulate, float *gamma_gradient,
+                        float *beta_gradient) {
+    device->operations->norm_gradients(device, channels, sets, sum, product_sum, accumulate, gamma_gradient,
                                        beta_gradient);
 }
 
-void mdm_norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+void mdm_norm_means(mdm_device *device, int values, const double *sum, const double *product_sum,
                     double count, float *mean_gradient, float *mean_product) {
-    device->operations->norm_means(device, channels, sum, product_sum, count, mean_gradient, mean_product);
+    device->operations->norm_means(device, values, sum, product_sum, count, mean_gradient, mean_product);
 }
 
 void mdm_norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
@@ -163,8 +164,8 @@ void mdm_norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, v
         return;
     }
     mdm_norm_statistics(device, shape, x, residual, sum, square_sum);
-    mdm_norm_from_sums(device, shape->channels, sum, square_sum, r->count, r->gamma, r->beta, r->running_mean,
-                       r->running_variance, r->values);
+    mdm_norm_from_sums(device, shape->channels, mdm_norm_sets(shape), sum, square_sum, r->count, r->gamma,
+                       r->beta, r->running_mean, r->running_variance, r->values);
 }
 
 void mdm_norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
@@ -177,10 +178,10 @@ void mdm_norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *
     }
     mdm_norm_relu_backward_sums(device, shape, gradient, other, x, v->scale, v->shift, v->mean,
                                 v->inverse_deviation, sum, product_sum);
-    mdm_norm_gradients(device, shape->channels, sum, product_sum, r->accumulate, r->gamma_gradient,
-                       r->beta_gradient);
-    mdm_norm_means(device, mdm_padded_channels(device, shape->channels), sum, product_sum, r->count,
-                   r->mean_gradient, r->mean_product);
+    mdm_norm_gradients(device, shape->channels, mdm_norm_sets(shape), sum, product_sum, r->accumulate,
+                       r->gamma_gradient, r->beta_gradient);
+    mdm_norm_means(device, mdm_norm_sets(shape) * mdm_padded_channels(device, shape->channels), sum,
+                   product_sum, r->count, r->mean_gradient, r->mean_product);
 }
 
 void mdm_add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,

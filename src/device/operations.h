@@ -118,15 +118,16 @@ typedef struct mdm_device_operations {
                                      const void *other, const void *x, const float *scale, const float *shift,
                                      const float *mean, const float *inverse_deviation,
                                      const float *mean_gradient, const float *mean_product);
-    void (*norm_from_sums)(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                           double count, const float *gamma, const float *beta, float *running_mean,
-                           float *running_variance, const mdm_norm_values *values);
+    void (*norm_from_sums)(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *square_sum, double count, const float *gamma, const float *beta,
+                           float *running_mean, float *running_variance, const mdm_norm_values *values);
     void (*norm_from_running)(mdm_device *device, int channels, const float *running_mean,
                               const float *running_variance, const float *gamma, const float *beta,
                               const mdm_norm_values *values);
-    void (*norm_gradients)(mdm_device *device, int channels, const double *sum, const double *product_sum,
-                           int accumulate, float *gamma_gradient, float *beta_gradient);
-    void (*norm_means)(mdm_device *device, int channels, const double *sum, const double *product_sum,
+    void (*norm_gradients)(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *product_sum, int accumulate, float *gamma_gradient,
+                           float *beta_gradient);
+    void (*norm_means)(mdm_device *device, int values, const double *sum, const double *product_sum,
                        double count, float *mean_gradient, float *mean_product);
     void (*add_relu_forward)(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
                              void *y);

@@ -65,45 +65,50 @@ static void norm_gradients(mdm_executor *executor, mdm_network *network, int ten
     }
 }
 
+typedef struct head_work {
+    const head_buffers *heads;
+    const float *gradient; /* of the projection */
+} head_work;
+
 static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *context) {
-    const float *gradient = context;
+    const head_work *w = context;
     int columns = executor->layout->spec.projection;
     int64_t first = (int64_t)p->first * columns;
-    mdm_column_norm_backward_sums(p->device, p->rows, columns, gradient + first,
-                                  executor->heads.normalised + first, p->sums, p->sums + columns);
+    mdm_column_norm_backward_sums(p->device, p->rows, columns, w->gradient + first,
+                                  w->heads->normalised + first, p->sums, p->sums + columns);
     return MDM_OK;
 }
 
-/* Of sums over this rank's rows, or where sums are reproducible over all ranks', that are in executor->sums.
- */
+/* Of sums over this rank's rows, or where sums are reproducible over all ranks', that are in executor->sums:
+ * `count` of each of the two. */
 static void take_norm_gradients(mdm_executor *executor, mdm_network *network, int tensor, int channels,
-                                int padded, int accumulate) {
+                                int sets, int count, int accumulate) {
     if (executor->reproducible)
-        norm_gradients(executor, network, tensor, channels, padded, accumulate);
+        norm_gradients(executor, network, tensor, channels, count, accumulate);
     else
-        mdm_norm_gradients(executor->device, channels, executor->sums, executor->sums + padded, accumulate,
-                           gradient_of(executor, network, tensor),
+        mdm_norm_gradients(executor->device, channels, sets, executor->sums, executor->sums + count,
+                           accumulate, gradient_of(executor, network, tensor),
                            gradient_of(executor, network, tensor + 1));
 }
 
-/* Batch norm of the projection head: gradient of its input into heads.linear_gradient. */
-static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, int rows,
-                                     const float *gradient, int accumulate) {
+/* Batch norm of the projection head: gradient of its input into h->linear_gradient. */
+static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                     const mdm_norm_values *norm, const float *gradient, int accumulate) {
     const mdm_layout *layout = executor->layout;
-    head_buffers *h = &executor->heads;
+    head_work work = {h, gradient};
     int columns = layout->spec.projection;
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
-    MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, (void *)gradient, 2 * columns));
+    MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, &work, 2 * columns));
     if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * columns));
-    take_norm_gradients(executor, network, layout->projection_gamma, columns, columns, accumulate);
+    take_norm_gradients(executor, network, layout->projection_gamma, columns, 1, columns, accumulate);
     if (executor->current_uses_batch_statistics) {
         if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * columns));
         count = (double)executor->current_total;
     }
     mdm_norm_means(executor->device, columns, sums, sums + columns, count, executor->mean_gradient,
                    executor->mean_product);
-    mdm_column_norm_backward_input(executor->device, rows, columns, gradient, h->normalised,
-                                   &executor->head_norm,
+    mdm_column_norm_backward_input(executor->device, executor->whole.rows, columns, gradient, h->normalised,
+                                   norm,
                                    network->home.weights + layout->tensors[layout->projection_gamma].offset,
                                    executor->mean_gradient, executor->mean_product, h->linear_gradient);
     return MDM_OK;
@@ -116,13 +121,12 @@ static void clear_gradient(mdm_executor *executor, mdm_network *network, int ten
                     (size_t)t->count * sizeof(float));
 }
 
-/* heads.embedding_gradient = all that reaches the embedding. */
-static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, int rows,
-                                 const float *embedding_gradient, const float *projection_gradient,
-                                 const float *logits_gradient, int accumulate) {
+mdm_status mdm_executor_backward_heads(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                       const mdm_norm_values *norm, const float *embedding_gradient,
+                                       const float *projection_gradient, const float *logits_gradient,
+                                       int accumulate) {
     const mdm_layout *layout = executor->layout;
-    head_buffers *h = &executor->heads;
-    size_t bytes = (size_t)rows * (size_t)layout->embedding * sizeof(float);
+    size_t bytes = (size_t)executor->whole.rows * (size_t)layout->embedding * sizeof(float);
     linear_work work = {.network = network,
                         .x = h->embedding,
                         .x_gradient = h->embedding_gradient,
@@ -141,7 +145,7 @@ static mdm_status heads_backward(mdm_executor *executor, mdm_network *network, i
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->classifier_weight + i);
     }
     if (projection_gradient) {
-        MDM_TRY(head_norm_backward(executor, network, rows, projection_gradient, accumulate));
+        MDM_TRY(head_norm_backward(executor, network, h, norm, projection_gradient, accumulate));
         work.head = PROJECTION;
         work.weight = layout->projection_weight;
         work.y_gradient = h->linear_gradient;
@@ -170,27 +174,41 @@ static const void *other_rows(const mdm_executor *executor, const mdm_layer *l, 
     return l->other >= 0 ? mdm_executor_slot_rows(executor, l->other, buffer, p->first) : NULL;
 }
 
+static mdm_norm_shape norm_shape(const mdm_executor *executor, const mdm_layer *l, const part *p) {
+    mdm_norm_shape shape = {p->rows,   l->in_channels, l->height * l->width, executor->precision,
+                            l->linear, p->sets};
+    return shape;
+}
+
+/* Of the sets that a part's rows are. */
+static mdm_norm_values norm_values(const mdm_executor *executor, const layer_work *w, const part *p) {
+    const mdm_norm_values *v = &executor->norms[w->number];
+    int first = p->first_set * mdm_padded_channels(executor->device, w->layer->in_channels);
+    return (mdm_norm_values){v->mean + first, v->inverse_deviation + first, v->scale + first,
+                             v->shift + first};
+}
+
 static mdm_status norm_sums_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
-    const mdm_norm_values *v = &executor->norms[w->number];
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    const mdm_norm_values v = norm_values(executor, w, p);
+    mdm_norm_shape shape = norm_shape(executor, l, p);
     mdm_norm_relu_backward_sums(
         p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
-        mdm_executor_rows(executor, l->input, p->first), v->scale, v->shift, v->mean, v->inverse_deviation,
-        p->sums, p->sums + mdm_padded_channels(executor->device, l->in_channels));
+        mdm_executor_rows(executor, l->input, p->first), v.scale, v.shift, v.mean, v.inverse_deviation,
+        p->sums, p->sums + executor->whole.sets * mdm_padded_channels(executor->device, l->in_channels));
     return MDM_OK;
 }
 
 static mdm_status norm_input_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
-    const mdm_norm_values *v = &executor->norms[w->number];
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    const mdm_norm_values v = norm_values(executor, w, p);
+    mdm_norm_shape shape = norm_shape(executor, l, p);
     mdm_norm_relu_backward_input(p->device, &shape, gradient_rows(executor, l, l->input, p),
                                  other_rows(executor, l, l->input, p),
-                                 mdm_executor_rows(executor, l->input, p->first), v->scale, v->shift, v->mean,
-                                 v->inverse_deviation, executor->mean_gradient, executor->mean_product);
+                                 mdm_executor_rows(executor, l->input, p->first), v.scale, v.shift, v.mean,
+                                 v.inverse_deviation, executor->mean_gradient, executor->mean_product);
     return MDM_OK;
 }
 
@@ -198,7 +216,8 @@ static mdm_status norm_input_part(mdm_executor *executor, const part *p, void *c
 static void norm_sums_here(mdm_executor *executor, const layer_work *work, double count) {
     const part *p = &executor->whole;
     const mdm_layer *l = work->layer;
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    const mdm_norm_values v = norm_values(executor, work, p);
+    mdm_norm_shape shape = norm_shape(executor, l, p);
     mdm_norm_backward_rest rest = {gradient_of(executor, work->network, l->weight),
                                    gradient_of(executor, work->network, l->weight + 1),
                                    work->accumulate,
@@ -207,28 +226,29 @@ static void norm_sums_here(mdm_executor *executor, const layer_work *work, doubl
                                    executor->mean_product};
     mdm_norm_relu_backward_sums_then(
         p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
-        mdm_executor_rows(executor, l->input, p->first), &executor->norms[work->number], p->sums,
-        p->sums + mdm_padded_channels(executor->device, l->in_channels), &rest);
+        mdm_executor_rows(executor, l->input, p->first), &v, p->sums,
+        p->sums + p->sets * mdm_padded_channels(executor->device, l->in_channels), &rest);
 }
 
-static mdm_status norm_backward(mdm_executor *executor, int rows, layer_work *work) {
+static mdm_status norm_backward(mdm_executor *executor, layer_work *work) {
     const mdm_layer *l = work->layer;
     mdm_device *device = executor->device;
-    int padded = mdm_padded_channels(device, l->in_channels);
+    int sets = executor->whole.sets, values = sets * mdm_padded_channels(device, l->in_channels),
+        rows = executor->whole.rows / sets;
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
     int is_batch = executor->current_uses_batch_statistics;
     if (rows > 0 && !executor->reproducible && (!is_batch || mdm_executor_sums_alone(executor))) {
         norm_sums_here(executor, work, is_batch ? (double)rows * l->height * l->width : 0);
         return mdm_executor_whole(executor, norm_input_part, work);
     }
-    MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * padded));
-    if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * padded));
-    take_norm_gradients(executor, work->network, l->weight, l->in_channels, padded, work->accumulate);
+    MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * values));
+    if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * values));
+    take_norm_gradients(executor, work->network, l->weight, l->in_channels, sets, values, work->accumulate);
     if (is_batch) {
-        if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * padded));
+        if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * values));
         count = (double)(executor->current_total > 0 ? executor->current_total : 1) * l->height * l->width;
     }
-    mdm_norm_means(device, padded, sums, sums + padded, count, executor->mean_gradient,
+    mdm_norm_means(device, values, sums, sums + values, count, executor->mean_gradient,
                    executor->mean_product);
     return mdm_executor_whole(executor, norm_input_part, work);
 }
@@ -284,7 +304,7 @@ static mdm_status wait_for_slots(mdm_executor *executor, const mdm_layer *l) {
 /* Layers without weights. */
 static mdm_status weightless_part(mdm_executor *executor, const part *p, void *context) {
     const mdm_layer *l = ((const layer_work *)context)->layer;
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0, 1};
     if (l->kind == MDM_LAYER_POOL) {
         mdm_pool_backward(p->device, &shape,
                           executor->heads.embedding_gradient +
@@ -342,16 +362,10 @@ mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network
                              sizeof(float) * (size_t)executor->layout->weight_count);
 }
 
-mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *network, int rows,
-                                      const float *images, const float *embedding_gradient,
-                                      const float *projection_gradient, const float *logits_gradient,
-                                      int accumulate, int reduce) {
+mdm_status mdm_executor_backward_layers(mdm_executor *executor, mdm_network *network, const float *images,
+                                        int accumulate, int reduce) {
     const mdm_layout *layout = executor->layout;
     int64_t end = layout->weight_count;
-    if (!executor->current || executor->current->rows != rows)
-        return mdm_fail(MDM_LOST, "backward of %d rows does not follow their forward pass", rows);
-    MDM_TRY(heads_backward(executor, network, rows, embedding_gradient, projection_gradient, logits_gradient,
-                           accumulate));
     network->device_is_newer = network->device != NULL;
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
@@ -362,10 +376,22 @@ mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *netwo
             continue;
         }
         if (l->kind == MDM_LAYER_NORM_RELU)
-            MDM_TRY(norm_backward(executor, rows, &work));
+            MDM_TRY(norm_backward(executor, &work));
         else
             MDM_TRY(convolution_backward(executor, &work));
         if (reduce) MDM_TRY(reduce_bucket(executor, network, layout->tensors[l->weight].offset, &end));
     }
     return mdm_beside_join(executor->device);
+}
+
+mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                      const float *images, const float *embedding_gradient,
+                                      const float *projection_gradient, const float *logits_gradient,
+                                      int accumulate, int reduce) {
+    if (!executor->current || executor->current->rows != rows || executor->current->passes > 1)
+        return mdm_fail(MDM_LOST, "backward of %d rows does not follow their forward pass", rows);
+    MDM_TRY(mdm_executor_backward_heads(executor, network, &executor->heads, &executor->head_norm[0],
+                                        embedding_gradient, projection_gradient, logits_gradient,
+                                        accumulate));
+    return mdm_executor_backward_layers(executor, network, images, accumulate, reduce);
 }

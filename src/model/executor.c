@@ -16,24 +16,30 @@ static mdm_status allocate_on_device(mdm_executor *executor, size_t count, size_
     return mdm_device_allocate(executor->device, count * size, "batch norm state", memory);
 }
 
+/* `count` of each kind of value, from *next on. */
+static mdm_norm_values take_values(float **next, size_t count) {
+    float *first = *next;
+    *next += 4 * count;
+    return (mdm_norm_values){first, first + count, first + 2 * count, first + 3 * count};
+}
+
 static mdm_status allocate_norms(mdm_executor *executor) {
     const mdm_layout *layout = executor->layout;
-    int head = mdm_padded_channels(executor->device, layout->spec.projection);
-    size_t total = 4 * (size_t)head, widest = (size_t)mdm_executor_widest_layer(executor);
+    const size_t sets = executor->shares_memory ? 1 : MDM_NORM_SETS;
+    size_t head = (size_t)mdm_padded_channels(executor->device, layout->spec.projection);
+    size_t total = 4 * sets * head, widest = sets * (size_t)mdm_executor_widest_layer(executor);
     for (int i = 0; i < layout->layer_count; i++)
         if (layout->layers[i].kind == MDM_LAYER_NORM_RELU)
-            total += 4 * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
+            total += 4 * sets * (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
     MDM_TRY(MDM_ALLOCATE(executor->norms, layout->layer_count, "batch norm state"));
     MDM_TRY(allocate_on_device(executor, total, sizeof(float), (void **)&executor->norm_memory));
     float *next = executor->norm_memory;
     for (int i = 0; i < layout->layer_count; i++) {
         if (layout->layers[i].kind != MDM_LAYER_NORM_RELU) continue;
-        int channels = mdm_padded_channels(executor->device, layout->layers[i].in_channels);
-        executor->norms[i] =
-            (mdm_norm_values){next, next + channels, next + 2 * channels, next + 3 * channels};
-        next += 4 * channels;
+        size_t channels = (size_t)mdm_padded_channels(executor->device, layout->layers[i].in_channels);
+        executor->norms[i] = take_values(&next, sets * channels);
     }
-    executor->head_norm = (mdm_norm_values){next, next + head, next + 2 * head, next + 3 * head};
+    for (size_t set = 0; set < sets; set++) executor->head_norm[set] = take_values(&next, head);
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_gradient));
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_product));
     MDM_TRY(allocate_on_device(executor, 2 * widest, sizeof(double), (void **)&executor->sums));
@@ -119,7 +125,7 @@ void mdm_executor_destroy(mdm_executor *executor) {
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only) {
     for (int i = 0; i < executor->plan_count; i++) {
         plan *p = executor->plans[i];
-        if (!p->heads_only && p->rows == rows && p->forward_only == forward_only) return p;
+        if (!p->heads_only && p->passes == 1 && p->rows == rows && p->forward_only == forward_only) return p;
     }
     return NULL;
 }
@@ -134,7 +140,7 @@ static size_t tensor_bytes(const mdm_executor *executor, int buffer, int rows) {
 static size_t place_buffers(const mdm_executor *executor, plan *p) {
     size_t end = 0, largest = 0;
     for (int i = 0; i < executor->layout->buffer_count; i++) {
-        size_t bytes = tensor_bytes(executor, i, p->rows);
+        size_t bytes = tensor_bytes(executor, i, p->passes * p->rows);
         p->buffer_offset[i] = end;
         end += bytes;
         if (bytes > largest) largest = bytes;
@@ -194,33 +200,42 @@ mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device,
                              &heads[PROJECTION]);
 }
 
-mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device, int rows,
-                                            int forward_only, int gradient_only,
+/* Partial sums of a batch, and of what is taken back of it where that is less. */
+static mdm_status reserve_norm(const mdm_executor *executor, mdm_device *device, const mdm_layer *l,
+                               const mdm_convolution_shape *kind) {
+    int backward = kind->backward_batch, sets = backward > 0 ? kind->batch / (kind->batch - backward) : 1;
+    mdm_norm_shape shape = {kind->batch,         l->in_channels, l->height * l->width,
+                            executor->precision, l->linear,      sets};
+    MDM_TRY(mdm_device_reserve_norm(device, &shape));
+    if (backward == 0) return MDM_OK;
+    shape.n = backward;
+    shape.sets = sets - 1;
+    return mdm_device_reserve_norm(device, &shape);
+}
+
+mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device,
+                                            const mdm_convolution_shape *kind,
                                             mdm_convolution **convolutions) {
     const mdm_layout *layout = executor->layout;
     for (int i = 0; i < layout->layer_count; i++) {
         const mdm_layer *l = &layout->layers[i];
-        if (l->kind == MDM_LAYER_CONVOLUTION) {
-            mdm_convolution_shape shape = {.batch = rows,
-                                           .in_channels = l->in_channels,
-                                           .out_channels = l->out_channels,
-                                           .height = l->height,
-                                           .width = l->width,
-                                           .kernel = l->kernel,
-                                           .stride = l->stride,
-                                           .precision = executor->precision,
-                                           .from_image = l->input < 0,
-                                           .add_to_output = l->add_to_output,
-                                           .forward_only = forward_only,
-                                           .rows_alone = executor->reproducible != NULL,
-                                           .gradient_only = gradient_only,
-                                           .is_served = !executor->shares_memory};
-            MDM_TRY(mdm_convolution_create(device, &shape, &convolutions[i]));
-        } else {
-            mdm_norm_shape shape = {rows, l->in_channels, l->height * l->width, executor->precision,
-                                    l->linear};
-            MDM_TRY(mdm_device_reserve_norm(device, &shape));
+        if (l->kind != MDM_LAYER_CONVOLUTION) {
+            MDM_TRY(reserve_norm(executor, device, l, kind));
+            continue;
         }
+        mdm_convolution_shape shape = *kind;
+        shape.in_channels = l->in_channels;
+        shape.out_channels = l->out_channels;
+        shape.height = l->height;
+        shape.width = l->width;
+        shape.kernel = l->kernel;
+        shape.stride = l->stride;
+        shape.precision = executor->precision;
+        shape.from_image = l->input < 0;
+        shape.add_to_output = l->add_to_output;
+        shape.rows_alone = executor->reproducible != NULL;
+        shape.is_served = !executor->shares_memory;
+        MDM_TRY(mdm_convolution_create(device, &shape, &convolutions[i]));
     }
     return MDM_OK;
 }
@@ -238,8 +253,8 @@ static mdm_status grow_arena(mdm_executor *executor, size_t bytes) {
     return MDM_OK;
 }
 
-/* A plan at the end of the list, with nothing in it yet. */
-static mdm_status add_plan(mdm_executor *executor, int rows, plan **out) {
+/* A plan at the end of the list. */
+static mdm_status add_plan(mdm_executor *executor, const plan *empty, plan **out) {
     if (executor->plan_count == executor->plan_capacity) {
         int capacity = executor->plan_capacity ? 2 * executor->plan_capacity : 16;
         plan **larger = realloc(executor->plans, (size_t)capacity * sizeof *larger);
@@ -248,7 +263,7 @@ static mdm_status add_plan(mdm_executor *executor, int rows, plan **out) {
         executor->plan_capacity = capacity;
     }
     MDM_TRY(MDM_ALLOCATE(*out, 1, "a plan"));
-    (*out)->rows = rows;
+    **out = *empty;
     executor->plans[executor->plan_count++] = *out;
     return MDM_OK;
 }
@@ -264,23 +279,29 @@ static mdm_status fill_plan(mdm_executor *executor, plan *p) {
     MDM_TRY(MDM_ALLOCATE(p->buffer_offset, executor->layout->buffer_count, "a plan"));
     p->bytes = place_buffers(executor, p);
     MDM_TRY(grow_arena(executor, p->bytes));
-    MDM_TRY(grow_heads(executor, p->rows > 0 ? p->rows : 1));
+    MDM_TRY(grow_heads(executor, p->rows > 0 ? p->passes * p->rows : 1));
     if (!executor->reproducible) /* which has its own in each part */
         MDM_TRY(mdm_executor_create_heads(executor, executor->device, p->rows, p->heads));
     if (p->rows == 0) return MDM_OK;
-    return mdm_executor_create_convolutions(executor, executor->device, p->rows, p->forward_only, 0,
-                                            p->convolutions);
+    const mdm_convolution_shape kind = {.batch = p->passes * p->rows,
+                                        .backward_batch = (p->passes - 1) * p->rows,
+                                        .forward_only = p->forward_only};
+    return mdm_executor_create_convolutions(executor, executor->device, &kind, p->convolutions);
 }
 
-mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only) {
+mdm_status mdm_executor_add_plan(mdm_executor *executor, const plan *empty) {
     plan *p;
-    if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
-    if (mdm_executor_find_plan(executor, rows, forward_only)) return MDM_OK;
-    MDM_TRY(add_plan(executor, rows, &p));
-    p->forward_only = forward_only;
+    MDM_TRY(add_plan(executor, empty, &p));
     MDM_TRY(take_back_plan(executor, fill_plan(executor, p)));
     mdm_device_keep_plans(executor->device);
     return MDM_OK;
+}
+
+mdm_status mdm_executor_plan_pass(mdm_executor *executor, int rows, int forward_only) {
+    const plan empty = {.rows = rows, .forward_only = forward_only, .passes = 1};
+    if (executor->reproducible) MDM_TRY(mdm_executor_plan_parts(executor, forward_only));
+    return mdm_executor_find_plan(executor, rows, forward_only) ? MDM_OK
+                                                                : mdm_executor_add_plan(executor, &empty);
 }
 
 plan *mdm_executor_find_heads(mdm_executor *executor, int rows) {
@@ -290,10 +311,10 @@ plan *mdm_executor_find_heads(mdm_executor *executor, int rows) {
 }
 
 mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows) {
+    const plan empty = {.rows = rows, .passes = 1, .heads_only = 1};
     plan *p;
     if (mdm_executor_find_heads(executor, rows)) return MDM_OK;
-    MDM_TRY(add_plan(executor, rows, &p));
-    p->heads_only = 1;
+    MDM_TRY(add_plan(executor, &empty, &p));
     return take_back_plan(executor, mdm_executor_create_heads(executor, executor->device, rows, p->heads));
 }
 

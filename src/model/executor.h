@@ -1,4 +1,4 @@
-/* Inside of the executor, shared by executor.c, parts.c, chunks.c, forward.c and backward.c. */
+/* Inside of the executor, shared by executor.c, parts.c, chunks.c, joined.c, forward.c and backward.c. */
 #ifndef MDM_MODEL_EXECUTOR_INSIDE_H
 #define MDM_MODEL_EXECUTOR_INSIDE_H
 
@@ -13,6 +13,7 @@ enum { CLASSIFIER, PROJECTION, HEADS };
 /* The convolutions, heads and buffers for one number of rows. */
 typedef struct plan {
     int rows, forward_only;
+    int passes;                     /* of so many rows each, joined; 1 otherwise */
     int heads_only;                 /* a batch's rows, of which passes take chunks: no convolutions */
     mdm_convolution **convolutions; /* [layer_count], NULL for other layers */
     mdm_linear *heads[HEADS];
@@ -34,7 +35,8 @@ typedef struct head_buffers {
  * is one part; for reproducible sums over rows it is one for each shard and group as well. */
 typedef struct part {
     int first, rows;
-    int shard, group; /* of this rank's in the latest pass; the group within the shard */
+    int shard, group;    /* of this rank's in the latest pass; the group within the shard */
+    int sets, first_set; /* joined passes: of those with statistics of their own */
     mdm_device *device;
     mdm_convolution *const *convolutions; /* [layer_count]; a shard's are for gradients of weights alone */
     mdm_linear *const *heads;             /* [HEADS] */
@@ -89,16 +91,18 @@ struct mdm_executor {
     /* in the device's memory */
     char *arena;
     size_t arena_bytes;
-    mdm_norm_values *norms; /* [layer_count], what batch norm layers remember between forward and backward */
+    /* [layer_count], what batch norm layers remember between forward and backward, of each set */
+    mdm_norm_values *norms;
     float *norm_memory;
-    float *mean_gradient, *mean_product; /* [widest] */
-    double *sums;                        /* [2 * widest] */
-    mdm_norm_values head_norm;           /* [projection] */
+    float *mean_gradient, *mean_product;      /* [sets, widest] */
+    double *sums;                             /* [2 * sets * widest] */
+    mdm_norm_values head_norm[MDM_NORM_SETS]; /* [projection], of each joined pass */
     head_buffers heads;
     plan *current; /* of the latest forward pass */
     int current_uses_batch_statistics;
     int64_t current_total; /* rows that share the latest pass's batch statistics, of all ranks under sync */
     int shares_memory;     /* the device computes in host memory */
+    int is_joined;         /* passes of a step are joined */
     struct {
         int groups; /* rows are this rank's slice of n in each group */
         int64_t n;
@@ -134,6 +138,33 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward_pass(mdm_executor *executor, mdm
                                                      int reduce);
 void mdm_executor_free_chunks(mdm_executor *executor);
 
+/* executor.c: a plan in which there is nothing yet but its rows, to be filled; it is gone where that fails.
+ */
+MDM_MUST_CHECK mdm_status mdm_executor_add_plan(mdm_executor *executor, const plan *empty);
+
+/* forward.c, backward.c: what passes are made of. Statistics that a pass normalises with, whether it moves
+ * the running ones, and whether backward follows. */
+typedef struct norm_mode {
+    int batch, track, keep;
+} norm_mode;
+/* The network is on the device, and the plan's convolutions read its weights. */
+MDM_MUST_CHECK mdm_status mdm_executor_begin_pass(mdm_executor *executor, mdm_network *network, plan *p);
+/* All layers, of the rows of executor->whole. */
+MDM_MUST_CHECK mdm_status mdm_executor_forward_layers(mdm_executor *executor, mdm_network *network,
+                                                      norm_mode mode, const float *images);
+MDM_MUST_CHECK mdm_status mdm_executor_backward_layers(mdm_executor *executor, mdm_network *network,
+                                                       const float *images, int accumulate, int reduce);
+/* The linear heads of the rows of executor->whole, which lie in `h`. */
+MDM_MUST_CHECK mdm_status mdm_executor_project(mdm_executor *executor, mdm_network *network,
+                                               const head_buffers *h, const mdm_norm_values *norm,
+                                               norm_mode mode);
+/* h->embedding_gradient = all that reaches the embedding, from what is not NULL. */
+MDM_MUST_CHECK mdm_status mdm_executor_backward_heads(mdm_executor *executor, mdm_network *network,
+                                                      const head_buffers *h, const mdm_norm_values *norm,
+                                                      const float *embedding_gradient,
+                                                      const float *projection_gradient,
+                                                      const float *logits_gradient, int accumulate);
+
 /* parts.c: the parts of the pass that begins. */
 MDM_MUST_CHECK mdm_status mdm_executor_lay_parts(mdm_executor *executor, int rows, int row_by_row);
 /* Does `work` for the latest pass as a whole: what gives a row the same bits whatever is beside it. */
@@ -158,8 +189,9 @@ void mdm_executor_get_sums(mdm_executor *executor, mdm_network *network);
 MDM_MUST_CHECK mdm_status mdm_executor_plan_parts(mdm_executor *executor, int row_by_row);
 void mdm_executor_forget_parts(mdm_executor *executor);
 void mdm_executor_free_parts(mdm_executor *executor);
+/* `kind`: batches, and what is wanted of them. */
 MDM_MUST_CHECK mdm_status mdm_executor_create_convolutions(mdm_executor *executor, mdm_device *device,
-                                                           int rows, int forward_only, int gradient_only,
+                                                           const mdm_convolution_shape *kind,
                                                            mdm_convolution **convolutions);
 MDM_MUST_CHECK mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
                                                     mdm_linear **heads);

@@ -1,11 +1,6 @@
 /* Forward: walks the table of layers, then the heads. */
 #include "executor.h"
 
-/* Which statistics a pass normalises with, and whether it moves the running ones. */
-typedef struct norm_mode {
-    int batch, track, keep;
-} norm_mode;
-
 /* What the parts of one layer, forward, need. */
 typedef struct layer_work {
     mdm_network *network;
@@ -16,8 +11,14 @@ typedef struct layer_work {
 } layer_work;
 
 static mdm_norm_shape shape_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, l->linear};
+    mdm_norm_shape shape = {p->rows,   l->in_channels, l->height * l->width, executor->precision,
+                            l->linear, p->sets};
     return shape;
+}
+
+/* Values per channel, of all sets. */
+static int values_of(const mdm_executor *executor, const mdm_layer *l) {
+    return executor->whole.sets * mdm_padded_channels(executor->device, l->in_channels);
 }
 
 static const void *residual_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
@@ -28,8 +29,7 @@ static mdm_status norm_statistics_part(mdm_executor *executor, const part *p, vo
     const mdm_layer *l = ((const layer_work *)context)->layer;
     mdm_norm_shape shape = shape_of(executor, l, p);
     mdm_norm_statistics(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
-                        residual_of(executor, l, p), p->sums,
-                        p->sums + mdm_padded_channels(executor->device, l->in_channels));
+                        residual_of(executor, l, p), p->sums, p->sums + values_of(executor, l));
     return MDM_OK;
 }
 
@@ -52,11 +52,10 @@ static void norm_statistics_here(mdm_executor *executor, const layer_work *work,
     const mdm_layer *l = work->layer;
     mdm_norm_shape shape = shape_of(executor, l, p);
     mdm_norm_statistics_then(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
-                             residual_of(executor, l, p), p->sums,
-                             p->sums + mdm_padded_channels(executor->device, l->in_channels), rest);
+                             residual_of(executor, l, p), p->sums, p->sums + values_of(executor, l), rest);
 }
 
-static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *work) {
+static mdm_status norm_forward(mdm_executor *executor, layer_work *work) {
     const mdm_layout *layout = executor->layout;
     const mdm_layer *l = work->layer;
     mdm_network *network = work->network;
@@ -66,7 +65,7 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
     float *running_variance = network->home.statistics + layout->tensors[l->running + 1].offset;
     const float *gamma = network->home.weights + layout->tensors[l->weight].offset;
     const float *beta = network->home.weights + layout->tensors[l->weight + 1].offset;
-    int padded = mdm_padded_channels(device, l->in_channels);
+    int count = values_of(executor, l), sets = executor->whole.sets, rows = executor->whole.rows / sets;
     if (work->mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
         mdm_norm_forward_rest rest = {(double)rows * l->height * l->width,
                                       gamma,
@@ -78,11 +77,11 @@ static mdm_status norm_forward(mdm_executor *executor, int rows, layer_work *wor
         return mdm_executor_whole(executor, norm_relu_part, work);
     }
     if (work->mode.batch || (work->mode.keep && l->residual >= 0))
-        MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * padded));
+        MDM_TRY(mdm_executor_sum_parts(executor, norm_statistics_part, work, 2 * count));
     if (work->mode.batch) {
-        MDM_TRY(mdm_executor_sum(executor, 2 * padded));
+        MDM_TRY(mdm_executor_sum(executor, 2 * count));
         if (executor->current_total > 0)
-            mdm_norm_from_sums(device, l->in_channels, executor->sums, executor->sums + padded,
+            mdm_norm_from_sums(device, l->in_channels, sets, executor->sums, executor->sums + count,
                                (double)executor->current_total * l->height * l->width, gamma, beta,
                                work->mode.track ? running_mean : NULL, running_variance, values);
     } else {
@@ -114,47 +113,45 @@ mdm_status mdm_classifier_forward(mdm_executor *executor, mdm_network *network, 
 }
 
 static mdm_status head_statistics_part(mdm_executor *executor, const part *p, void *context) {
+    const head_buffers *h = context;
     int columns = executor->layout->spec.projection;
-    (void)context;
-    mdm_column_statistics(p->device, p->rows, columns, executor->heads.linear + (int64_t)p->first * columns,
-                          p->sums, p->sums + columns);
+    mdm_column_statistics(p->device, p->rows, columns, h->linear + (int64_t)p->first * columns, p->sums,
+                          p->sums + columns);
     return MDM_OK;
 }
 
 /* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma *
  * normalised + beta. */
-static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
+static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                    const mdm_norm_values *norm, norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     int columns = layout->spec.projection;
     mdm_device *device = executor->device;
-    head_buffers *h = &executor->heads;
     float *running_mean = network->home.statistics + layout->tensors[layout->projection_running].offset;
     float *running_variance =
         network->home.statistics + layout->tensors[layout->projection_running + 1].offset;
     const float *gamma = network->home.weights + layout->tensors[layout->projection_gamma].offset;
     const float *beta = network->home.weights + layout->tensors[layout->projection_gamma + 1].offset;
     if (mode.batch) {
-        MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, NULL, 2 * columns));
+        MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, (void *)(uintptr_t)h, 2 * columns));
         MDM_TRY(mdm_executor_sum(executor, 2 * columns));
         if (executor->current_total > 0)
-            mdm_norm_from_sums(device, columns, executor->sums, executor->sums + columns,
+            mdm_norm_from_sums(device, columns, 1, executor->sums, executor->sums + columns,
                                (double)executor->current_total, gamma, beta, mode.track ? running_mean : NULL,
-                               running_variance, &executor->head_norm);
+                               running_variance, norm);
     } else {
-        mdm_norm_from_running(device, columns, running_mean, running_variance, gamma, beta,
-                              &executor->head_norm);
+        mdm_norm_from_running(device, columns, running_mean, running_variance, gamma, beta, norm);
     }
-    mdm_column_norm_forward(device, rows, columns, h->linear, &executor->head_norm, gamma, beta,
+    mdm_column_norm_forward(device, executor->whole.rows, columns, h->linear, norm, gamma, beta,
                             h->normalised, h->projection);
     return MDM_OK;
 }
 
-static mdm_status heads_forward(mdm_executor *executor, mdm_network *network, int rows, norm_mode mode) {
-    head_buffers *h = &executor->heads;
-    MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
+mdm_status mdm_executor_project(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                const mdm_norm_values *norm, norm_mode mode) {
     linear_work work = {network, PROJECTION, executor->layout->projection_weight, h->embedding, h->linear};
     MDM_TRY(mdm_executor_each_part(executor, linear_part, &work));
-    return head_norm_forward(executor, network, rows, mode);
+    return head_norm_forward(executor, network, h, norm, mode);
 }
 
 mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network) {
@@ -179,6 +176,12 @@ static mdm_status prepare_plan(mdm_executor *executor, const mdm_network *networ
     return MDM_OK;
 }
 
+mdm_status mdm_executor_begin_pass(mdm_executor *executor, mdm_network *network, plan *p) {
+    MDM_TRY(mdm_executor_prepare(executor, network));
+    executor->current = p;
+    return prepare_plan(executor, network, p);
+}
+
 static norm_mode mode_of(const mdm_executor *executor, mdm_pass pass) {
     norm_mode mode = {.batch = pass != MDM_PASS_EVALUATE && executor->batchnorm != MDM_BATCHNORM_FROZEN,
                       .track = pass == MDM_PASS_GUESS || pass == MDM_PASS_TRAIN,
@@ -200,7 +203,7 @@ static mdm_status convolution_part(mdm_executor *executor, const part *p, void *
 /* Layers without weights. */
 static mdm_status weightless_part(mdm_executor *executor, const part *p, void *context) {
     const mdm_layer *l = ((const layer_work *)context)->layer;
-    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0};
+    mdm_norm_shape shape = {p->rows, l->in_channels, l->height * l->width, executor->precision, 0, 1};
     const void *input = mdm_executor_rows(executor, l->input, p->first);
     if (l->kind == MDM_LAYER_POOL) {
         mdm_pool_forward(p->device, &shape, input, residual_of(executor, l, p),
@@ -215,23 +218,14 @@ static mdm_status weightless_part(mdm_executor *executor, const part *p, void *c
     return MDM_OK;
 }
 
-mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
-                                     const float *images, mdm_pass pass, mdm_outputs *outputs) {
+mdm_status mdm_executor_forward_layers(mdm_executor *executor, mdm_network *network, norm_mode mode,
+                                       const float *images) {
     const mdm_layout *layout = executor->layout;
-    norm_mode mode = mode_of(executor, pass);
-    executor->current = mdm_executor_find_plan(executor, rows, pass == MDM_PASS_EVALUATE);
-    if (!executor->current) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
-    MDM_TRY(mdm_executor_prepare(executor, network));
-    MDM_TRY(prepare_plan(executor, network, executor->current));
-    MDM_TRY(mdm_executor_lay_parts(executor, rows, pass == MDM_PASS_EVALUATE));
-    if (executor->reproducible && mode.keep && !network->gradient_sums.whole)
-        MDM_TRY(mdm_grid_sums_create(layout->weight_count, &network->gradient_sums));
     executor->current_uses_batch_statistics = mode.batch;
-    executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);
     for (int i = 0; i < layout->layer_count; i++) {
         layer_work work = {network, &layout->layers[i], i, mode, images};
         if (work.layer->kind == MDM_LAYER_NORM_RELU)
-            MDM_TRY(norm_forward(executor, rows, &work));
+            MDM_TRY(norm_forward(executor, &work));
         else
             MDM_TRY(mdm_executor_whole(
                 executor, work.layer->kind == MDM_LAYER_CONVOLUTION ? convolution_part : weightless_part,
@@ -239,7 +233,23 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
     }
     if (network->device && mode.batch && mode.track)
         network->device_is_newer = 1; /* its running statistics moved */
-    MDM_TRY(heads_forward(executor, network, rows, mode));
-    *outputs = (mdm_outputs){executor->heads.embedding, executor->heads.projection, executor->heads.logits};
+    return MDM_OK;
+}
+
+mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *network, int rows,
+                                     const float *images, mdm_pass pass, mdm_outputs *outputs) {
+    const head_buffers *h = &executor->heads;
+    norm_mode mode = mode_of(executor, pass);
+    plan *p = mdm_executor_find_plan(executor, rows, pass == MDM_PASS_EVALUATE);
+    if (!p) return mdm_fail(MDM_LOST, "no plan was made for %d rows", rows);
+    MDM_TRY(mdm_executor_begin_pass(executor, network, p));
+    MDM_TRY(mdm_executor_lay_parts(executor, rows, pass == MDM_PASS_EVALUATE));
+    if (executor->reproducible && mode.keep && !network->gradient_sums.whole)
+        MDM_TRY(mdm_grid_sums_create(executor->layout->weight_count, &network->gradient_sums));
+    executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);
+    MDM_TRY(mdm_executor_forward_layers(executor, network, mode, images));
+    MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
+    MDM_TRY(mdm_executor_project(executor, network, h, &executor->head_norm[0], mode));
+    *outputs = (mdm_outputs){h->embedding, h->projection, h->logits};
     return MDM_OK;
 }

@@ -113,6 +113,7 @@ static convolution_set *find_set(const reproducible *r, int rows, int forward_on
 }
 
 static mdm_status create_set(mdm_executor *executor, int rows, int forward_only) {
+    const mdm_convolution_shape kind = {.batch = rows, .gradient_only = 1};
     reproducible *r = executor->reproducible;
     int layers = executor->layout->layer_count;
     if (rows == 0 || find_set(r, rows, forward_only)) return MDM_OK;
@@ -131,8 +132,8 @@ static mdm_status create_set(mdm_executor *executor, int rows, int forward_only)
         mdm_device *device = r->workers[w].device;
         MDM_TRY(mdm_executor_create_heads(executor, device, rows, set->heads + w * HEADS));
         if (!forward_only)
-            MDM_TRY(mdm_executor_create_convolutions(executor, device, rows, 0, 1,
-                                                     set->convolutions + w * layers));
+            MDM_TRY(
+                mdm_executor_create_convolutions(executor, device, &kind, set->convolutions + w * layers));
     }
     return MDM_OK;
 }
@@ -193,6 +194,7 @@ mdm_status mdm_executor_lay_parts(mdm_executor *executor, int rows, int row_by_r
                              .device = executor->device,
                              .convolutions = current->convolutions,
                              .heads = current->heads,
+                             .sets = 1,
                              .sums = executor->sums};
     if (!r) return MDM_OK;
     r->part_count = 0;

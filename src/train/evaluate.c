@@ -28,7 +28,7 @@ static int64_t sample_at(const mdm_pictures *pictures, int64_t i) {
 static mdm_status load_rows(mdm_trainer *t, const mdm_pictures *pictures, int64_t first, int64_t rows) {
     for (int64_t i = 0; i < rows; i++) t->sample_list[i] = sample_at(pictures, first + i);
     MDM_TRY(mdm_views_load(pictures->views, pictures->split, t->sample_list, rows));
-    return mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->images_buffer[0]);
+    return mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->step_images);
 }
 
 /* Labels and losses of a rank's slice, in the device's memory: no batch waits for the one before it. */
@@ -85,8 +85,8 @@ static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t f
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, &all, first + done, rows));
-        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
-                                     &out));
+        MDM_TRY(
+            mdm_executor_forward(t->executor, network, (int)rows, t->step_images, MDM_PASS_EVALUATE, &out));
         MDM_TRY(take_outputs(t, &out, done, rows, j, wanted));
     }
     return wanted->loss ? fetch_losses(t, j, count, wanted->loss) : MDM_OK;
@@ -140,8 +140,8 @@ static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, 
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
         mdm_outputs out;
         MDM_TRY(load_rows(t, pictures, first + done, rows));
-        MDM_TRY(mdm_executor_forward(t->executor, network, (int)rows, t->images_buffer[0], MDM_PASS_EVALUATE,
-                                     &out));
+        MDM_TRY(
+            mdm_executor_forward(t->executor, network, (int)rows, t->step_images, MDM_PASS_EVALUATE, &out));
         MDM_TRY(mdm_device_download(t->device, one, out.logits, sizeof(float) * (size_t)(rows * classes)));
         mdm_softmax(one, rows, classes, one);
         for (int64_t i = 0; i < rows * classes; i++) sum[done * classes + i] += one[i];

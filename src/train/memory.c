@@ -37,6 +37,19 @@ static double search_bytes(const mdm_trainer *t) {
     return rows * ((ranks > 1 ? 16 : 6) * width + 16 * (k + MDM_NEIGHBOUR_SPARE) + 12 * k + 64) + tile;
 }
 
+/* Of recorded steps, of which MixEMatch's are the longest: its passes, joined or in so many chunks, of which
+ * all but the last are passed through once more on the way back, and the other network's guesses of half as
+ * many rows. */
+static double recorded_bytes(const mdm_trainer *t, double chunks) {
+    const mdm_semi_options options = mdm_semi_options_of(&t->config);
+    double passes = mdm_semi_passes(&options), guesses = t->network_count - 1;
+    if (mdm_executor_is_joined(t->executor))
+        return mdm_recorder_bytes(t->recorder, t->layout, 1 + guesses, 1);
+    return mdm_recorder_bytes(t->recorder, t->layout,
+                              passes * chunks + (passes - 1) * (chunks - 1) + guesses * ceil(chunks / 2),
+                              (passes - 1) * chunks);
+}
+
 /* With batches computed at most `chunk` samples a rank at once (0: no limit). */
 static need estimate(const mdm_trainer *t, double chunk) {
     const mdm_config *c = &t->config;
@@ -49,10 +62,13 @@ static need estimate(const mdm_trainer *t, double chunk) {
     double rows = 4 * train > 2 * pretrain ? 4 * train : 2 * pretrain, at_once = rows;
     int copies = t->network_count * (c->model.ema > 0 ? 2 : 1) + (t->baseline != NULL);
     double evaluation = count / ranks < 256 ? count / ranks : 256;
+    const mdm_semi_options options = mdm_semi_options_of(c);
+    double joined = 4 * train * (mdm_executor_is_joined(t->executor) ? mdm_semi_passes(&options) : 1);
     if (chunk > 0 && at_once > 4 * chunk) at_once = 4 * chunk;
     if (chunk > 0 && evaluation > 4 * chunk) evaluation = 4 * chunk;
     n.networks = 3.0 * weights * copies;
     n.saving = 2.0 * weights * copies; /* weights and momentum, for the thread that saves */
+    if (chunk == 0 && at_once < joined) at_once = joined;
     n.activations =
         (double)mdm_executor_bytes(t->executor, (int)(at_once > evaluation ? at_once : evaluation));
     /* Each plan's convolutions keep the weights in the layouts their algorithms want, and steps of two sizes
@@ -63,19 +79,21 @@ static need estimate(const mdm_trainer *t, double chunk) {
         n.plans += (3.0 * 2 * t->threads + 0.25 * MDM_SHARDS / ranks) * weights;
         n.networks += 2.0 * weights * (t->network_count + (t->baseline != NULL));
     }
-    n.images = 4.0 * image * (3 * rows + evaluation) + 8.0 * image * rows;
+    n.images = 4.0 * image * (3 * rows + evaluation) + 4.0 * image * rows;
     n.samples = count * (13.0 * t->network_count + 33) +
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
         n.plans = weights * copies; /* filters, which the convolutions of all plans share */
         double listed = 8 * train > 2 * pretrain ? 8 * train : 2 * pretrain; /* pictures of a step */
-        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (4 * rows + evaluation) +
+        n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (3 * rows + evaluation) +
+                   (double)mdm_tensor_bytes(t->device, (int)at_once, d->channels, d->height, d->width,
+                                            t->precision) +
                    (double)mdm_view_scratch_bytes(d->height, d->width, d->channels) +
                    (t->on_device ? pictures_of(t) : 2 * image * listed);
         n.search = t->searches_on_device ? search_bytes(t) : 0;
         double share = train > pretrain ? train : pretrain;
-        n.recorded = mdm_recorder_bytes(t->recorder, t->layout, chunk > 0 ? ceil(share / chunk) : 1);
+        n.recorded = recorded_bytes(t, chunk > 0 ? ceil(share / chunk) : 1);
         n.device += n.search + n.recorded;
         n.activations = n.plans = 0;
         n.images = t->on_device ? 0 : image * listed * (d->resident ? 2 : 4);
@@ -84,6 +102,28 @@ static need estimate(const mdm_trainer *t, double chunk) {
 }
 
 static const double mebibyte = 1 << 20, cuda_libraries = 1 << 30; /* CUDA's and cuDNN's own, and scratch */
+
+/* The passes of a step of MixEMatch are joined where that fits. That decides on the last bits of what a run
+ * computes, so all that does not gives way first: it counts as if it had. Collective. */
+static mdm_status join_passes(mdm_trainer *t) {
+    const mdm_device_info *info = mdm_device_get_info(t->device);
+    const mdm_semi_options options = mdm_semi_options_of(&t->config);
+    double rows = 4 * slice_rows(t, t->config.train.batch), memory = (double)info->memory_bytes / mebibyte;
+    int can = t->config.train.micro_batch == 0 && t->config.train.epochs > t->config.train.warmup &&
+              mdm_executor_can_join(t->executor, (int64_t)rows, mdm_semi_passes(&options));
+    mdm_executor_set_joined(t->executor, can);
+    need n = estimate(t, 0);
+    double wanted = (n.device - n.search - n.recorded + cuda_libraries) / mebibyte;
+    int32_t fits = can && wanted <= memory;
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &fits, 1, MDM_INT32, MDM_MIN));
+    mdm_executor_set_joined(t->executor, fits);
+    if (can && !fits)
+        mdm_info(
+            "the passes of a step of MixEMatch are made one after another: joined, the run would need %.0f "
+            "MiB of the %.0f MiB of %s",
+            wanted, memory, info->name);
+    return MDM_OK;
+}
 
 /* Whether pictures lie on the devices: where every rank's has room for them beside the rest. Collective. */
 static mdm_status place_pictures(mdm_trainer *t) {
@@ -205,6 +245,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
     char source[256];
     t->searches_on_device =
         mdm_device_get_info(t->device)->is_cuda && t->config.divide.k <= MDM_NEIGHBOURS_MOST;
+    MDM_TRY(join_passes(t));
     MDM_TRY(place_pictures(t));
     MDM_TRY(place_search(t));
     int node = mdm_comm_node_size(t->comm);
@@ -218,6 +259,7 @@ mdm_status mdm_check_memory(mdm_trainer *t) {
         mdm_warn("memory is short: batches are computed in parts, as train.micro_batch=%.0f would, and batch "
                  "norm takes the statistics of a part",
                  chunk);
+    if (chunk > 0) mdm_executor_set_joined(t->executor, 0);
     mdm_executor_set_chunks(t->executor, (int64_t)chunk);
     MDM_TRY(place_recordings(t, chunk));
     need n = estimate(t, chunk);

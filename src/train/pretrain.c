@@ -55,10 +55,10 @@ static mdm_status queue(void *context) {
     MDM_TRY(mdm_message_send(t->message, sizeof *orders));
     MDM_TRY(mdm_make_views(t));
     mdm_executor_set_batch(t->executor, 2, s->n);
-    MDM_TRY(mdm_executor_forward(t->executor, s->network, rows, t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    MDM_TRY(mdm_executor_forward(t->executor, s->network, rows, t->step_images, MDM_PASS_TRAIN, &out));
     MDM_TRY(mdm_contrast_loss(t->contrast, s->n, 1.0f, out.projection, t->gradient, &t->result[0]));
-    MDM_TRY(mdm_executor_backward(t->executor, s->network, rows, t->images_buffer[0], NULL, t->gradient, NULL,
-                                  0, 1));
+    MDM_TRY(
+        mdm_executor_backward(t->executor, s->network, rows, t->step_images, NULL, t->gradient, NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, s->network));
     return mdm_guard_queue_end(t, s->network, MDM_STEP_ENCODER | MDM_STEP_PROJECTION, orders,
                                t->config.pretrain.momentum, t->config.pretrain.weight_decay);
@@ -79,7 +79,7 @@ static mdm_status step(mdm_trainer *t, int network, int64_t epoch, int64_t numbe
     memcpy(host, &orders, sizeof orders);
     MDM_TRY(mdm_load_step(t, list(t, network, epoch, number, t->sample_list)));
     MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_STRONG, 0, 2 * s.count, (uint32_t)epoch, 0, t->view_list,
-                          t->images_buffer[0]));
+                          t->step_images));
     const mdm_step_kind kind = {MDM_STAGE_PRETRAIN, network, 2, s.n};
     MDM_TRY(mdm_recorder_queue(t->recorder, &kind, s.network, queue, &s));
     MDM_TRY(mdm_guard_collect(t, s.network, &loss, &report->skipped));

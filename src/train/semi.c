@@ -39,6 +39,7 @@ static void order_samples(mdm_trainer *t, int network, int64_t epoch, int64_t *l
 }
 
 static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
+    const mdm_semi_options options = mdm_semi_options_of(&t->config);
     int64_t labelled, unlabelled, most, share;
     order_samples(t, network, epoch, &labelled, &unlabelled);
     t->place_labelled = labelled;
@@ -68,7 +69,7 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
         mdm_executor_set_batch(t->executor, t->groups, n);
-        MDM_TRY(mdm_executor_plan(t->executor, (int)(t->groups * count), 0));
+        MDM_TRY(mdm_semi_plan_passes(t->executor, &options, (int)(t->groups * count)));
         MDM_TRY(mdm_semi_workspace_plan(t->workspace, n));
         if (t->network_count > 1) MDM_TRY(mdm_executor_plan(t->executor, (int)(2 * count), 1));
     }
@@ -112,11 +113,11 @@ static int64_t list(mdm_trainer *t, int network, int64_t epoch, int64_t number, 
     return 2 * rows;
 }
 
-/* Fills the image buffers: weak views, strong views, and the partners' strong views, which are made again
+/* Fills the batch's images: weak views, strong views, and the partners' strong views, which are made again
  * here whoever owns them. */
 static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const mdm_semi_batch *b) {
     mdm_view mixed = t->config.semi.views == MDM_CONFIG_VIEWS_STRONG ? MDM_VIEW_STRONG : MDM_VIEW_WEAK;
-    int64_t rows = b->groups * b->count;
+    int64_t rows = b->groups * b->count, floats = rows * t->data->channels * t->data->height * t->data->width;
     uint32_t *weak = t->view_list + 2 * rows;
     for (int64_t i = 0; i < rows; i++) { /* of the views 0 to 3 of a sample, 2 and 3 are mixed */
         int64_t row = global_row(b, i), partner = b->permutation[row];
@@ -125,10 +126,12 @@ static mdm_status make_images(mdm_trainer *t, int network, int64_t epoch, const 
         weak[i] = t->view_list[i] - 2;
     }
     MDM_TRY(mdm_load_step(t, 2 * rows));
-    MDM_TRY(mdm_views_ask(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list, t->images_buffer[1]));
+    MDM_TRY(mdm_views_ask(t->views, mixed, 0, rows, (uint32_t)epoch, 0, t->view_list,
+                          b->images + MDM_SEMI_STRONG * floats));
     MDM_TRY(mdm_views_ask(t->views, mixed, rows, rows, (uint32_t)epoch, 0, t->view_list + rows,
-                          t->images_buffer[2]));
-    return mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, weak, t->images_buffer[0]);
+                          b->images + MDM_SEMI_MIXED * floats));
+    return mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, rows, (uint32_t)epoch, 0, weak,
+                         b->images + MDM_SEMI_WEAK * floats);
 }
 
 /* How far lambda_u has risen: from 0 at the end of warm-up to 1 after semi.rampup epochs. */
@@ -174,9 +177,7 @@ static mdm_status make_batch(mdm_trainer *t, int network, int64_t epoch, int64_t
     }
     b->label = t->told;
     b->clean_probability = weight;
-    b->weak = t->images_buffer[0];
-    b->strong = t->images_buffer[1];
-    b->partner = t->images_buffer[2];
+    b->images = t->step_images;
     return make_images(t, network, epoch, b);
 }
 

@@ -1,10 +1,11 @@
 /* MixEMatch: refine labels and guess the missing ones, mix inputs and final embeddings, add up six losses.
  *
- * Three passes of all rows per network: weak views without gradient, strong views, mixed images (DESIGN,
- * principle 5). The strong pass is taken back before the mixed one begins, so one set of activations is
- * enough. It is left out where none of its losses counts, as in DivideMix: its gradient would be zero, and it
- * moves no statistics. Partner rows of the mix may live on other ranks: their images were made again locally,
- * their targets and embeddings are gathered, and the gradients of embeddings are summed back to their owners.
+ * Three passes of all rows per network: weak views without gradient, mixed images, strong views (DESIGN,
+ * principle 5). One after another, the strong pass is taken back before the mixed one begins, so one set of
+ * activations is enough; joined (executor.h), they are one pass with batch statistics of three. The strong
+ * pass is left out where none of its losses counts, as in DivideMix: its gradient would be zero, and it moves
+ * no statistics. Partner rows of the mix may live on other ranks: their images were made again locally, their
+ * targets and embeddings are gathered, and the gradients of embeddings are summed back to their owners.
  * (Manifold DivideMix, section on MixEMatch; reference: semi_loss.)
  */
 #include "mdm/train/semi_step.h"
@@ -30,7 +31,6 @@ struct mdm_semi_workspace {
     float *mixed_embedding, *embedding_gradient, *mixed_embedding_gradient; /* [4 count, D] */
     float *logits, *logits_gradient, *probability;                          /* [4 count, C] */
     float *projection_gradient;                                             /* [4 count, projection] */
-    float *mixed;                                                           /* [4 count, image] */
     double *value;      /* of losses per row: [MDM_PART_UE + 1][2 count], then confident guesses [count] */
     double *prediction; /* [C] sums over all rows */
     double *result;     /* [RESULTS] */
@@ -82,7 +82,6 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
         {&w->logits_gradient, 4 * count * c},
         {&w->probability, 4 * count * c},
         {&w->projection_gradient, 4 * count * spec->projection},
-        {&w->mixed, 4 * count * w->image},
         {(float **)&w->value, 2 * (2 * count * (MDM_PART_UE + 1) + count)},
         {(float **)&w->prediction, 2 * c},
         {(float **)&w->result, 2 * RESULTS},
@@ -138,7 +137,6 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
                      w->logits_gradient,
                      w->probability,
                      w->projection_gradient,
-                     w->mixed,
                      w->value,
                      w->prediction,
                      w->result};
@@ -224,44 +222,56 @@ mdm_status mdm_semi_tell(mdm_comm *comm, mdm_executor *executor, mdm_network *ne
     return MDM_OK;
 }
 
-/* First pass: weak views without gradient, by the network itself and (unlabelled ones) by the other; labels
- * are refined, and guessed where there are none. */
-static mdm_status make_targets(mdm_executor *executor, mdm_network *network, mdm_network *guesser,
-                               const mdm_semi_options *o, const mdm_semi_batch *b, const told *t,
-                               mdm_semi_workspace *w) {
-    int classes = network->layout->spec.classes;
-    int64_t rows = b->groups * b->count;
+/* The images of the three passes, [groups * count, image] each. */
+static float *images_of(const mdm_semi_batch *b, const mdm_semi_workspace *w, mdm_semi_images which) {
+    return b->images + which * b->groups * b->count * w->image;
+}
+
+/* What the other network says of the weak views of unlabelled samples. */
+static mdm_status guess(mdm_executor *executor, mdm_network *guesser, const mdm_semi_batch *b,
+                        mdm_semi_workspace *w) {
+    const float *unlabelled = images_of(b, w, MDM_SEMI_WEAK) + 2 * b->count * w->image;
     mdm_outputs out;
+    if (b->groups < 4 || !guesser) return MDM_OK;
+    MDM_TRY(
+        mdm_executor_forward(executor, guesser, (int)(2 * b->count), unlabelled, MDM_PASS_EVALUATE, &out));
+    mdm_softmax_rows(w->device, out.logits, 2 * b->count, guesser->layout->spec.classes, w->theirs);
+    return MDM_OK;
+}
+
+/* Labels are refined, and guessed where there are none, by what the network itself (`logits`, of weak views)
+ * and the other say. */
+static void make_targets(const mdm_network *network, const mdm_network *guesser, const mdm_semi_options *o,
+                         const mdm_semi_batch *b, const told *t, const float *logits, mdm_semi_workspace *w) {
+    int classes = network->layout->spec.classes;
     mdm_target_batch targets = {.count = b->count,
                                 .groups = b->groups,
                                 .classes = classes,
                                 .own = w->own,
+                                .theirs = b->groups == 4 && guesser ? w->theirs : NULL,
                                 .label = t->label,
                                 .clean_probability = t->clean_probability,
                                 .temperature = o->temperature,
                                 .confidence = o->confidence};
-    MDM_TRY(mdm_executor_forward(executor, network, (int)rows, b->weak, MDM_PASS_GUESS, &out));
-    mdm_softmax_rows(w->device, out.logits, rows, classes, w->own);
-    if (b->groups == 4 && guesser) {
-        const float *unlabelled = b->weak + 2 * b->count * w->image;
-        MDM_TRY(mdm_executor_forward(executor, guesser, (int)(2 * b->count), unlabelled, MDM_PASS_EVALUATE,
-                                     &out));
-        mdm_softmax_rows(w->device, out.logits, 2 * b->count, classes, w->theirs);
-        targets.theirs = w->theirs;
-    }
+    mdm_softmax_rows(w->device, logits, b->groups * b->count, classes, w->own);
     mdm_make_targets(w->device, &targets, w->target, w->value + 2 * b->count * (MDM_PART_UE + 1));
-    return MDM_OK;
 }
 
-/* Mixed targets, masks and images of this rank's rows, from everybody's targets. */
-static mdm_status mix_targets_and_images(mdm_comm *comm, const mdm_semi_batch *b, int classes, const told *t,
-                                         mdm_semi_workspace *w) {
+/* Every row's partner becomes their mix. */
+static void mix_images(const mdm_semi_batch *b, const told *t, mdm_semi_workspace *w) {
+    float *mixed = images_of(b, w, MDM_SEMI_MIXED);
+    mdm_mix_rows(w->device, b->groups * b->count, w->image, t->lambda, images_of(b, w, MDM_SEMI_STRONG),
+                 mixed, NULL, mixed);
+}
+
+/* Mixed targets and masks of this rank's rows, from everybody's targets. */
+static mdm_status mix_targets(mdm_comm *comm, const mdm_semi_batch *b, int classes, const told *t,
+                              mdm_semi_workspace *w) {
     int64_t rows = b->groups * b->count;
     MDM_TRY(mdm_group_all_gather(w->group, w->target, w->target_all,
                                  counts_of(comm, w, b->n, b->groups, classes + 1), MDM_FLOAT));
     mdm_mix_targets(w->device, rows, classes, t->lambda, w->target, w->target_all, t->partner,
                     w->mixed_target, w->mixed_mask);
-    mdm_mix_rows(w->device, rows, w->image, t->lambda, b->strong, b->partner, NULL, w->mixed);
     return MDM_OK;
 }
 
@@ -336,17 +346,21 @@ int mdm_semi_has_strong_pass(const mdm_semi_options *o) {
     return o->lambda_xe > 0 || o->lambda_ue > 0 || o->lambda_contrast > 0;
 }
 
-/* Second pass: strong views; embedding mixup and contrast, taken back at once. */
-static mdm_status strong_pass(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
-                              const mdm_semi_options *o, const mdm_semi_batch *b, const told *t,
-                              mdm_semi_workspace *w) {
-    int rows = (int)(b->groups * b->count);
-    mdm_outputs out;
-    MDM_TRY(mdm_executor_forward(executor, network, rows, b->strong, MDM_PASS_MIXED, &out));
-    MDM_TRY(mix_embeddings(comm, executor, network, o, b, t, out.embedding, w));
-    MDM_TRY(contrast(o, b, network->layout->spec.projection, out.projection, w));
-    return mdm_executor_backward(executor, network, rows, b->strong, w->embedding_gradient,
-                                 w->projection_gradient, NULL, 1, 0);
+int mdm_semi_passes(const mdm_semi_options *o) {
+    return mdm_semi_has_strong_pass(o) ? MDM_SEMI_PASSES : MDM_SEMI_STRONG;
+}
+
+mdm_status mdm_semi_plan_passes(mdm_executor *executor, const mdm_semi_options *o, int rows) {
+    return mdm_executor_is_joined(executor) ? mdm_executor_plan_joined(executor, rows, mdm_semi_passes(o))
+                                            : mdm_executor_plan(executor, rows, 0);
+}
+
+/* Losses of the strong views: embedding mixup and contrast. */
+static mdm_status strong_losses(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                                const mdm_semi_options *o, const mdm_semi_batch *b, const told *t,
+                                const mdm_outputs *out, mdm_semi_workspace *w) {
+    MDM_TRY(mix_embeddings(comm, executor, network, o, b, t, out->embedding, w));
+    return contrast(o, b, network->layout->spec.projection, out->projection, w);
 }
 
 /* Keeps predictions from collapsing: the mean prediction over the global batch is drawn towards the uniform
@@ -360,18 +374,55 @@ static mdm_status balance(mdm_executor *executor, const mdm_semi_batch *b, int c
     return MDM_OK;
 }
 
-/* Third pass: mixed images; supervised, consistency and balance losses; gradients are reduced while it is
- * taken back. */
-static mdm_status mixed_pass(mdm_executor *executor, mdm_network *network, const mdm_semi_options *o,
-                             const mdm_semi_batch *b, const told *t, mdm_semi_workspace *w) {
+/* Losses of the mixed images: supervised, consistency and balance. */
+static mdm_status mixed_losses(mdm_executor *executor, const mdm_semi_options *o, const mdm_semi_batch *b,
+                               int classes, const told *t, const mdm_outputs *out, mdm_semi_workspace *w) {
+    supervised_and_consistency(o, b, classes, out->logits, t, o->lambda_x, o->lambda_u, MDM_PART_X,
+                               MDM_PART_U, w);
+    return balance(executor, b, classes, out->logits, w);
+}
+
+/* The passes one after another; gradients are reduced while the last is taken back. */
+static mdm_status take_passes(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                              const mdm_network *guesser, const mdm_semi_options *o, const mdm_semi_batch *b,
+                              const told *t, mdm_semi_workspace *w) {
     int rows = (int)(b->groups * b->count), classes = network->layout->spec.classes;
+    const float *mixed = images_of(b, w, MDM_SEMI_MIXED), *strong = images_of(b, w, MDM_SEMI_STRONG);
     mdm_outputs out;
-    MDM_TRY(mdm_executor_forward(executor, network, rows, w->mixed, MDM_PASS_MIXED, &out));
-    supervised_and_consistency(o, b, classes, out.logits, t, o->lambda_x, o->lambda_u, MDM_PART_X, MDM_PART_U,
-                               w);
-    MDM_TRY(balance(executor, b, classes, out.logits, w));
-    MDM_TRY(mdm_executor_backward(executor, network, rows, w->mixed, NULL, NULL, w->logits_gradient, 1, 1));
-    return mdm_executor_reduce_wait(executor, network);
+    MDM_TRY(
+        mdm_executor_forward(executor, network, rows, images_of(b, w, MDM_SEMI_WEAK), MDM_PASS_GUESS, &out));
+    make_targets(network, guesser, o, b, t, out.logits, w);
+    MDM_TRY(mix_targets(comm, b, classes, t, w));
+    if (mdm_semi_has_strong_pass(o)) {
+        MDM_TRY(mdm_executor_forward(executor, network, rows, strong, MDM_PASS_MIXED, &out));
+        MDM_TRY(strong_losses(comm, executor, network, o, b, t, &out, w));
+        MDM_TRY(mdm_executor_backward(executor, network, rows, strong, w->embedding_gradient,
+                                      w->projection_gradient, NULL, 1, 0));
+    }
+    MDM_TRY(mdm_executor_forward(executor, network, rows, mixed, MDM_PASS_MIXED, &out));
+    MDM_TRY(mixed_losses(executor, o, b, classes, t, &out, w));
+    return mdm_executor_backward(executor, network, rows, mixed, NULL, NULL, w->logits_gradient, 1, 1);
+}
+
+/* The same as one pass. Its images lie in this order. */
+static mdm_status take_joined_passes(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
+                                     const mdm_network *guesser, const mdm_semi_options *o,
+                                     const mdm_semi_batch *b, const told *t, mdm_semi_workspace *w) {
+    int rows = (int)(b->groups * b->count), classes = network->layout->spec.classes,
+        count = mdm_semi_passes(o);
+    mdm_joined_pass passes[MDM_JOINED_PASSES] = {
+        [MDM_SEMI_WEAK] = {.wants_projection = 1, .wants_logits = 1}, /* whose statistics move as well */
+        [MDM_SEMI_MIXED] = {.wants_logits = 1, .logits_gradient = w->logits_gradient},
+        [MDM_SEMI_STRONG] = {.wants_projection = 1,
+                             .embedding_gradient = w->embedding_gradient,
+                             .projection_gradient = w->projection_gradient}};
+    MDM_TRY(mdm_executor_forward_joined(executor, network, rows, b->images, passes, count));
+    make_targets(network, guesser, o, b, t, passes[MDM_SEMI_WEAK].outputs.logits, w);
+    MDM_TRY(mix_targets(comm, b, classes, t, w));
+    if (mdm_semi_has_strong_pass(o))
+        MDM_TRY(strong_losses(comm, executor, network, o, b, t, &passes[MDM_SEMI_STRONG].outputs, w));
+    MDM_TRY(mixed_losses(executor, o, b, classes, t, &passes[MDM_SEMI_MIXED].outputs, w));
+    return mdm_executor_backward_joined(executor, network, rows, b->images, passes, count, 1, 1);
 }
 
 /* This rank's sums, then everybody's. */
@@ -413,13 +464,15 @@ mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *n
     mdm_executor_set_batch(executor, b->groups, b->n);
     MDM_TRY(mdm_message_send(w->message, sizeof(int32_t) * (size_t)told_words(b->groups, b->n, b->count)));
     mdm_network_clear_gradient(network);
-    MDM_TRY(make_targets(executor, network, guesser, o, b, &t, w));
-    MDM_TRY(mix_targets_and_images(comm, b, network->layout->spec.classes, &t, w));
-    if (mdm_semi_has_strong_pass(o))
-        MDM_TRY(strong_pass(comm, executor, network, o, b, &t, w));
-    else
+    MDM_TRY(guess(executor, guesser, b, w));
+    mix_images(b, &t, w);
+    if (!mdm_semi_has_strong_pass(o))
         mdm_device_zero(w->device, &w->result[MDM_PART_CONTRAST], sizeof *w->result);
-    MDM_TRY(mixed_pass(executor, network, o, b, &t, w));
+    if (mdm_executor_is_joined(executor))
+        MDM_TRY(take_joined_passes(comm, executor, network, guesser, o, b, &t, w));
+    else
+        MDM_TRY(take_passes(comm, executor, network, guesser, o, b, &t, w));
+    MDM_TRY(mdm_executor_reduce_wait(executor, network));
     MDM_TRY(sum_up(o, b, w));
     mdm_network_square_gradient(w->device, network, &w->result[GRADIENT_SQUARE]);
     judge(o, &t, w);

@@ -146,10 +146,8 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int
                                                                          : t->layout->spec.projection;
     if (rows > t->image_rows) {
         t->image_rows = 0;
-        for (int i = 0; i < 3; i++) {
-            MDM_TRY(
-                renew_on_device(t, sizeof(float) * (size_t)(rows * image), (void **)&t->images_buffer[i]));
-        }
+        MDM_TRY(renew_on_device(t, sizeof(float) * (size_t)(MDM_SEMI_PASSES * rows * image),
+                                (void **)&t->step_images));
         MDM_TRY(renew_on_device(t, sizeof(float) * (size_t)(rows * width), (void **)&t->gradient));
         t->image_rows = rows;
     }
@@ -246,8 +244,7 @@ void mdm_trainer_close(mdm_trainer *t) {
         mdm_network_destroy(t->averages[n]);
         free_opinion(&t->opinions[n]);
     }
-    void *on_device[] = {t->images_buffer[0], t->images_buffer[1], t->images_buffer[2], t->gradient,
-                         t->row_value,        t->result,           t->guard.statistics};
+    void *on_device[] = {t->step_images, t->gradient, t->row_value, t->result, t->guard.statistics};
     for (size_t i = 0; i < sizeof on_device / sizeof *on_device; i++)
         if (on_device[i]) mdm_device_free(t->device, on_device[i]);
     mdm_network_destroy(t->baseline);

@@ -104,8 +104,8 @@ typedef struct mdm_trainer {
     /* an epoch's plan */
     int64_t *order, *labelled, *unlabelled, *pool; /* [N] */
     int64_t steps;
-    /* image rows of a step in the device's memory: weak or only views, strong, partners */
-    float *images_buffer[3];
+    /* images of a step in the device's memory: a view of each row, or as mdm/train/semi_step.h says */
+    float *step_images;
     int64_t image_rows;
     int64_t *sample_list; /* samples of a step */
     int64_t *next_list;   /* samples of the step after it, read ahead where pictures are streamed */

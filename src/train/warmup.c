@@ -54,7 +54,7 @@ static mdm_status queue(void *context) {
     MDM_TRY(mdm_message_send(t->message, sizeof *orders + sizeof(int32_t) * 2 * (size_t)count));
     MDM_TRY(mdm_make_views(t));
     mdm_executor_set_batch(t->executor, 1, s->n);
-    MDM_TRY(mdm_executor_forward(t->executor, s->network, count, t->images_buffer[0], MDM_PASS_TRAIN, &out));
+    MDM_TRY(mdm_executor_forward(t->executor, s->network, count, t->step_images, MDM_PASS_TRAIN, &out));
     mdm_loss_rows rows = {.logits = out.logits,
                           .rows = count,
                           .classes = t->layout->spec.classes,
@@ -64,8 +64,8 @@ static mdm_status queue(void *context) {
                           .gradient = t->gradient};
     mdm_loss_hard(t->device, &rows, label, 1.0f, s->rce_weight);
     mdm_sum_rows(t->device, &(mdm_row_sum){t->row_value, count, (double)s->n, &t->result[0]}, 1);
-    MDM_TRY(mdm_executor_backward(t->executor, s->network, count, t->images_buffer[0], NULL, NULL,
-                                  t->gradient, 0, 1));
+    MDM_TRY(
+        mdm_executor_backward(t->executor, s->network, count, t->step_images, NULL, NULL, t->gradient, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, s->network));
     return mdm_guard_queue_end(t, s->network, MDM_STEP_ALL, orders, t->config.train.momentum,
                                t->config.train.weight_decay);
@@ -100,7 +100,7 @@ static mdm_status supervised_step(mdm_trainer *t, mdm_network *net, mdm_stage st
     MDM_TRY(tell(t, &orders, count, keep));
     MDM_TRY(mdm_load_step(t, count));
     MDM_TRY(mdm_views_ask(t->views, MDM_VIEW_WEAK, 0, count, (uint32_t)epoch,
-                          mdm_view_number((int)stage, network, 0), NULL, t->images_buffer[0]));
+                          mdm_view_number((int)stage, network, 0), NULL, t->step_images));
     const mdm_step_kind kind = {stage, network, 1, s.n};
     MDM_TRY(mdm_recorder_queue(t->recorder, &kind, net, queue, &s));
     MDM_TRY(mdm_guard_collect(t, net, &loss, &report->skipped));

@@ -260,6 +260,26 @@ def neighbours_that_do_not_fit_the_device_are_searched_by_the_processors(work):
     assert read(work, "tight", "model-a.safetensors") == read(work, "stream-1", "model-a.safetensors")
 
 
+def passes_that_do_not_fit_joined_are_made_one_after_another(work):
+    """On a device that is made smaller until they are, once all that changes no result has given way."""
+    make_pictures(work.file("wide.h5"), 120, 16, 16, 3)
+    settings = ("data.resident=stream", "model.width=16", "train.batch=120")
+    memory = int(re.search(r"about (\d+) MiB", told_of_memory(work, "wide", 8192, "wide.h5", *settings)[-1]).group(1))
+    told = ""
+    while "made one after another" not in told:
+        memory -= 8
+        told = "\n".join(told_of_memory(work, "wide", memory, "wide.h5", *settings))
+        assert "memory: about" in told, (memory, told)
+    done = train(work, "tight-passes", "wide.h5", *settings, memory=memory)
+    assert done.returncode == 0 and done.stderr.count("the passes of a step of MixEMatch are made one after another") == 1, done.stderr
+    for name, setting in (("in-turn", ["train.micro_batch=120"]), ("joined", [])):
+        assert train(work, name, "wide.h5", *settings, *setting).returncode == 0
+    weights = {name: read(work, name, "model-a.safetensors") for name in ("tight-passes", "in-turn", "joined")}
+    assert weights["tight-passes"] == weights["in-turn"] != weights["joined"]
+    losses = [[told["loss"] for told in events(work, name) if told.get("stage") == "semi" and "loss" in told] for name in ("in-turn", "joined")]
+    assert losses[0] and all(abs(a - b) < 1e-3 * abs(a) for a, b in zip(*losses)), losses
+
+
 def the_device_makes_views_for_the_benchmark(work):
     done = run("bench", "augment", "device=cuda", "run.threads=1")
     assert done.returncode == 0 and '"bench":"augment"' in done.stdout and "emulated device 0" in done.stdout, done.stderr
@@ -283,9 +303,12 @@ def bench_measures_recorded_steps_as_a_run_has_them(work):
             assert done.returncode == 0, done.stderr
             told = [json.loads(done.stdout).get(key) for key in ("graph", "way", "plain_ms", "beside_ms", "early_ms", "both_ms")]
             assert told == ([True, "both", 4, 3, 2, 1] if expected else [False] + [None] * 5), told
+            assert json.loads(done.stdout).get("joined") is (True if measurement == "semi" else None), done.stdout
         done = run("bench", measurement, *small, env={**os.environ, "MDM_EMULATED_GRAPHS": "refused"})
         assert done.returncode == 0 and json.loads(done.stdout)["graph"] is False, done.stderr
         assert done.stderr.count("their recording failed on rank 0") == 1, done.stderr
+    done = run("bench", "semi", *small, "train.micro_batch=8")
+    assert done.returncode == 0 and "joined" not in json.loads(done.stdout), done.stdout
 
 
 def bench_has_deterministic_sums_wherever_a_run_would(work):
@@ -318,7 +341,7 @@ if __name__ == "__main__":
           a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
           bench_has_deterministic_sums_wherever_a_run_would, bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
-          nccl_that_fails_on_a_rank_ends_the_run_with_its_line,
+          nccl_that_fails_on_a_rank_ends_the_run_with_its_line, passes_that_do_not_fit_joined_are_made_one_after_another,
           neighbours_that_do_not_fit_the_device_are_searched_by_the_processors, pictures_of_one_channel_are_no_different,
           pictures_that_do_not_fit_the_device_are_sent_step_by_step, steps_that_are_replayed_are_those_that_are_launched, the_device_makes_views_for_the_benchmark,
           steps_are_launched_where_recordings_do_not_fit, the_fastest_way_of_recording_steps_stays_and_the_networks_are_the_same, the_memory_set_aside_for_recorded_steps_is_enough_for_their_calls,

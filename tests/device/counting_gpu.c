@@ -63,7 +63,7 @@ static double vector(int bf16) {
 }
 
 static double tensor(const mdm_pixel_geometry *g, int bf16) {
-    return (double)g->rows * g->groups * vector(bf16);
+    return (double)g->sets * g->rows * g->groups * vector(bf16);
 }
 
 static double bytes_of_norm_forward(const mdm_norm_forward_arguments *a) {
@@ -76,7 +76,7 @@ static double bytes_of_norm_backward(const mdm_norm_backward_arguments *a) {
 
 /* What a block of pixels leaves: two sums of each channel. */
 static double partial(const mdm_pixel_geometry *g) {
-    return (double)g->blocks * g->groups * 16 * sizeof(double);
+    return (double)g->sets * g->blocks * g->groups * 16 * sizeof(double);
 }
 
 static double bytes_of_statistics(const mdm_sum_arguments *a) {
@@ -88,11 +88,11 @@ static double bytes_of_backward_sums(const mdm_sum_arguments *a) {
 }
 
 static double bytes_of_gather_sums(const mdm_gather_arguments *a) {
-    return (double)a->blocks * a->groups * 16 * sizeof(double);
+    return (double)a->sets * a->blocks * a->groups * 16 * sizeof(double);
 }
 
 static double bytes_of_channels(const mdm_channel_arguments *a) {
-    return 64.0 * a->channels;
+    return 64.0 * (a->sets > 0 ? a->sets * a->padded : a->channels);
 }
 #define bytes_of_norm_from_sums    bytes_of_channels
 #define bytes_of_norm_from_running bytes_of_channels

@@ -146,17 +146,18 @@ static void check(mdm_convolution_shape shape, int winograd, double tolerance) {
 
 static void every_shape(int winograd, double tolerance) {
     static const mdm_convolution_shape shapes[] = {
-        {3, 16, 16, 28, 28, 3, 1, MDM_FP32, 0, 0, 0, 0, 0, 0},
-        {2, 32, 64, 16, 16, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0},
-        {2, 8, 24, 9, 11, 3, 2, MDM_FP32, 0, 0, 0, 0, 0, 0},
-        {2, 16, 32, 14, 14, 1, 2, MDM_FP32, 0, 0, 0, 0, 0, 0},
-        {2, 64, 64, 7, 7, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0},
-        {3, 1, 8, 28, 28, 3, 1, MDM_FP32, 1, 0, 0, 0, 0, 0},
-        {2, 3, 16, 32, 32, 3, 1, MDM_FP32, 1, 0, 0, 0, 0, 0},
-        {20, 64, 80, 9, 10, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0}, /* enough pictures for Winograd's algorithm */
-        {20, 64, 80, 9, 10, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {3, 64, 64, 12, 9, 3, 1, MDM_FP32, 0, 0, 0, 0, 1, 0},
-        {3, 1, 8, 28, 28, 3, 1, MDM_FP32, 1, 0, 0, 0, 1, 0},
+        {3, 16, 16, 28, 28, 3, 1, MDM_FP32, 0, 0, 0, 0, 0, 0, 0},
+        {2, 32, 64, 16, 16, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0, 0},
+        {2, 8, 24, 9, 11, 3, 2, MDM_FP32, 0, 0, 0, 0, 0, 0, 0},
+        {2, 16, 32, 14, 14, 1, 2, MDM_FP32, 0, 0, 0, 0, 0, 0, 0},
+        {2, 64, 64, 7, 7, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0, 0},
+        {3, 1, 8, 28, 28, 3, 1, MDM_FP32, 1, 0, 0, 0, 0, 0, 0},
+        {2, 3, 16, 32, 32, 3, 1, MDM_FP32, 1, 0, 0, 0, 0, 0, 0},
+        {20, 64, 80, 9, 10, 3, 1, MDM_FP32, 0, 1, 0, 0, 0, 0,
+         0}, /* enough pictures for Winograd's algorithm */
+        {20, 64, 80, 9, 10, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {3, 64, 64, 12, 9, 3, 1, MDM_FP32, 0, 0, 0, 0, 1, 0, 0},
+        {3, 1, 8, 28, 28, 3, 1, MDM_FP32, 1, 0, 0, 0, 1, 0, 0},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) check(shapes[i], winograd, tolerance);
 }
@@ -175,22 +176,22 @@ static void winograd_convolutions_equal_plain_loops_within_their_rounding(void *
  * 0.0048 are the largest errors seen over many shapes. */
 static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void **state) {
     static const mdm_convolution_shape shapes[] = {
-        {3, 64, 64, 16, 16, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {2, 32, 96, 7, 9, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0},
-        {1, 128, 64, 5, 5, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {5, 256, 256, 4, 4, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0},
-        {3, 60, 50, 8, 6, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {2, 40, 24, 9, 9, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {1, 32, 32, 1, 1, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {2, 64, 64, 9, 11, 3, 2, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {35, 16, 48, 6, 5, 3, 2, MDM_BF16, 0, 1, 0, 0, 0, 0},
-        {70, 48, 16, 3, 4, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {2, 32, 16, 9, 40, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {2, 16, 32, 15, 80, 3, 2, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {5, 64, 32, 9, 8, 1, 2, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {5, 32, 64, 5, 7, 1, 1, MDM_BF16, 0, 1, 0, 0, 0, 0},
-        {2, 32, 96, 34, 5, 1, 2, MDM_BF16, 0, 0, 0, 0, 0, 0},
-        {3, 64, 64, 12, 9, 3, 1, MDM_BF16, 0, 0, 0, 0, 1, 0},
+        {3, 64, 64, 16, 16, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {2, 32, 96, 7, 9, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0, 0},
+        {1, 128, 64, 5, 5, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {5, 256, 256, 4, 4, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0, 0},
+        {3, 60, 50, 8, 6, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {2, 40, 24, 9, 9, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {1, 32, 32, 1, 1, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {2, 64, 64, 9, 11, 3, 2, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {35, 16, 48, 6, 5, 3, 2, MDM_BF16, 0, 1, 0, 0, 0, 0, 0},
+        {70, 48, 16, 3, 4, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {2, 32, 16, 9, 40, 3, 1, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {2, 16, 32, 15, 80, 3, 2, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {5, 64, 32, 9, 8, 1, 2, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {5, 32, 64, 5, 7, 1, 1, MDM_BF16, 0, 1, 0, 0, 0, 0, 0},
+        {2, 32, 96, 34, 5, 1, 2, MDM_BF16, 0, 0, 0, 0, 0, 0, 0},
+        {3, 64, 64, 12, 9, 3, 1, MDM_BF16, 0, 0, 0, 0, 1, 0, 0},
     };
     (void)state;
     mdm_device *device = test_device_open(1, 0);
@@ -205,7 +206,7 @@ static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void 
 
 /* Nothing may depend on how tiles are shared out. */
 static void bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads(void **state) {
-    const mdm_convolution_shape shape = {5, 64, 96, 13, 10, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0};
+    const mdm_convolution_shape shape = {5, 64, 96, 13, 10, 3, 1, MDM_BF16, 0, 1, 0, 0, 0, 0, 0};
     float *results[2][3];
     setting s;
     (void)state;
@@ -265,15 +266,15 @@ static void compute_some(const setting *s, mdm_convolution_shape shape, int thre
 /* What deterministic=true builds on: oneDNN does not promise it. */
 static void a_picture_gives_the_same_bits_whatever_is_beside_it_where_that_is_asked(void **state) {
     static const mdm_convolution_shape shapes[] = {
-        {70, 64, 128, 9, 8, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {70, 16, 16, 14, 14, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {70, 128, 256, 8, 6, 3, 2, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {70, 256, 64, 5, 5, 1, 1, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {70, 32, 64, 8, 8, 1, 2, MDM_FP32, 0, 0, 0, 1, 0, 0},
-        {70, 64, 128, 9, 8, 3, 1, MDM_BF16, 0, 0, 0, 1, 0, 0},
-        {70, 32, 32, 16, 18, 3, 1, MDM_BF16, 0, 0, 0, 1, 0, 0},
-        {70, 128, 256, 8, 6, 3, 2, MDM_BF16, 0, 0, 0, 1, 0, 0},
-        {70, 32, 64, 8, 8, 1, 2, MDM_BF16, 0, 0, 0, 1, 0, 0},
+        {70, 64, 128, 9, 8, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {70, 16, 16, 14, 14, 3, 1, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {70, 128, 256, 8, 6, 3, 2, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {70, 256, 64, 5, 5, 1, 1, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {70, 32, 64, 8, 8, 1, 2, MDM_FP32, 0, 0, 0, 1, 0, 0, 0},
+        {70, 64, 128, 9, 8, 3, 1, MDM_BF16, 0, 0, 0, 1, 0, 0, 0},
+        {70, 32, 32, 16, 18, 3, 1, MDM_BF16, 0, 0, 0, 1, 0, 0, 0},
+        {70, 128, 256, 8, 6, 3, 2, MDM_BF16, 0, 0, 0, 1, 0, 0, 0},
+        {70, 32, 64, 8, 8, 1, 2, MDM_BF16, 0, 0, 0, 1, 0, 0, 0},
     };
     static const int cuts[][3] = {{23, 1, 46}, {5, 12, 53}, {35, 32, 3}};
     (void)state;
@@ -308,7 +309,7 @@ static void a_picture_gives_the_same_bits_whatever_is_beside_it_where_that_is_as
 
 /* Two starts one after the other: what the first has measured, the second finds and computes with. */
 static void a_second_start_computes_the_same_bits(void **state) {
-    const mdm_convolution_shape shape = {8, 64, 96, 13, 10, 3, 1, MDM_FP32, 0, 0, 0, 0, 0, 0};
+    const mdm_convolution_shape shape = {8, 64, 96, 13, 10, 3, 1, MDM_FP32, 0, 0, 0, 0, 0, 0, 0};
     char folder[] = "/tmp/mdm-test-plans-XXXXXX";
     float *results[2];
     setting s;

@@ -33,7 +33,7 @@ static float *draw(int64_t count, uint32_t item) {
 
 static void open_pair(pair *p, int n, int channels, int height, int width, mdm_precision precision) {
     memset(p, 0, sizeof *p);
-    p->shape = (mdm_norm_shape){n, channels, height * width, precision, 0};
+    p->shape = (mdm_norm_shape){n, channels, height * width, precision, 0, 1};
     p->height = height;
     p->width = width;
     p->count = (int64_t)n * channels * height * width;
@@ -147,7 +147,7 @@ static void check_norm_statistics(pair *p, int with_other, double pixels) {
         mdm_norm_values values = {v[4], v[5], v[6], v[7]};
         mdm_norm_statistics(device, &p->shape, p->tensor[d][0], with_other ? p->tensor[d][1] : NULL, sum,
                             second);
-        mdm_norm_from_sums(device, channels, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
+        mdm_norm_from_sums(device, channels, 1, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
         mdm_norm_relu_forward(device, &p->shape, p->tensor[d][0], NULL, v[6], v[7], p->tensor[d][4]);
         mdm_norm_relu_forward(device, &p->shape, p->tensor[d][0], p->tensor[d][1], v[6], v[7],
                               p->tensor[d][5]);
@@ -200,7 +200,7 @@ static void check_norm_backward(pair *p, int with_other, double pixels) {
         int channels = p->shape.channels, padded = mdm_padded_channels(device, channels);
         double *sum = p->sums[d], *second = sum + padded;
         float **v = p->vector[d];
-        mdm_norm_gradients(device, channels, sum, second, with_other, v[0], v[1]);
+        mdm_norm_gradients(device, channels, 1, sum, second, with_other, v[0], v[1]);
         mdm_norm_means(device, channels, sum, second, pixels, v[2], v[3]);
         mdm_norm_relu_backward_input(device, &p->shape, p->tensor[d][2], with_other ? p->tensor[d][3] : NULL,
                                      p->tensor[d][0], v[6], v[7], v[4], v[5], v[2], v[3]);
@@ -250,7 +250,7 @@ static void check_steps_in_one(pair *p) {
     }
     mdm_norm_values values = {v[4], v[5], v[6], v[7]}, others = {u[4], u[5], u[6], u[7]};
     mdm_norm_statistics(device, &p->shape, p->tensor[1][0], NULL, sum, second);
-    mdm_norm_from_sums(device, channels, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
+    mdm_norm_from_sums(device, channels, 1, sum, second, pixels, v[0], v[1], v[2], v[3], &values);
     assert_int_equal(mdm_device_download(device, before, sum, bytes), MDM_OK);
     mdm_device_zero(device, sum, bytes);
     mdm_norm_forward_rest forward = {pixels, u[0], u[1], u[2], u[3], &others};
@@ -260,7 +260,7 @@ static void check_steps_in_one(pair *p) {
     assert_same_bits(p, v, u, 2, VECTORS);
     mdm_norm_relu_backward_sums(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0], v[6],
                                 v[7], v[4], v[5], sum, second);
-    mdm_norm_gradients(device, channels, sum, second, 1, v[0], v[1]);
+    mdm_norm_gradients(device, channels, 1, sum, second, 1, v[0], v[1]);
     mdm_norm_means(device, padded, sum, second, pixels, v[2], v[3]);
     mdm_norm_backward_rest backward = {u[0], u[1], 1, pixels, u[2], u[3]};
     mdm_norm_relu_backward_sums_then(device, &p->shape, p->tensor[1][2], p->tensor[1][3], p->tensor[1][0],
@@ -467,19 +467,21 @@ static void sums_of_squares_equal_the_cpus_and_show_what_is_not_finite(void **st
 /* Whatever the sizes: each pixel and 8 channels are some thread's, once, and the grid is one a device takes.
  */
 static void check_grid(mdm_pixel_geometry s, uint32_t rows, uint32_t groups) {
-    uint64_t visits = 0;
+    uint64_t visits[MDM_NORM_SETS] = {0};
     assert_true(s.lanes >= 1 && s.lanes * s.block_groups <= MDM_GPU_THREADS);
-    assert_true(s.blocks >= 1 && s.block_columns <= 65535);
+    assert_true(s.blocks >= 1 && mdm_geometry_block_rows(&s) <= 65535);
     assert_true(s.block_columns * s.block_groups >= groups);
-    for (uint32_t y = 0; y < s.block_columns; y++)
+    for (uint32_t y = 0; y < mdm_geometry_block_rows(&s); y++)
         for (uint32_t x = 0; x < s.blocks; x++)
             for (uint32_t t = 0; t < MDM_GPU_THREADS; t++) {
-                uint32_t group, row, end;
-                if (!mdm_pixel_range(&s, (mdm_gpu_thread){x, t, y}, &group, &row, &end)) continue;
-                assert_true(end <= rows && group < groups);
-                if (row < end) visits += (end - row - 1) / s.lanes + 1;
+                mdm_pixel_range r;
+                uint32_t set = y / s.block_columns;
+                if (!mdm_pixel_range_of(&s, (mdm_gpu_thread){x, t, y}, &r)) continue;
+                assert_true(r.row >= set * rows && r.end <= (set + 1) * rows && r.group < groups);
+                assert_true(r.values == set * groups + r.group);
+                if (r.row < r.end) visits[set] += (r.end - r.row - 1) / s.lanes + 1;
             }
-    assert_true(visits == (uint64_t)rows * groups);
+    for (uint32_t set = 0; set < s.sets; set++) assert_true(visits[set] == (uint64_t)rows * groups);
 }
 
 static void the_grids_of_sums_and_maps_visit_every_value_once(void **state) {
@@ -487,12 +489,13 @@ static void the_grids_of_sums_and_maps_visit_every_value_once(void **state) {
     static const uint32_t rows[] = {1, 7, 63, 64, 1000, 786432, 4161600},
                           groups[] = {1, 3, 8, 32, 33, 256, 300};
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++) {
-            mdm_pixel_geometry sum = mdm_geometry_of_sum(rows[r], groups[g]);
-            assert_true(sum.blocks <= MDM_GPU_BLOCKS);
-            check_grid(sum, rows[r], groups[g]);
-            check_grid(mdm_geometry_of_map(rows[r], groups[g]), rows[r], groups[g]);
-        }
+        for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
+            for (uint32_t sets = 1; sets <= MDM_NORM_SETS; sets++) {
+                mdm_pixel_geometry sum = mdm_geometry_of_sum(rows[r], groups[g], sets);
+                assert_true(sum.blocks * sets <= MDM_GPU_BLOCKS);
+                check_grid(sum, rows[r], groups[g]);
+                check_grid(mdm_geometry_of_map(rows[r], groups[g], sets), rows[r], groups[g]);
+            }
 }
 
 static void bfloat16_rounds_to_nearest_even_and_keeps_nan(void **state) {

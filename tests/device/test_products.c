@@ -213,7 +213,7 @@ typedef struct norm_case {
 static void run_norm(norm_case *n) {
     double *second = n->sums + n->columns;
     mdm_column_statistics(device, n->rows, n->columns, n->x.there, n->sums, second);
-    mdm_norm_from_sums(device, n->columns, n->sums, second, n->rows, n->gamma.there, n->beta.there, NULL,
+    mdm_norm_from_sums(device, n->columns, 1, n->sums, second, n->rows, n->gamma.there, n->beta.there, NULL,
                        NULL, &n->values);
     mdm_column_norm_forward(device, n->rows, n->columns, n->x.there, &n->values, n->gamma.there,
                             n->beta.there, n->normalised.there, n->y.there);

@@ -71,7 +71,8 @@ int main(int argc, char **argv) {
     convolving c = {.device = test_device_open(threads, 1)};
     for (size_t i = 0; i < sizeof layers / sizeof *layers; i++) {
         const int *l = layers[i];
-        mdm_convolution_shape shape = {batch, l[0], l[1], l[2], l[2], l[3], l[4], MDM_BF16, 0, 0, 0, 0, 0, 0};
+        mdm_convolution_shape shape = {batch, l[0], l[1], l[2], l[2], l[3], l[4], MDM_BF16,
+                                       0,     0,    0,    0,    0,    0,    0};
         int out_side = (l[2] - 1) / l[4] + 1;
         double best[PARTS] = {INFINITY, INFINITY, INFINITY, INFINITY};
         open_layer(&c, &shape, out_side);

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static mdm_comm *comm;
-static int reproducible; /* the second round of all tests */
+static int reproducible, joined; /* the second round of all tests: on CPUs, on devices */
 enum { N = 6, IMAGE = 28 * 28, CLASSES = 8 };
 
 typedef struct setting {
@@ -20,7 +20,7 @@ typedef struct setting {
     mdm_semi_workspace *workspace;
     mdm_semi_options options;
     mdm_semi_batch batch;
-    float *weak, *strong, *partner; /* in the device's memory */
+    float *images; /* in the device's memory */
     float *views, *clean;
     int32_t *label;
     int64_t *permutation;
@@ -49,20 +49,19 @@ static const float *view_of(const setting *s, int64_t global_row, int strong) {
 static void fill_batch(setting *s) {
     mdm_semi_batch *b = &s->batch;
     int64_t rows = 4 * b->count;
-    size_t bytes = sizeof(float) * (size_t)(rows * IMAGE);
-    float *weak = malloc(bytes + 1), *strong = malloc(bytes + 1), *partner = malloc(bytes + 1);
+    size_t bytes = sizeof(float) * (size_t)(MDM_SEMI_PASSES * rows * IMAGE);
+    float *images = malloc(bytes + 1), *weak = images + MDM_SEMI_WEAK * rows * IMAGE,
+          *partner = images + MDM_SEMI_MIXED * rows * IMAGE,
+          *strong = images + MDM_SEMI_STRONG * rows * IMAGE;
+    assert_non_null(images);
     for (int64_t i = 0; i < rows; i++) {
         int64_t row = i / b->count * N + b->first + i % b->count;
         memcpy(weak + i * IMAGE, view_of(s, row, 0), sizeof(float) * IMAGE);
         memcpy(strong + i * IMAGE, view_of(s, row, 1), sizeof(float) * IMAGE);
         memcpy(partner + i * IMAGE, view_of(s, s->permutation[row], 1), sizeof(float) * IMAGE);
     }
-    b->weak = s->weak = test_device_copy(s->device, weak, bytes);
-    b->strong = s->strong = test_device_copy(s->device, strong, bytes);
-    b->partner = s->partner = test_device_copy(s->device, partner, bytes);
-    free(weak);
-    free(strong);
-    free(partner);
+    b->images = s->images = test_device_copy(s->device, images, bytes);
+    free(images);
     b->label = s->label + b->first;
     b->clean_probability = s->clean + b->first;
     b->permutation = s->permutation;
@@ -82,6 +81,7 @@ static void open_setting(setting *s) {
         mdm_executor_create(s->device, comm, s->layout, MDM_FP32, MDM_BATCHNORM_SYNC, &s->executor), MDM_OK);
     if (reproducible) assert_int_equal(mdm_executor_make_reproducible(s->executor), MDM_OK);
     mdm_executor_set_batch(s->executor, 4, N);
+    mdm_executor_set_joined(s->executor, joined);
     assert_int_equal(mdm_semi_workspace_create(comm, s->executor, s->layout, N, 0.05f, &s->workspace),
                      MDM_OK);
     assert_int_equal(mdm_semi_workspace_plan(s->workspace, N), MDM_OK);
@@ -100,7 +100,7 @@ static void open_setting(setting *s) {
     s->batch = (mdm_semi_batch){.n = N, .groups = 4, .lambda = 0.7f, .ramp = 0.25f};
     mdm_comm_my_slice(comm, N, &s->batch.first, &s->batch.count);
     fill_batch(s);
-    assert_int_equal(mdm_executor_plan(s->executor, (int)(4 * s->batch.count), 0), MDM_OK);
+    assert_int_equal(mdm_semi_plan_passes(s->executor, &s->options, (int)(4 * s->batch.count)), MDM_OK);
     assert_int_equal(mdm_executor_plan(s->executor, (int)(2 * s->batch.count), 1), MDM_OK);
 }
 
@@ -110,9 +110,7 @@ static void close_setting(setting *s) {
     mdm_network_destroy(s->a);
     mdm_network_destroy(s->b);
     mdm_layout_destroy(s->layout);
-    mdm_device_free(s->device, s->weak);
-    mdm_device_free(s->device, s->strong);
-    mdm_device_free(s->device, s->partner);
+    mdm_device_free(s->device, s->images);
     mdm_device_destroy(s->device);
     free(s->views);
     free(s->clean);
@@ -187,7 +185,7 @@ static void a_step_without_unlabelled_samples_has_no_consistency_part(void **sta
     open_setting(&s);
     s.batch.groups = 2;
     mdm_executor_set_batch(s.executor, 2, N);
-    assert_int_equal(mdm_executor_plan(s.executor, (int)(2 * s.batch.count), 0), MDM_OK);
+    assert_int_equal(mdm_semi_plan_passes(s.executor, &s.options, (int)(2 * s.batch.count)), MDM_OK);
     for (int64_t i = 0; i < 2 * N; i++) s.permutation[i] = (i + 3) % (2 * N);
     assert_int_equal(take_step(&s, &result), MDM_OK);
     assert_true(result.parts[MDM_PART_U] == 0 && result.parts[MDM_PART_UE] == 0);
@@ -207,6 +205,8 @@ a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_n
         open_setting(&s[i]);
         s[i].options.lambda_xe = s[i].options.lambda_ue = s[i].options.lambda_contrast = weight;
         assert_int_equal(mdm_semi_has_strong_pass(&s[i].options), i == 0);
+        assert_int_equal(mdm_semi_plan_passes(s[i].executor, &s[i].options, (int)(4 * s[i].batch.count)),
+                         MDM_OK);
         assert_int_equal(take_step(&s[i], &result[i]), MDM_OK);
         assert_int_equal(mdm_network_fetch(s[i].a), MDM_OK);
     }
@@ -339,8 +339,9 @@ int main(int argc, char **argv) {
     test_device_or_skip();
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    reproducible = 1;
-    if (!test_device_is_cuda()) failed += cmocka_run_group_tests_name("reproducible sums", tests, NULL, NULL);
+    joined = test_device_is_cuda();
+    reproducible = !joined;
+    failed += cmocka_run_group_tests_name(joined ? "joined passes" : "reproducible sums", tests, NULL, NULL);
     mdm_comm_finish(comm);
     return failed;
 }

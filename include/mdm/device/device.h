@@ -96,9 +96,10 @@ typedef struct mdm_convolution_shape {
     int from_image;    /* the input is a float image [N,C,H,W]; no gradient with respect to it is made */
     int add_to_output; /* forward adds to what the output holds (residual sum) */
     int forward_only;
-    int rows_alone;    /* a picture's results must not depend, in any bit, on the pictures beside it */
-    int gradient_only; /* only backward_weights is called, and it alone; no weights are taken over */
-    int is_served;     /* CUDA: its weights are mdm_filters' (filters.h); none are taken over */
+    int rows_alone;     /* a picture's results must not depend, in any bit, on the pictures beside it */
+    int gradient_only;  /* only backward_weights is called, and it alone; no weights are taken over */
+    int is_served;      /* CUDA: its weights are mdm_filters' (filters.h); none are taken over */
+    int backward_batch; /* CUDA: gradients are of so many pictures; 0: of all */
 } mdm_convolution_shape;
 
 /* Weights live as float [out,in,k,k] in the device's memory with the caller; each convolution keeps copies in
@@ -118,12 +119,20 @@ MDM_MUST_CHECK mdm_status mdm_convolution_backward_weights(mdm_convolution *conv
                                                            int accumulate);
 
 /* ---- batch normalisation with ReLU, in pieces, so that statistics can be summed over ranks in between ----
+ *
+ * The pictures may be several sets of as many, each with statistics of its own, one behind the other: then
+ * all values per channel below are [sets][C padded], but for weights, their gradients and running statistics.
  */
+enum { MDM_NORM_SETS = 3 /* at most */ };
 typedef struct mdm_norm_shape {
-    int n, channels, pixels; /* pixels = H * W */
+    int n, channels, pixels; /* n of all sets; pixels = H * W */
     mdm_precision precision;
     int linear; /* 1: no ReLU behind the norm; the functions below then leave it out everywhere */
+    int sets;   /* 0 as 1 */
 } mdm_norm_shape;
+static inline int mdm_norm_sets(const mdm_norm_shape *shape) {
+    return shape->sets > 1 ? shape->sets : 1;
+}
 
 /* Makes room for the partial sums of such a tensor; to be called while planning, before the functions below.
  */
@@ -148,31 +157,34 @@ void mdm_norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shap
                                   const float *mean, const float *inverse_deviation,
                                   const float *mean_gradient, const float *mean_product);
 
-/* What is between the pieces, per channel. Mean and 1 / sqrt(variance + 1e-5) of `count` values from their
- * sums, then scale = gamma * inverse deviation and shift = beta - mean * scale. The running statistics (NULL:
- * left alone) are moved a tenth of the way, the variance unbiased, as PyTorch does. gamma, beta and running
- * [channels]; the rest is padded. */
+/* What is between the pieces, per channel of `sets` sets (1: the values need not be padded). Mean and
+ * 1 / sqrt(variance + 1e-5) of a set's `count` values from their sums, then scale = gamma * inverse deviation
+ * and shift = beta - mean * scale. The running statistics (NULL: left alone) are moved a tenth of the way to
+ * the first set's, the variance unbiased, as PyTorch does. gamma, beta and running [channels]; the rest is
+ * padded. */
 typedef struct mdm_norm_values {
     float *mean, *inverse_deviation, *scale, *shift;
 } mdm_norm_values;
-void mdm_norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                        double count, const float *gamma, const float *beta, float *running_mean,
-                        float *running_variance, const mdm_norm_values *values);
+void mdm_norm_from_sums(mdm_device *device, int channels, int sets, const double *sum,
+                        const double *square_sum, double count, const float *gamma, const float *beta,
+                        float *running_mean, float *running_variance, const mdm_norm_values *values);
 void mdm_norm_from_running(mdm_device *device, int channels, const float *running_mean,
                            const float *running_variance, const float *gamma, const float *beta,
                            const mdm_norm_values *values);
-/* beta_gradient = sum, gamma_gradient = product_sum, [channels]; `accumulate` adds. */
-void mdm_norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
-                        int accumulate, float *gamma_gradient, float *beta_gradient);
-/* mean_gradient = sum / count, mean_product = product_sum / count; zeros for count 0. */
-void mdm_norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+/* beta_gradient = sum, gamma_gradient = product_sum of all sets, [channels]; `accumulate` adds. */
+void mdm_norm_gradients(mdm_device *device, int channels, int sets, const double *sum,
+                        const double *product_sum, int accumulate, float *gamma_gradient,
+                        float *beta_gradient);
+/* Of `values` channels of all sets: mean_gradient = sum / count, mean_product = product_sum / count; zeros
+ * for count 0. */
+void mdm_norm_means(mdm_device *device, int values, const double *sum, const double *product_sum,
                     double count, float *mean_gradient, float *mean_product);
 
 /* The same where no other rank's sums come in between, in fewer steps where the device has a way:
  * mdm_norm_statistics with mdm_norm_from_sums behind it; mdm_norm_relu_backward_sums with mdm_norm_gradients
  * and mdm_norm_means. The sums are there too. */
 typedef struct mdm_norm_forward_rest {
-    double count;
+    double count; /* of a set's values */
     const float *gamma, *beta;
     float *running_mean, *running_variance;
     const mdm_norm_values *values;

@@ -95,6 +95,37 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_netw
                                                 const float *projection_gradient,
                                                 const float *logits_gradient, int accumulate, int reduce);
 
+/* ---- joined passes ----
+ *
+ * Passes of one network over as many rows each, in one go: whatever gives a row by itself sees the rows of
+ * all, batch norm takes statistics of each pass. A device gets a third of the calls, each with three times
+ * the work, and ranks exchange the sums of all passes in one message; activations of all passes are in
+ * memory. The first is MDM_PASS_GUESS, the others MDM_PASS_MIXED. On CUDA; not in chunks, and not where
+ * results are reproducible.
+ */
+enum { MDM_JOINED_PASSES = MDM_NORM_SETS };
+typedef struct mdm_joined_pass {
+    int wants_projection, wants_logits; /* beside the embedding */
+    mdm_outputs outputs;                /* where forward leaves what is wanted */
+    /* for backward, as there; none for the first pass */
+    const float *embedding_gradient, *projection_gradient, *logits_gradient;
+} mdm_joined_pass;
+
+/* Whether steps are to be made that way, and whether they can: with `rows` rows of this rank a pass. */
+int mdm_executor_can_join(const mdm_executor *executor, int64_t rows, int passes);
+void mdm_executor_set_joined(mdm_executor *executor, int is_joined);
+int mdm_executor_is_joined(const mdm_executor *executor);
+/* As mdm_executor_plan. */
+MDM_MUST_CHECK mdm_status mdm_executor_plan_joined(mdm_executor *executor, int rows, int passes);
+/* As mdm_executor_forward and mdm_executor_backward; images [passes, rows, channels, H, W]. No other pass of
+ * the executor comes in between. */
+MDM_MUST_CHECK mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *network, int rows,
+                                                      const float *images, mdm_joined_pass *passes,
+                                                      int count);
+MDM_MUST_CHECK mdm_status mdm_executor_backward_joined(mdm_executor *executor, mdm_network *network, int rows,
+                                                       const float *images, const mdm_joined_pass *passes,
+                                                       int count, int accumulate, int reduce);
+
 /* Collective. Waits until network->home.gradient is summed over all ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network);
 

@@ -26,10 +26,11 @@ MDM_MUST_CHECK mdm_status mdm_recorder_create(mdm_comm *comm, mdm_executor *exec
 void mdm_recorder_destroy(mdm_recorder *recorder);
 /* Whether steps are recorded; the same on all ranks. */
 int mdm_recorder_is_on(const mdm_recorder *recorder);
-/* Bytes of a device's memory that its recordings may take beside everything else, where a rank's share of a
- * batch is computed in so many chunks; 0 where steps are not recorded. An estimate from above: docs/gpu.md
- * says of what. */
-double mdm_recorder_bytes(const mdm_recorder *recorder, const mdm_layout *layout, double chunks);
+/* Bytes of a device's memory that its recordings may take beside everything else, where the longest step goes
+ * through the network so many times; 0 where steps are not recorded. An estimate from above: docs/gpu.md says
+ * of what. */
+double mdm_recorder_bytes(const mdm_recorder *recorder, const mdm_layout *layout, double forward,
+                          double backward);
 /* Whether the fastest way has been found for all stages that there were, one at least. */
 int mdm_recorder_is_settled(const mdm_recorder *recorder);
 /* The way of the stage for which that was found last, and what its steps took in each, HUGE_VAL where it

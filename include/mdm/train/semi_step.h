@@ -22,12 +22,26 @@ mdm_semi_options mdm_semi_options_of(const mdm_config *config);
  * a step has three fifths of the work, the same gradient, and zeros for those parts of the loss. */
 int mdm_semi_has_strong_pass(const mdm_semi_options *options);
 
+/* The passes of a step, in the order in which their images lie. */
+typedef enum mdm_semi_images {
+    MDM_SEMI_WEAK,
+    MDM_SEMI_MIXED,
+    MDM_SEMI_STRONG,
+    MDM_SEMI_PASSES
+} mdm_semi_images;
+/* How many of them a step has. */
+int mdm_semi_passes(const mdm_semi_options *options);
+/* Plans for steps with `rows` rows of this rank a pass, as the executor makes them: joined or not. */
+MDM_MUST_CHECK mdm_status mdm_semi_plan_passes(mdm_executor *executor, const mdm_semi_options *options,
+                                               int rows);
+
 typedef struct mdm_semi_batch {
     int64_t n, first, count;
-    int groups;                     /* 4, or 2 without unlabelled samples */
-    const float *weak;              /* [groups * count, channels, H, W], in the device's memory */
-    const float *strong;            /* the same shape: the views that are mixed */
-    const float *partner;           /* the same shape: the strong view that row i is mixed with */
+    int groups; /* 4, or 2 without unlabelled samples */
+    /* [MDM_SEMI_PASSES][groups * count, channels, H, W] in the device's memory: weak views; for each row the
+     * strong view that it is mixed with, in whose place the step leaves their mix; the strong views
+     * themselves */
+    float *images;
     const int32_t *label;           /* [count] given labels of the labelled samples */
     const float *clean_probability; /* [count] */
     const int64_t *permutation;     /* [groups * n] global rows */
@@ -67,8 +81,8 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *workspace);
  * (mdm/device/recording.h): in a replay it does what the first was told last.
  *
  * 1. What the device has to be told of the step goes into a message. `guesser` (may be NULL) is the other
- * network, only read. Plans for groups * count rows (with backward) and for 2 * count rows (forward only)
- * must exist. */
+ * network, only read. Plans of mdm_semi_plan_passes for groups * count rows, and for 2 * count rows (forward
+ * only) must exist. */
 MDM_MUST_CHECK mdm_status mdm_semi_tell(mdm_comm *comm, mdm_executor *executor, mdm_network *network,
                                         mdm_network *guesser, const mdm_semi_batch *batch,
                                         mdm_semi_workspace *workspace);

@@ -150,9 +150,21 @@ int mdm_cpu_channels_last(const mdm_device *device, mdm_precision precision) {
     return precision == MDM_BF16 && ((const mdm_cpu_device *)device)->has_amx;
 }
 
+/* A set's pictures of a tensor, which may be NULL, and its values per channel. */
+static void *pictures_of(const mdm_device *device, const mdm_norm_shape *shape, const void *tensor, int set) {
+    size_t bytes = mdm_tensor_bytes(device, shape->n / mdm_norm_sets(shape), shape->channels, shape->pixels,
+                                    1, shape->precision);
+    return tensor ? (char *)(uintptr_t)tensor + (size_t)set * bytes : NULL;
+}
+
+static int values_of(const mdm_device *device, int channels, int set) {
+    return set * mdm_padded_channels(device, channels);
+}
+
+/* Of one set. */
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
     int block = device->info.channel_block;
-    mdm_kernel_shape kernel = {.n = shape->n,
+    mdm_kernel_shape kernel = {.n = shape->n / mdm_norm_sets(shape),
                                .channel_blocks = (shape->channels + block - 1) / block,
                                .pixels = shape->pixels,
                                .bf16 = shape->precision == MDM_BF16,
@@ -164,13 +176,23 @@ static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_sh
 static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, void *x, const void *residual,
                             double *sum, double *square_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    kernels_of(device)->statistics(&kernel, x, residual, partial_of(device), sum, square_sum);
+    for (int set = 0; set < mdm_norm_sets(shape); set++) {
+        int at = values_of(device, shape->channels, set);
+        kernels_of(device)->statistics(&kernel, pictures_of(device, shape, x, set),
+                                       pictures_of(device, shape, residual, set), partial_of(device),
+                                       sum + at, square_sum + at);
+    }
 }
 
 static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
                               const void *residual, const float *scale, const float *shift, void *y) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    kernels_of(device)->relu_forward(&kernel, x, residual, scale, shift, y);
+    for (int set = 0; set < mdm_norm_sets(shape); set++) {
+        int at = values_of(device, shape->channels, set);
+        kernels_of(device)->relu_forward(&kernel, pictures_of(device, shape, x, set),
+                                         pictures_of(device, shape, residual, set), scale + at, shift + at,
+                                         pictures_of(device, shape, y, set));
+    }
 }
 
 static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
@@ -178,8 +200,13 @@ static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *sh
                                     const float *mean, const float *inverse_deviation, double *sum,
                                     double *product_sum) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    kernels_of(device)->relu_backward_sums(&kernel, gradient, other, x, scale, shift, mean, inverse_deviation,
-                                           partial_of(device), sum, product_sum);
+    for (int set = 0; set < mdm_norm_sets(shape); set++) {
+        int at = values_of(device, shape->channels, set);
+        kernels_of(device)->relu_backward_sums(
+            &kernel, pictures_of(device, shape, gradient, set), pictures_of(device, shape, other, set),
+            pictures_of(device, shape, x, set), scale + at, shift + at, mean + at, inverse_deviation + at,
+            partial_of(device), sum + at, product_sum + at);
+    }
 }
 
 static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *shape, void *gradient,
@@ -187,8 +214,13 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      const float *mean, const float *inverse_deviation,
                                      const float *mean_gradient, const float *mean_product) {
     mdm_kernel_shape kernel = kernel_shape(device, shape);
-    kernels_of(device)->relu_backward_input(&kernel, gradient, other, x, scale, shift, mean,
-                                            inverse_deviation, mean_gradient, mean_product);
+    for (int set = 0; set < mdm_norm_sets(shape); set++) {
+        int at = values_of(device, shape->channels, set);
+        kernels_of(device)->relu_backward_input(
+            &kernel, pictures_of(device, shape, gradient, set), pictures_of(device, shape, other, set),
+            pictures_of(device, shape, x, set), scale + at, shift + at, mean + at, inverse_deviation + at,
+            mean_gradient + at, mean_product + at);
+    }
 }
 
 static void add_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *a, const void *b,
@@ -245,15 +277,17 @@ static void sgd_step(mdm_device *device, float *weights, const float *gradient, 
         kernels_of(device)->sgd(weights, gradient, velocity, count, *rate, momentum, weight_decay);
 }
 
-static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                           double count, const float *gamma, const float *beta, float *running_mean,
-                           float *running_variance, const mdm_norm_values *v) {
-    (void)device;
-    for (int c = 0; c < channels; c++) {
-        mdm_norm_of_sums(sum[c], square_sum[c], count, &v->mean[c], &v->inverse_deviation[c],
-                         running_mean ? &running_mean[c] : NULL, running_mean ? &running_variance[c] : NULL);
-        mdm_norm_scale(v->mean[c], v->inverse_deviation[c], gamma[c], beta[c], &v->scale[c], &v->shift[c]);
-    }
+static void norm_from_sums(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *square_sum, double count, const float *gamma, const float *beta,
+                           float *running_mean, float *running_variance, const mdm_norm_values *v) {
+    for (int set = 0; set < sets; set++)
+        for (int c = 0; c < channels; c++) {
+            int i = values_of(device, channels, set) + c, moves = running_mean && set == 0;
+            mdm_norm_of_sums(sum[i], square_sum[i], count, &v->mean[i], &v->inverse_deviation[i],
+                             moves ? &running_mean[c] : NULL, moves ? &running_variance[c] : NULL);
+            mdm_norm_scale(v->mean[i], v->inverse_deviation[i], gamma[c], beta[c], &v->scale[i],
+                           &v->shift[i]);
+        }
 }
 
 static void norm_from_running(mdm_device *device, int channels, const float *running_mean,
@@ -267,21 +301,26 @@ static void norm_from_running(mdm_device *device, int channels, const float *run
     }
 }
 
-static void norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
-                           int accumulate, float *gamma_gradient, float *beta_gradient) {
-    (void)device;
+static void norm_gradients(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *product_sum, int accumulate, float *gamma_gradient,
+                           float *beta_gradient) {
     for (int c = 0; c < channels; c++) {
-        gamma_gradient[c] = (float)(accumulate ? gamma_gradient[c] + product_sum[c] : product_sum[c]);
-        beta_gradient[c] = (float)(accumulate ? beta_gradient[c] + sum[c] : sum[c]);
+        double gamma = accumulate ? gamma_gradient[c] : 0.0, beta = accumulate ? beta_gradient[c] : 0.0;
+        for (int set = 0; set < sets; set++) {
+            gamma += product_sum[values_of(device, channels, set) + c];
+            beta += sum[values_of(device, channels, set) + c];
+        }
+        gamma_gradient[c] = (float)gamma;
+        beta_gradient[c] = (float)beta;
     }
 }
 
-static void norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+static void norm_means(mdm_device *device, int values, const double *sum, const double *product_sum,
                        double count, float *mean_gradient, float *mean_product) {
     (void)device;
-    for (int c = 0; c < channels; c++) {
-        mean_gradient[c] = count > 0 ? (float)(sum[c] / count) : 0.0f;
-        mean_product[c] = count > 0 ? (float)(product_sum[c] / count) : 0.0f;
+    for (int i = 0; i < values; i++) {
+        mean_gradient[i] = count > 0 ? (float)(sum[i] / count) : 0.0f;
+        mean_product[i] = count > 0 ? (float)(product_sum[i] / count) : 0.0f;
     }
 }
 

@@ -20,9 +20,14 @@ static size_t filter_bytes(const cuda_convolution *c) {
     return (size_t)c->out * (size_t)c->in * (size_t)c->shape.kernel * (size_t)c->shape.kernel * element_of(c);
 }
 
+static int backward_batch_of(const cuda_convolution *c) {
+    return c->shape.backward_batch > 0 ? c->shape.backward_batch : c->shape.batch;
+}
+
 static mdm_status plan(cuda_convolution *c, mdm_gpu_pass pass, mdm_gpu_plan **out) {
     const mdm_convolution_shape *s = &c->shape;
-    mdm_gpu_convolution g = {pass,      s->precision, s->batch,  c->in,    c->out,
+    int batch = pass == MDM_GPU_FORWARD ? s->batch : backward_batch_of(c);
+    mdm_gpu_convolution g = {pass,      s->precision, batch,     c->in,    c->out,
                              s->height, s->width,     s->kernel, s->stride};
     return mdm_gpu_plan_convolution(c->device->gpu, &g, out);
 }
@@ -106,14 +111,14 @@ mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution, const mdm_fil
 }
 
 /* Float images [N,C,H,W] as a tensor; it lies in the device's buffer until the next convolution of images. */
-static void *lay_image(cuda_convolution *c, const void *input) {
+static void *lay_image(cuda_convolution *c, int batch, const void *input) {
     mdm_cuda_device *d = c->device;
     if (!c->shape.from_image) return (void *)(uintptr_t)input;
     uint32_t pixels = (uint32_t)c->shape.height * (uint32_t)c->shape.width,
              groups = (uint32_t)c->in / MDM_GPU_LANES;
     mdm_layout_arguments a = {.from = input,
                               .to = d->image,
-                              .count = (uint32_t)c->shape.batch * pixels * groups,
+                              .count = (uint32_t)batch * pixels * groups,
                               .groups = groups,
                               .pixels = pixels,
                               .channels = (uint32_t)c->shape.in_channels,
@@ -125,7 +130,7 @@ static void *lay_image(cuda_convolution *c, const void *input) {
 mdm_status mdm_cuda_convolution_forward(mdm_convolution *convolution, const void *input, void *output) {
     cuda_convolution *c = (cuda_convolution *)convolution;
     mdm_cuda_device *d = c->device;
-    void *x = lay_image(c, input), *y = c->shape.add_to_output ? d->sum : output;
+    void *x = lay_image(c, c->shape.batch, input), *y = c->shape.add_to_output ? d->sum : output;
     MDM_TRY(mdm_gpu_convolve(d->gpu, c->forward, x, c->filter, y));
     if (!c->shape.add_to_output) return MDM_OK;
     mdm_add_arguments a = {.a = output, .b = d->sum, .y = output, .bf16 = c->shape.precision == MDM_BF16};
@@ -147,8 +152,8 @@ mdm_status mdm_cuda_convolution_backward_weights(mdm_convolution *convolution, c
                                                  int accumulate) {
     cuda_convolution *c = (cuda_convolution *)convolution;
     mdm_cuda_device *d = c->device;
-    MDM_TRY(mdm_gpu_convolve(d->gpu, c->backward_filter, lay_image(c, input), d->filter_gradient,
-                             (void *)(uintptr_t)output_gradient));
+    MDM_TRY(mdm_gpu_convolve(d->gpu, c->backward_filter, lay_image(c, backward_batch_of(c), input),
+                             d->filter_gradient, (void *)(uintptr_t)output_gradient));
     mdm_weights_arguments a = weights_arguments(c, gradient, d->filter_gradient);
     a.accumulate = accumulate;
     a.count = a.out * a.in * a.taps;

@@ -146,8 +146,17 @@ static mdm_status tensor_export(mdm_device *device, const void *tensor, int n, i
 
 /* ---- batch norm ---- */
 
+static uint32_t sets_of(const mdm_norm_shape *shape) {
+    return (uint32_t)mdm_norm_sets(shape);
+}
+
+/* Pixels of a set. */
 static uint32_t rows_of(const mdm_norm_shape *shape) {
-    return (uint32_t)shape->n * (uint32_t)shape->pixels;
+    return (uint32_t)shape->n / sets_of(shape) * (uint32_t)shape->pixels;
+}
+
+static mdm_pixel_geometry geometry_of_map(const mdm_norm_shape *shape) {
+    return mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels), sets_of(shape));
 }
 
 static uint32_t vectors_of(const mdm_norm_shape *shape) {
@@ -163,8 +172,8 @@ static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) 
                         "a layer of %d pictures of %d pixels and %d channels is too large for "
                         "a CUDA device; a smaller train.batch or pretrain.batch, or more ranks, would do",
                         shape->n, shape->pixels, shape->channels);
-    mdm_pixel_geometry g = mdm_geometry_of_sum(rows_of(shape), groups);
-    size_t bytes = sizeof(double) * 2 * (size_t)g.blocks * groups * MDM_GPU_LANES,
+    mdm_pixel_geometry g = mdm_geometry_of_sum(rows_of(shape), groups, sets_of(shape));
+    size_t bytes = sizeof(double) * 2 * (size_t)(g.sets * g.blocks) * groups * MDM_GPU_LANES,
            have = sizeof(double) * d->partial_doubles;
     mdm_status status = mdm_cuda_reserve(d, (void **)&d->partial, &have, bytes, "partial sums");
     d->partial_doubles = have / sizeof(double);
@@ -179,12 +188,14 @@ static void sum_channels(mdm_device *device, const mdm_norm_shape *shape, summin
     mdm_cuda_device *d = mdm_cuda(device);
     uint32_t rows = rows_of(shape), groups = groups_of(shape->channels);
     gather.groups = groups;
+    gather.sets = gather.channels.sets = sets_of(shape);
+    gather.channels.padded = groups * MDM_GPU_LANES;
     if (rows > 0) {
-        a.geometry = mdm_geometry_of_sum(rows, groups);
+        a.geometry = mdm_geometry_of_sum(rows, groups, gather.sets);
         a.partial = d->partial;
         a.bf16 = shape->precision == MDM_BF16;
         a.linear = shape->linear;
-        kernel(d->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
+        kernel(d->gpu, a.geometry.blocks, mdm_geometry_block_rows(&a.geometry), &a);
         gather.blocks = a.geometry.blocks;
     }
     gather.partial = d->partial;
@@ -200,8 +211,7 @@ static void norm_statistics(mdm_device *device, const mdm_norm_shape *shape, voi
 
 static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, const void *x,
                               const void *residual, const float *scale, const float *shift, void *y) {
-    mdm_norm_forward_arguments a = {.geometry =
-                                        mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+    mdm_norm_forward_arguments a = {.geometry = geometry_of_map(shape),
                                     .x = x,
                                     .residual = residual,
                                     .y = y,
@@ -209,7 +219,7 @@ static void norm_relu_forward(mdm_device *device, const mdm_norm_shape *shape, c
                                     .shift = shift,
                                     .bf16 = shape->precision == MDM_BF16,
                                     .linear = shape->linear};
-    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
+    mdm_gpu_norm_forward(mdm_cuda(device)->gpu, a.geometry.blocks, mdm_geometry_block_rows(&a.geometry), &a);
 }
 
 static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *shape, const void *gradient,
@@ -257,8 +267,7 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      const void *other, const void *x, const float *scale, const float *shift,
                                      const float *mean, const float *inverse_deviation,
                                      const float *mean_gradient, const float *mean_product) {
-    mdm_norm_backward_arguments a = {.geometry =
-                                         mdm_geometry_of_map(rows_of(shape), groups_of(shape->channels)),
+    mdm_norm_backward_arguments a = {.geometry = geometry_of_map(shape),
                                      .gradient = gradient,
                                      .other = other,
                                      .x = x,
@@ -270,7 +279,7 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
                                      .mean_product = mean_product,
                                      .bf16 = shape->precision == MDM_BF16,
                                      .linear = shape->linear};
-    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, a.geometry.block_columns, &a);
+    mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, mdm_geometry_block_rows(&a.geometry), &a);
 }
 
 static mdm_channel_arguments values_arguments(int channels, const double *sum, const double *square_sum,
@@ -290,12 +299,14 @@ static mdm_channel_arguments values_arguments(int channels, const double *sum, c
     return a;
 }
 
-static void norm_from_sums(mdm_device *device, int channels, const double *sum, const double *square_sum,
-                           double count, const float *gamma, const float *beta, float *running_mean,
-                           float *running_variance, const mdm_norm_values *values) {
+static void norm_from_sums(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *square_sum, double count, const float *gamma, const float *beta,
+                           float *running_mean, float *running_variance, const mdm_norm_values *values) {
     mdm_norm_forward_rest rest = {count, gamma, beta, running_mean, running_variance, values};
     mdm_channel_arguments a = values_arguments(channels, sum, square_sum, &rest);
-    mdm_gpu_norm_from_sums(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
+    a.sets = (uint32_t)sets;
+    a.padded = mdm_blocks_of_lanes(channels);
+    mdm_gpu_norm_from_sums(mdm_cuda(device)->gpu, mdm_blocks_for(a.sets * a.padded), 1, &a);
 }
 
 static void norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape, void *x,
@@ -324,26 +335,30 @@ static void norm_from_running(mdm_device *device, int channels, const float *run
     mdm_gpu_norm_from_running(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
 }
 
-static void norm_gradients(mdm_device *device, int channels, const double *sum, const double *product_sum,
-                           int accumulate, float *gamma_gradient, float *beta_gradient) {
+static void norm_gradients(mdm_device *device, int channels, int sets, const double *sum,
+                           const double *product_sum, int accumulate, float *gamma_gradient,
+                           float *beta_gradient) {
     mdm_channel_arguments a = {.sum = sum,
                                .second = product_sum,
                                .gamma_gradient = gamma_gradient,
                                .beta_gradient = beta_gradient,
                                .channels = (uint32_t)channels,
+                               .padded = mdm_blocks_of_lanes(channels),
+                               .sets = (uint32_t)sets,
                                .accumulate = accumulate};
     mdm_gpu_norm_gradients(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
 }
 
-static void norm_means(mdm_device *device, int channels, const double *sum, const double *product_sum,
+static void norm_means(mdm_device *device, int values, const double *sum, const double *product_sum,
                        double count, float *mean_gradient, float *mean_product) {
     mdm_channel_arguments a = {.sum = sum,
                                .second = product_sum,
                                .mean_gradient = mean_gradient,
                                .mean_product = mean_product,
                                .count = count,
-                               .channels = (uint32_t)channels};
-    mdm_gpu_norm_means(mdm_cuda(device)->gpu, mdm_blocks_for(a.channels), 1, &a);
+                               .padded = (uint32_t)values,
+                               .sets = 1};
+    mdm_gpu_norm_means(mdm_cuda(device)->gpu, mdm_blocks_for(a.padded), 1, &a);
 }
 
 /* ---- sums, pooling, optimizer ---- */

@@ -10,22 +10,25 @@
 /* ---- blocks of pixels ----
  *
  * A block has 8 x `block_groups` channels of `block_rows` pixels: thread t has group t % block_groups and
- * every lanes-th pixel from t / block_groups on. */
+ * every lanes-th pixel from t / block_groups on. Where pictures come in sets with statistics of their own,
+ * all pixels of a block are of one of them. */
 typedef struct mdm_pixel_geometry {
-    uint32_t rows, groups;                    /* pixels of all pictures; vectors per pixel */
+    uint32_t rows, groups;                    /* pixels of a set's pictures; vectors per pixel */
     uint32_t block_groups, lanes, block_rows; /* of a block */
-    uint32_t blocks, block_columns;           /* grid: x over pixels, y over groups */
+    uint32_t blocks, block_columns, sets;     /* grid: x over a set's pixels, y over groups, then over sets */
 } mdm_pixel_geometry;
 
 /* Blocks of at least `least` pixels a thread, about `blocks` in all. */
-MDM_BOTH mdm_pixel_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint32_t least, uint32_t blocks) {
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint32_t sets, uint32_t least,
+                                            uint32_t blocks) {
     mdm_pixel_geometry g;
     g.rows = rows;
     g.groups = groups;
+    g.sets = sets;
     g.block_groups = groups < 32 ? groups : 32;
     g.lanes = MDM_GPU_THREADS / g.block_groups;
     g.block_columns = (groups + g.block_groups - 1) / g.block_groups;
-    uint32_t most = blocks / g.block_columns;
+    uint32_t most = blocks / (g.block_columns * sets);
     if (most < 1) most = 1;
     g.block_rows = (rows + most - 1) / most;
     if (g.block_rows < g.lanes * least) g.block_rows = g.lanes * least;
@@ -34,24 +37,35 @@ MDM_BOTH mdm_pixel_geometry mdm_geometry_of(uint32_t rows, uint32_t groups, uint
 }
 
 /* Of a sum: as many blocks as are at work at once, since each leaves sums for others to add. */
-MDM_BOTH mdm_pixel_geometry mdm_geometry_of_sum(uint32_t rows, uint32_t groups) {
-    return mdm_geometry_of(rows, groups, 2 * MDM_GPU_AHEAD, MDM_GPU_BLOCKS);
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of_sum(uint32_t rows, uint32_t groups, uint32_t sets) {
+    return mdm_geometry_of(rows, groups, sets, 2 * MDM_GPU_AHEAD, MDM_GPU_BLOCKS);
 }
 
 /* Of what writes a tensor of the same shape: where there is enough to do, blocks small enough that the last
  * ones do not keep the device waiting. */
-MDM_BOTH mdm_pixel_geometry mdm_geometry_of_map(uint32_t rows, uint32_t groups) {
-    return mdm_geometry_of(rows, groups, 1, 8 * MDM_GPU_BLOCKS);
+MDM_BOTH mdm_pixel_geometry mdm_geometry_of_map(uint32_t rows, uint32_t groups, uint32_t sets) {
+    return mdm_geometry_of(rows, groups, sets, 1, 8 * MDM_GPU_BLOCKS);
+}
+
+/* Rows of blocks of its grid. */
+MDM_BOTH uint32_t mdm_geometry_block_rows(const mdm_pixel_geometry *g) {
+    return g->block_columns * g->sets;
 }
 
 /* Which pixels and channels a thread has; 0 when none. */
-MDM_BOTH int mdm_pixel_range(const mdm_pixel_geometry *g, mdm_gpu_thread t, uint32_t *group, uint32_t *row,
-                             uint32_t *end) {
-    uint32_t lane = t.thread / g->block_groups;
-    *group = t.block_row * g->block_groups + t.thread % g->block_groups;
-    *row = t.block * g->block_rows + lane;
-    *end = g->rows - t.block * g->block_rows < g->block_rows ? g->rows : (t.block + 1) * g->block_rows;
-    return lane < g->lanes && *group < g->groups;
+typedef struct mdm_pixel_range {
+    uint32_t group, row, end; /* vector of a pixel; pixels among those of all sets */
+    uint32_t values;          /* that vector among what each set has of its own: [sets][groups] */
+} mdm_pixel_range;
+
+MDM_BOTH int mdm_pixel_range_of(const mdm_pixel_geometry *g, mdm_gpu_thread t, mdm_pixel_range *r) {
+    uint32_t lane = t.thread / g->block_groups, set = t.block_row / g->block_columns,
+             column = t.block_row % g->block_columns, first = t.block * g->block_rows;
+    r->group = column * g->block_groups + t.thread % g->block_groups;
+    r->row = set * g->rows + first + lane;
+    r->end = set * g->rows + (g->rows - first < g->block_rows ? g->rows : first + g->block_rows);
+    r->values = set * g->groups + r->group;
+    return lane < g->lanes && r->group < g->groups;
 }
 
 /* Of a kernel that reads so many tensors: registers for the same bytes, more or less. */
@@ -66,12 +80,11 @@ typedef struct mdm_gpu_ahead {
     int is_there[MDM_GPU_AHEAD];
 } mdm_gpu_ahead;
 
-MDM_BOTH mdm_gpu_ahead mdm_look_ahead(const mdm_pixel_geometry *g, uint32_t group, uint32_t row, uint32_t end,
-                                      uint32_t count) {
+MDM_BOTH mdm_gpu_ahead mdm_look_ahead(const mdm_pixel_geometry *g, const mdm_pixel_range *r, uint32_t count) {
     mdm_gpu_ahead out;
     MDM_UNROLLED for (uint32_t j = 0; j < MDM_GPU_AHEAD; j++) {
-        out.at[j] = (row + j * g->lanes) * g->groups + group;
-        out.is_there[j] = j < count && row + j * g->lanes < end;
+        out.at[j] = (r->row + j * g->lanes) * g->groups + r->group;
+        out.is_there[j] = j < count && r->row + j * g->lanes < r->end;
     }
     return out;
 }
@@ -107,11 +120,11 @@ typedef struct mdm_norm_forward_arguments {
 
 MDM_BOTH void mdm_norm_forward_thread(const mdm_norm_forward_arguments *a, mdm_gpu_thread t) {
     const uint32_t count = mdm_pixels_ahead(2, a->bf16);
-    uint32_t group, row, end;
-    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) return;
-    mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group);
-    for (; row < end; row += count * a->geometry.lanes) {
-        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
+    mdm_pixel_range r;
+    if (!mdm_pixel_range_of(&a->geometry, t, &r)) return;
+    mdm_lanes scale = mdm_channel_lanes(a->scale, r.values), shift = mdm_channel_lanes(a->shift, r.values);
+    for (; r.row < r.end; r.row += count * a->geometry.lanes) {
+        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, &r, count);
         mdm_gpu_vector x[MDM_GPU_AHEAD], residual[MDM_GPU_AHEAD];
         mdm_fetch_ahead(a->x, &ahead, a->bf16, x);
         mdm_fetch_ahead(a->residual, &ahead, a->bf16, residual);
@@ -137,15 +150,16 @@ typedef struct mdm_norm_backward_arguments {
 
 MDM_BOTH void mdm_norm_backward_thread(const mdm_norm_backward_arguments *a, mdm_gpu_thread t) {
     const uint32_t count = mdm_pixels_ahead(3, a->bf16);
-    uint32_t group, row, end;
-    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) return;
-    mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group),
-              mean = mdm_channel_lanes(a->mean, group), offset = mdm_channel_lanes(a->mean_gradient, group),
-              slope = mdm_channel_lanes(a->inverse_deviation, group),
-              product = mdm_channel_lanes(a->mean_product, group);
+    mdm_pixel_range r;
+    if (!mdm_pixel_range_of(&a->geometry, t, &r)) return;
+    mdm_lanes scale = mdm_channel_lanes(a->scale, r.values), shift = mdm_channel_lanes(a->shift, r.values),
+              mean = mdm_channel_lanes(a->mean, r.values),
+              offset = mdm_channel_lanes(a->mean_gradient, r.values),
+              slope = mdm_channel_lanes(a->inverse_deviation, r.values),
+              product = mdm_channel_lanes(a->mean_product, r.values);
     for (int k = 0; k < MDM_GPU_LANES; k++) slope.v[k] *= product.v[k];
-    for (; row < end; row += count * a->geometry.lanes) {
-        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
+    for (; r.row < r.end; r.row += count * a->geometry.lanes) {
+        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, &r, count);
         mdm_gpu_vector gradient[MDM_GPU_AHEAD], other[MDM_GPU_AHEAD], x[MDM_GPU_AHEAD];
         mdm_fetch_ahead(a->gradient, &ahead, a->bf16, gradient);
         mdm_fetch_ahead(a->x, &ahead, a->bf16, x);
@@ -165,8 +179,8 @@ MDM_BOTH void mdm_norm_backward_thread(const mdm_norm_backward_arguments *a, mdm
 
 /* ---- sums per channel over all pixels ----
  *
- * A block's sums go to `partial` [blocks][groups][16]; a second kernel adds them in order, so the result
- * depends on the sizes alone. */
+ * A block's sums go to `partial` [sets][blocks][groups][16]; a second kernel adds them in order, so the
+ * result depends on the sizes alone. */
 typedef struct mdm_sum_arguments {
     mdm_pixel_geometry geometry;
     void *x; /* statistics: the residual is added to it in place */
@@ -209,15 +223,15 @@ MDM_BOTH void mdm_widen_sums(mdm_thread_sums *s) {
 /* Sums of x and x^2. They run on x - f, f the thread's first value, so that large means cost no precision. */
 MDM_BOTH void mdm_statistics_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, double *shared) {
     const uint32_t count = mdm_pixels_ahead(2, a->bf16);
-    uint32_t group, row, end;
+    mdm_pixel_range r;
     mdm_thread_sums s;
     mdm_lanes first;
     int begun = 0;
     mdm_begin_sums(&s, shared, t);
     for (int k = 0; k < MDM_GPU_LANES; k++) first.v[k] = 0.0f;
-    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) row = end;
-    for (; row < end; row += count * a->geometry.lanes) {
-        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
+    if (!mdm_pixel_range_of(&a->geometry, t, &r)) r.row = r.end;
+    for (; r.row < r.end; r.row += count * a->geometry.lanes) {
+        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, &r, count);
         mdm_gpu_vector x[MDM_GPU_AHEAD], residual[MDM_GPU_AHEAD];
         mdm_fetch_ahead(a->x, &ahead, a->bf16, x);
         mdm_fetch_ahead(a->residual, &ahead, a->bf16, residual);
@@ -246,14 +260,14 @@ MDM_BOTH void mdm_statistics_thread(const mdm_sum_arguments *a, mdm_gpu_thread t
 /* Sums of dz and dz * (x - mean) * inverse deviation, dz the gradient behind the ReLU. */
 MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, double *shared) {
     const uint32_t count = mdm_pixels_ahead(3, a->bf16);
-    uint32_t group, row, end;
+    mdm_pixel_range r;
     mdm_thread_sums s;
     mdm_begin_sums(&s, shared, t);
-    if (!mdm_pixel_range(&a->geometry, t, &group, &row, &end)) row = end, group = 0;
-    mdm_lanes scale = mdm_channel_lanes(a->scale, group), shift = mdm_channel_lanes(a->shift, group),
-              mean = mdm_channel_lanes(a->mean, group);
-    for (; row < end; row += count * a->geometry.lanes) {
-        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, group, row, end, count);
+    if (!mdm_pixel_range_of(&a->geometry, t, &r)) r.row = r.end, r.values = 0;
+    mdm_lanes scale = mdm_channel_lanes(a->scale, r.values), shift = mdm_channel_lanes(a->shift, r.values),
+              mean = mdm_channel_lanes(a->mean, r.values);
+    for (; r.row < r.end; r.row += count * a->geometry.lanes) {
+        mdm_gpu_ahead ahead = mdm_look_ahead(&a->geometry, &r, count);
         mdm_gpu_vector gradient[MDM_GPU_AHEAD], other[MDM_GPU_AHEAD], x[MDM_GPU_AHEAD];
         mdm_fetch_ahead(a->gradient, &ahead, a->bf16, gradient);
         mdm_fetch_ahead(a->x, &ahead, a->bf16, x);
@@ -272,46 +286,48 @@ MDM_BOTH void mdm_backward_sums_thread(const mdm_sum_arguments *a, mdm_gpu_threa
         if (s.parts >= MDM_GPU_RUN) mdm_widen_sums(&s);
     }
     mdm_widen_sums(&s);
-    mdm_lanes inverse = mdm_channel_lanes(a->inverse_deviation, group);
+    mdm_lanes inverse = mdm_channel_lanes(a->inverse_deviation, r.values);
     for (int k = 0; k < MDM_GPU_LANES; k++) *mdm_whole_sum(&s, 1, k) *= (double)inverse.v[k];
 }
 
 /* Behind the barrier: the block's sums. */
 MDM_BOTH void mdm_block_sums_thread(const mdm_sum_arguments *a, mdm_gpu_thread t, const double *shared) {
     const mdm_pixel_geometry *g = &a->geometry;
+    uint32_t set = t.block_row / g->block_columns, column = t.block_row % g->block_columns;
     for (uint32_t i = t.thread; i < g->block_groups * 16; i += MDM_GPU_THREADS) {
-        uint32_t item = i % 16, in_block = i / 16, group = t.block_row * g->block_groups + in_block;
+        uint32_t item = i % 16, in_block = i / 16, group = column * g->block_groups + in_block;
         if (group >= g->groups) continue;
         double sum = 0;
         for (uint32_t lane = 0; lane < g->lanes; lane++)
             sum += shared[item * MDM_GPU_COLUMN + lane * g->block_groups + in_block];
-        a->partial[((size_t)t.block * g->groups + group) * 16 + item] = sum;
+        a->partial[((size_t)(set * g->blocks + t.block) * g->groups + group) * 16 + item] = sum;
     }
 }
 
-/* ---- one thread per channel ---- */
+/* ---- one thread per channel of a set ---- */
 
 typedef struct mdm_channel_arguments {
-    const double *sum, *second;
-    const float *gamma, *beta;
-    float *running_mean, *running_variance; /* NULL: from sums, left alone */
+    const double *sum, *second;             /* [sets][padded], as all that each set has of its own */
+    const float *gamma, *beta;              /* [channels] */
+    float *running_mean, *running_variance; /* NULL: from sums, left alone; moved by the first set */
     float *mean, *inverse_deviation, *scale, *shift;
-    float *gamma_gradient, *beta_gradient, *mean_gradient, *mean_product;
-    double count;
-    uint32_t channels;
+    float *gamma_gradient, *beta_gradient; /* [channels], from all sets */
+    float *mean_gradient, *mean_product;
+    double count; /* of values of a set */
+    uint32_t channels, padded, sets;
     int accumulate;
 } mdm_channel_arguments;
 
 MDM_BOTH void mdm_norm_from_sums_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
-    uint32_t c = mdm_thread_number(t);
-    if (c >= a->channels) return;
+    uint32_t i = mdm_thread_number(t), c = i % a->padded;
+    int moves = a->running_mean && i < a->padded;
+    if (i >= a->sets * a->padded || c >= a->channels) return;
     float mean, inverse;
-    mdm_norm_of_sums(a->sum[c], a->second[c], a->count, &mean, &inverse,
-                     a->running_mean ? &a->running_mean[c] : NULL,
-                     a->running_mean ? &a->running_variance[c] : NULL);
-    a->mean[c] = mean;
-    a->inverse_deviation[c] = inverse;
-    mdm_norm_scale(mean, inverse, a->gamma[c], a->beta[c], &a->scale[c], &a->shift[c]);
+    mdm_norm_of_sums(a->sum[i], a->second[i], a->count, &mean, &inverse, moves ? &a->running_mean[c] : NULL,
+                     moves ? &a->running_variance[c] : NULL);
+    a->mean[i] = mean;
+    a->inverse_deviation[i] = inverse;
+    mdm_norm_scale(mean, inverse, a->gamma[c], a->beta[c], &a->scale[i], &a->shift[i]);
 }
 
 MDM_BOTH void mdm_norm_from_running_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
@@ -325,33 +341,40 @@ MDM_BOTH void mdm_norm_from_running_thread(const mdm_channel_arguments *a, mdm_g
 MDM_BOTH void mdm_norm_gradients_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
     uint32_t c = mdm_thread_number(t);
     if (c >= a->channels) return;
-    double before_gamma = a->accumulate ? (double)a->gamma_gradient[c] : 0.0,
-           before_beta = a->accumulate ? (double)a->beta_gradient[c] : 0.0;
-    a->gamma_gradient[c] = (float)(before_gamma + a->second[c]);
-    a->beta_gradient[c] = (float)(before_beta + a->sum[c]);
+    double gamma = a->accumulate ? (double)a->gamma_gradient[c] : 0.0,
+           beta = a->accumulate ? (double)a->beta_gradient[c] : 0.0;
+    for (uint32_t set = 0; set < a->sets; set++) {
+        gamma += a->second[set * a->padded + c];
+        beta += a->sum[set * a->padded + c];
+    }
+    a->gamma_gradient[c] = (float)gamma;
+    a->beta_gradient[c] = (float)beta;
 }
 
 MDM_BOTH void mdm_norm_means_thread(const mdm_channel_arguments *a, mdm_gpu_thread t) {
-    uint32_t c = mdm_thread_number(t);
-    if (c >= a->channels) return;
-    a->mean_gradient[c] = a->count > 0 ? (float)(a->sum[c] / a->count) : 0.0f;
-    a->mean_product[c] = a->count > 0 ? (float)(a->second[c] / a->count) : 0.0f;
+    uint32_t i = mdm_thread_number(t);
+    if (i >= a->sets * a->padded) return;
+    a->mean_gradient[i] = a->count > 0 ? (float)(a->sum[i] / a->count) : 0.0f;
+    a->mean_product[i] = a->count > 0 ? (float)(a->second[i] / a->count) : 0.0f;
 }
 
-/* ---- the blocks' sums, added: a block for 8 channels, in MDM_GPU_SLICES slices; and what follows ---- */
+/* ---- the blocks' sums, added: a block for 8 channels of all sets, in MDM_GPU_SLICES slices; and what
+ * follows
+ * ---- */
 
 typedef enum mdm_gpu_rest { MDM_GPU_SUMS_ONLY, MDM_GPU_NORM_VALUES, MDM_GPU_NORM_GRADIENTS } mdm_gpu_rest;
 
 typedef struct mdm_gather_arguments {
     const double *partial;
-    double *sum, *second;
-    uint32_t blocks, groups;
+    double *sum, *second; /* [sets][8 * groups] */
+    uint32_t blocks, groups, sets;
     mdm_gpu_rest rest;
     mdm_channel_arguments channels; /* of the rest */
 } mdm_gather_arguments;
 
-MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, double *shared) {
-    const double *from = a->partial + (size_t)t.block * 16 + t.thread % 16;
+/* Of one set. */
+MDM_BOTH double mdm_gather_slice(const mdm_gather_arguments *a, mdm_gpu_thread t, uint32_t set) {
+    const double *from = a->partial + ((size_t)set * a->blocks * a->groups + t.block) * 16 + t.thread % 16;
     double sum = 0;
     for (uint32_t first = t.thread / 16; first < a->blocks; first += MDM_GPU_SLICE * MDM_GPU_SLICES) {
         double part[MDM_GPU_SLICE]; /* all asked for before the first is used */
@@ -361,28 +384,33 @@ MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thre
         }
         MDM_UNROLLED for (int i = 0; i < MDM_GPU_SLICE; i++) sum += part[i];
     }
-    shared[t.thread] = sum;
+    return sum;
+}
+
+MDM_BOTH void mdm_gather_sums_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, double *shared) {
+    for (uint32_t set = 0; set < a->sets; set++)
+        shared[set * MDM_GPU_THREADS + t.thread] = mdm_gather_slice(a, t, set);
 }
 
 /* Behind the barrier, a thread per channel: its slices in order. */
 MDM_BOTH void mdm_slices_thread(const mdm_gather_arguments *a, mdm_gpu_thread t, const double *shared) {
     uint32_t channel = t.block * MDM_GPU_LANES + t.thread;
-    mdm_gpu_thread of_channel = {0, channel, 0};
-    mdm_channel_arguments padded = a->channels;
-    double sum = 0, second = 0;
+    const mdm_gpu_thread of_channel = {0, channel, 0};
     if (t.thread >= MDM_GPU_LANES) return;
-    for (uint32_t slice = 0; slice < MDM_GPU_SLICES; slice++) {
-        sum += shared[slice * 16 + t.thread];
-        second += shared[slice * 16 + MDM_GPU_LANES + t.thread];
+    for (uint32_t set = 0; set < a->sets; set++) {
+        const double *mine = shared + set * MDM_GPU_THREADS + t.thread;
+        const mdm_gpu_thread of_set = {0, set * a->groups * MDM_GPU_LANES + channel, 0};
+        double sum = 0, second = 0;
+        for (uint32_t slice = 0; slice < MDM_GPU_SLICES; slice++) {
+            sum += mine[slice * 16];
+            second += mine[slice * 16 + MDM_GPU_LANES];
+        }
+        a->sum[of_set.thread] = sum;
+        a->second[of_set.thread] = second;
+        if (a->rest == MDM_GPU_NORM_VALUES) mdm_norm_from_sums_thread(&a->channels, of_set);
+        if (a->rest == MDM_GPU_NORM_GRADIENTS) mdm_norm_means_thread(&a->channels, of_set);
     }
-    a->sum[channel] = sum;
-    a->second[channel] = second;
-    padded.channels = a->groups * MDM_GPU_LANES;
-    if (a->rest == MDM_GPU_NORM_VALUES) mdm_norm_from_sums_thread(&a->channels, of_channel);
-    if (a->rest == MDM_GPU_NORM_GRADIENTS) {
-        mdm_norm_gradients_thread(&a->channels, of_channel);
-        mdm_norm_means_thread(&padded, of_channel);
-    }
+    if (a->rest == MDM_GPU_NORM_GRADIENTS) mdm_norm_gradients_thread(&a->channels, of_channel);
 }
 
 #endif

@@ -116,7 +116,8 @@ static const mdm_network_spec cifar = {"preact_resnet18", 64, 128, 3, 32, 32, 10
 static void the_cifar_network_has_plans_in_every_precision(void **state) {
     (void)state;
     mdm_precision precisions[] = {MDM_BF16, MDM_TF32, MDM_FP32};
-    for (int i = 0; i < 3; i++) check_network(cifar, 256, precisions[i], 0);
+    for (int i = 0; i < 3; i++)
+        for (int passes = 1; passes <= 3; passes++) check_network(cifar, passes * 256, precisions[i], 0);
 }
 
 /* Pictures of the data sets that the configurations are for. */
@@ -146,8 +147,8 @@ static mdm_network_spec spec_of(const mdm_config *config, const char *file) {
     return spec;
 }
 
-/* A rank's share of warm-up, division into two and four groups of views, pretraining, evaluation and
- * prediction, as src/train plans them; on one rank and on eight. */
+/* A rank's share of warm-up, of steps with two and four groups of views in one to three passes at once,
+ * pretraining, evaluation and prediction, as src/train plans them; on one rank and on eight. */
 static void check_config(const char *file) {
     char path[512];
     mdm_config config;
@@ -157,7 +158,7 @@ static void check_config(const char *file) {
     mdm_network_spec spec = spec_of(&config, file);
     for (int ranks = 1; ranks <= 8; ranks *= 8) {
         int share = config.train.batch / ranks, views = 2 * config.pretrain.batch / ranks;
-        int trained[] = {share, 2 * share, 4 * share, views};
+        int trained[] = {share, 2 * share, 4 * share, 6 * share, 8 * share, 12 * share, views};
         for (size_t i = 0; i < sizeof trained / sizeof *trained; i++)
             check_network(spec, trained[i], MDM_BF16, 0);
     }

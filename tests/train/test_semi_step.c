@@ -222,6 +222,38 @@ a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_n
     for (int i = 0; i < 2; i++) close_setting(&s[i]);
 }
 
+/* The same gradient and statistics but for rounding: of joined passes, and of one after another. */
+static void joined_passes_are_those_in_turn_whatever_batch_norm_normalises_with(void **state) {
+    (void)state;
+    static const mdm_batchnorm modes[] = {MDM_BATCHNORM_SYNC, MDM_BATCHNORM_LOCAL, MDM_BATCHNORM_FROZEN};
+    if (!joined) skip();
+    for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+        setting s[2];
+        mdm_semi_result result[2];
+        for (int i = 0; i < 2; i++) {
+            joined = i;
+            open_setting(&s[i]);
+            mdm_executor_set_batchnorm(s[i].executor, modes[m]);
+            assert_int_equal(take_step(&s[i], &result[i]), MDM_OK);
+            assert_int_equal(mdm_network_fetch(s[i].a), MDM_OK);
+        }
+        assert_true(fabs(result[0].loss - result[1].loss) < 1e-5 * fabs(result[0].loss));
+        assert_true(fabs(result[0].gradient_square - result[1].gradient_square) <
+                    1e-3 * result[0].gradient_square);
+        assert_close(s[1].a->statistics, s[0].a->statistics, s[0].layout->statistic_count, 1e-5, 1e-5,
+                     "running statistics");
+        for (int i = 0; i < s[0].layout->weight_count_tensors; i++) {
+            const mdm_tensor_info *t = &s[0].layout->tensors[i];
+            double largest = 0;
+            for (int64_t j = 0; j < t->count; j++)
+                largest = fmax(largest, fabs(s[0].a->gradient[t->offset + j]));
+            assert_close(s[1].a->gradient + t->offset, s[0].a->gradient + t->offset, t->count,
+                         1e-6 + 2e-3 * largest, 2e-3, t->name);
+        }
+        for (int i = 0; i < 2; i++) close_setting(&s[i]);
+    }
+}
+
 /* ---- steps with the optimizer behind them, recorded and replayed where the device can ---- */
 
 enum { STEPS = 6, SPIKE_AT = 4, RECORDED_AT = 1 };
@@ -333,6 +365,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(a_step_without_unlabelled_samples_has_no_consistency_part),
         cmocka_unit_test(
             a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_nothing),
+        cmocka_unit_test(joined_passes_are_those_in_turn_whatever_batch_norm_normalises_with),
         cmocka_unit_test(replayed_steps_are_the_launched_ones_to_the_bit),
         cmocka_unit_test(steps_whose_recording_fails_are_launched_to_the_bit),
     };

@@ -98,10 +98,9 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_netw
 /* ---- joined passes ----
  *
  * Passes of one network over as many rows each, in one go: whatever gives a row by itself sees the rows of
- * all, batch norm takes statistics of each pass. A device gets a third of the calls, each with three times
- * the work, and ranks exchange the sums of all passes in one message; activations of all passes are in
- * memory. The first is MDM_PASS_GUESS, the others MDM_PASS_MIXED. On CUDA; not in chunks, and not where
- * results are reproducible.
+ * all, batch norm takes the statistics of each pass. A device gets fewer and larger calls, and ranks exchange
+ * the sums of all passes in one message; the activations of all passes are in memory. The first is
+ * MDM_PASS_GUESS, the others MDM_PASS_MIXED. On CUDA; not in chunks, and not where results are reproducible.
  */
 enum { MDM_JOINED_PASSES = MDM_NORM_SETS };
 typedef struct mdm_joined_pass {

@@ -174,12 +174,6 @@ static const void *other_rows(const mdm_executor *executor, const mdm_layer *l, 
     return l->other >= 0 ? mdm_executor_slot_rows(executor, l->other, buffer, p->first) : NULL;
 }
 
-static mdm_norm_shape norm_shape(const mdm_executor *executor, const mdm_layer *l, const part *p) {
-    mdm_norm_shape shape = {p->rows,   l->in_channels, l->height * l->width, executor->precision,
-                            l->linear, p->sets};
-    return shape;
-}
-
 /* Of the sets that a part's rows are. */
 static mdm_norm_values norm_values(const mdm_executor *executor, const layer_work *w, const part *p) {
     const mdm_norm_values *v = &executor->norms[w->number];
@@ -192,11 +186,11 @@ static mdm_status norm_sums_part(mdm_executor *executor, const part *p, void *co
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
     const mdm_norm_values v = norm_values(executor, w, p);
-    mdm_norm_shape shape = norm_shape(executor, l, p);
-    mdm_norm_relu_backward_sums(
-        p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
-        mdm_executor_rows(executor, l->input, p->first), v.scale, v.shift, v.mean, v.inverse_deviation,
-        p->sums, p->sums + executor->whole.sets * mdm_padded_channels(executor->device, l->in_channels));
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
+    mdm_norm_relu_backward_sums(p->device, &shape, gradient_rows(executor, l, l->input, p),
+                                other_rows(executor, l, l->input, p),
+                                mdm_executor_rows(executor, l->input, p->first), v.scale, v.shift, v.mean,
+                                v.inverse_deviation, p->sums, p->sums + mdm_executor_norm_count(executor, l));
     return MDM_OK;
 }
 
@@ -204,7 +198,7 @@ static mdm_status norm_input_part(mdm_executor *executor, const part *p, void *c
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
     const mdm_norm_values v = norm_values(executor, w, p);
-    mdm_norm_shape shape = norm_shape(executor, l, p);
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
     mdm_norm_relu_backward_input(p->device, &shape, gradient_rows(executor, l, l->input, p),
                                  other_rows(executor, l, l->input, p),
                                  mdm_executor_rows(executor, l->input, p->first), v.scale, v.shift, v.mean,
@@ -217,23 +211,23 @@ static void norm_sums_here(mdm_executor *executor, const layer_work *work, doubl
     const part *p = &executor->whole;
     const mdm_layer *l = work->layer;
     const mdm_norm_values v = norm_values(executor, work, p);
-    mdm_norm_shape shape = norm_shape(executor, l, p);
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
     mdm_norm_backward_rest rest = {gradient_of(executor, work->network, l->weight),
                                    gradient_of(executor, work->network, l->weight + 1),
                                    work->accumulate,
                                    count,
                                    executor->mean_gradient,
                                    executor->mean_product};
-    mdm_norm_relu_backward_sums_then(
-        p->device, &shape, gradient_rows(executor, l, l->input, p), other_rows(executor, l, l->input, p),
-        mdm_executor_rows(executor, l->input, p->first), &v, p->sums,
-        p->sums + p->sets * mdm_padded_channels(executor->device, l->in_channels), &rest);
+    mdm_norm_relu_backward_sums_then(p->device, &shape, gradient_rows(executor, l, l->input, p),
+                                     other_rows(executor, l, l->input, p),
+                                     mdm_executor_rows(executor, l->input, p->first), &v, p->sums,
+                                     p->sums + mdm_executor_norm_count(executor, l), &rest);
 }
 
 static mdm_status norm_backward(mdm_executor *executor, layer_work *work) {
     const mdm_layer *l = work->layer;
     mdm_device *device = executor->device;
-    int sets = executor->whole.sets, values = sets * mdm_padded_channels(device, l->in_channels),
+    int sets = executor->whole.sets, values = mdm_executor_norm_count(executor, l),
         rows = executor->whole.rows / sets;
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
     int is_batch = executor->current_uses_batch_statistics;

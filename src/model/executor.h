@@ -196,6 +196,9 @@ MDM_MUST_CHECK mdm_status mdm_executor_create_convolutions(mdm_executor *executo
 MDM_MUST_CHECK mdm_status mdm_executor_create_heads(mdm_executor *executor, mdm_device *device, int rows,
                                                     mdm_linear **heads);
 
+/* A batch norm layer's tensor of a part's rows, and how many values of each kind all sets have. */
+mdm_norm_shape mdm_executor_norm_shape(const mdm_executor *executor, const mdm_layer *layer, const part *p);
+int mdm_executor_norm_count(const mdm_executor *executor, const mdm_layer *layer);
 /* Channels of the widest tensor, in whole blocks. */
 int mdm_executor_widest_layer(const mdm_executor *executor);
 /* A tensor's memory from row `first` on: of an activation, and of a gradient slot that has its shape. */

@@ -10,33 +10,22 @@ typedef struct layer_work {
     const float *images; /* of the pass, where the layer reads them */
 } layer_work;
 
-static mdm_norm_shape shape_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
-    mdm_norm_shape shape = {p->rows,   l->in_channels, l->height * l->width, executor->precision,
-                            l->linear, p->sets};
-    return shape;
-}
-
-/* Values per channel, of all sets. */
-static int values_of(const mdm_executor *executor, const mdm_layer *l) {
-    return executor->whole.sets * mdm_padded_channels(executor->device, l->in_channels);
-}
-
 static const void *residual_of(const mdm_executor *executor, const mdm_layer *l, const part *p) {
     return l->residual >= 0 ? mdm_executor_rows(executor, l->residual, p->first) : NULL;
 }
 
 static mdm_status norm_statistics_part(mdm_executor *executor, const part *p, void *context) {
     const mdm_layer *l = ((const layer_work *)context)->layer;
-    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
     mdm_norm_statistics(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
-                        residual_of(executor, l, p), p->sums, p->sums + values_of(executor, l));
+                        residual_of(executor, l, p), p->sums, p->sums + mdm_executor_norm_count(executor, l));
     return MDM_OK;
 }
 
 static mdm_status norm_relu_part(mdm_executor *executor, const part *p, void *context) {
     const layer_work *w = context;
     const mdm_layer *l = w->layer;
-    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
     const mdm_norm_values *values = &executor->norms[w->number];
     int is_added = w->mode.batch || w->mode.keep; /* by the statistics, in place */
     mdm_norm_relu_forward(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
@@ -50,9 +39,10 @@ static void norm_statistics_here(mdm_executor *executor, const layer_work *work,
                                  const mdm_norm_forward_rest *rest) {
     const part *p = &executor->whole;
     const mdm_layer *l = work->layer;
-    mdm_norm_shape shape = shape_of(executor, l, p);
+    mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
     mdm_norm_statistics_then(p->device, &shape, mdm_executor_rows(executor, l->input, p->first),
-                             residual_of(executor, l, p), p->sums, p->sums + values_of(executor, l), rest);
+                             residual_of(executor, l, p), p->sums,
+                             p->sums + mdm_executor_norm_count(executor, l), rest);
 }
 
 static mdm_status norm_forward(mdm_executor *executor, layer_work *work) {
@@ -65,7 +55,8 @@ static mdm_status norm_forward(mdm_executor *executor, layer_work *work) {
     float *running_variance = network->home.statistics + layout->tensors[l->running + 1].offset;
     const float *gamma = network->home.weights + layout->tensors[l->weight].offset;
     const float *beta = network->home.weights + layout->tensors[l->weight + 1].offset;
-    int count = values_of(executor, l), sets = executor->whole.sets, rows = executor->whole.rows / sets;
+    int count = mdm_executor_norm_count(executor, l), sets = executor->whole.sets,
+        rows = executor->whole.rows / sets;
     if (work->mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
         mdm_norm_forward_rest rest = {(double)rows * l->height * l->width,
                                       gamma,

@@ -2,7 +2,7 @@
  * each pass by itself. Backward leaves out the first. */
 #include "executor.h"
 
-/* Elements of a tensor that every convolution takes, and a plan's sizes are made with. */
+/* Elements of a tensor that convolutions take for certain: their libraries count in 32 bits. */
 static const double most_elements = 2147483647.0;
 
 int mdm_executor_can_join(const mdm_executor *executor, int64_t rows, int passes) {
@@ -49,8 +49,7 @@ static head_buffers heads_from(const mdm_executor *executor, int first) {
                           .normalised = h->normalised + projection,
                           .projection = h->projection + projection,
                           .linear_gradient = h->linear_gradient + projection,
-                          .logits = h->logits + (int64_t)first * s->classes,
-                          .rows = h->rows - first};
+                          .logits = h->logits + (int64_t)first * s->classes};
 }
 
 /* What follows works on all rows of passes [first, first + passes) at once, or on one pass's: a set for each
@@ -94,7 +93,7 @@ mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *netw
 
 mdm_status mdm_executor_backward_joined(mdm_executor *executor, mdm_network *network, int rows,
                                         const float *images, const mdm_joined_pass *passes, int count,
-                                        int accumulate, int reduce) {
+                                        int reduce) {
     if (!executor->current || executor->current != find_joined(executor, rows, count))
         return mdm_fail(MDM_LOST, "backward of %d joined passes does not follow their forward", count);
     work_on_heads(executor);
@@ -102,8 +101,8 @@ mdm_status mdm_executor_backward_joined(mdm_executor *executor, mdm_network *net
         head_buffers h = heads_from(executor, i * rows);
         MDM_TRY(mdm_executor_backward_heads(executor, network, &h, &executor->head_norm[i],
                                             passes[i].embedding_gradient, passes[i].projection_gradient,
-                                            passes[i].logits_gradient, accumulate || i > 1));
+                                            passes[i].logits_gradient, 1));
     }
     work_on_passes(executor, 1, count - 1);
-    return mdm_executor_backward_layers(executor, network, images, accumulate, reduce);
+    return mdm_executor_backward_layers(executor, network, images, 1, reduce);
 }

@@ -24,6 +24,16 @@ void *mdm_executor_slot_rows(const mdm_executor *executor, int slot, int shape_o
            mdm_tensor_bytes(executor->device, first, b->channels, b->height, b->width, executor->precision);
 }
 
+mdm_norm_shape mdm_executor_norm_shape(const mdm_executor *executor, const mdm_layer *l, const part *p) {
+    mdm_norm_shape shape = {p->rows,   l->in_channels, l->height * l->width, executor->precision,
+                            l->linear, p->sets};
+    return shape;
+}
+
+int mdm_executor_norm_count(const mdm_executor *executor, const mdm_layer *l) {
+    return executor->whole.sets * mdm_padded_channels(executor->device, l->in_channels);
+}
+
 static int widest_sums(const mdm_executor *executor) {
     return 2 * mdm_executor_widest_layer(executor);
 }

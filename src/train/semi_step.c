@@ -422,7 +422,7 @@ static mdm_status take_joined_passes(mdm_comm *comm, mdm_executor *executor, mdm
     if (mdm_semi_has_strong_pass(o))
         MDM_TRY(strong_losses(comm, executor, network, o, b, t, &passes[MDM_SEMI_STRONG].outputs, w));
     MDM_TRY(mixed_losses(executor, o, b, classes, t, &passes[MDM_SEMI_MIXED].outputs, w));
-    return mdm_executor_backward_joined(executor, network, rows, b->images, passes, count, 1, 1);
+    return mdm_executor_backward_joined(executor, network, rows, b->images, passes, count, 1);
 }
 
 /* This rank's sums, then everybody's. */

@@ -259,6 +259,17 @@ static void joined_passes_are_those_in_turn_whatever_batch_norm_normalises_with(
     }
 }
 
+static void passes_are_joined_on_devices_alone_and_only_where_they_fit(void **state) {
+    (void)state;
+    setting s;
+    open_setting(&s);
+    assert_int_equal(mdm_executor_can_join(s.executor, 4 * N, MDM_SEMI_PASSES), test_device_is_cuda());
+    assert_int_equal(mdm_executor_can_join(s.executor, 1 << 20, MDM_SEMI_PASSES), 0); /* 2^31 elements */
+    mdm_executor_set_chunks(s.executor, N);
+    assert_int_equal(mdm_executor_can_join(s.executor, 4 * N, MDM_SEMI_PASSES), 0);
+    close_setting(&s);
+}
+
 /* ---- steps with the optimizer behind them, recorded and replayed where the device can ---- */
 
 enum { STEPS = 6, SPIKE_AT = 4, RECORDED_AT = 1 };
@@ -371,6 +382,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(
             a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_nothing),
         cmocka_unit_test(joined_passes_are_those_in_turn_whatever_batch_norm_normalises_with),
+        cmocka_unit_test(passes_are_joined_on_devices_alone_and_only_where_they_fit),
         cmocka_unit_test(replayed_steps_are_the_launched_ones_to_the_bit),
         cmocka_unit_test(steps_whose_recording_fails_are_launched_to_the_bit),
     };

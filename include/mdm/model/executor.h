@@ -116,14 +116,14 @@ void mdm_executor_set_joined(mdm_executor *executor, int is_joined);
 int mdm_executor_is_joined(const mdm_executor *executor);
 /* As mdm_executor_plan. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_joined(mdm_executor *executor, int rows, int passes);
-/* As mdm_executor_forward and mdm_executor_backward; images [passes, rows, channels, H, W]. No other pass of
- * the executor comes in between. */
+/* As mdm_executor_forward and mdm_executor_backward, which adds to the gradient; images [passes, rows,
+ * channels, H, W]. No other pass of the executor comes in between. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *network, int rows,
                                                       const float *images, mdm_joined_pass *passes,
                                                       int count);
 MDM_MUST_CHECK mdm_status mdm_executor_backward_joined(mdm_executor *executor, mdm_network *network, int rows,
                                                        const float *images, const mdm_joined_pass *passes,
-                                                       int count, int accumulate, int reduce);
+                                                       int count, int reduce);
 
 /* Collective. Waits until network->home.gradient is summed over all ranks. */
 MDM_MUST_CHECK mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network);

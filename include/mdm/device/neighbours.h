@@ -5,7 +5,7 @@
  * similar rows, which are scored again in double from the rows themselves, in the CPU's order of summation:
  * the same similarities to the bit. A query whose k-th similarity could be reached by a row that was left
  * out, given the largest error that half precision can have made (mdm_similarity_bound in
- * src/device/cuda/kernels_neighbours.h), is unproven, and is searched again without leaving anything out.
+ * src/device/cuda/kernels_rows.h), is unproven, and is searched again without leaving anything out.
  *
  * "Kept" are the rows that take part; the others are nobody's neighbour and have no answer here. Memory: the
  * rows in half precision, the lists and one tile, 32 MiB at most; once more in half precision the rows of the

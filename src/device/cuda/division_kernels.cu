@@ -1,4 +1,5 @@
-/* Kernels of the functions in kernels_neighbours.h and kernels_mixture.h, and their launches. */
+/* Kernels of the functions in kernels_rows.h, kernels_tiles.h, kernels_neighbours.h and kernels_mixture.h,
+ * and their launches. */
 #include <float.h>
 #include <math.h>
 #include <stddef.h>

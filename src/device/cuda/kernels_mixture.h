@@ -1,8 +1,8 @@
-/* What every thread of the mixture's kernels does (see kernels.h and kernels_neighbours.h for the scheme). */
+/* What every thread of the mixture's kernels does (see kernels.h and kernels_rows.h for the scheme). */
 #ifndef MDM_DEVICE_CUDA_KERNELS_MIXTURE_H
 #define MDM_DEVICE_CUDA_KERNELS_MIXTURE_H
 
-#include "kernels_neighbours.h"
+#include "kernels.h"
 #include "mdm/device/mixture.h"
 #include <float.h>
 

@@ -112,8 +112,9 @@ static const mdm_config_key keys[] = {
     WORD("train.schedule", train.schedule, HASHED, "course of the learning rates, to 0 at the last epoch",
          "cosine", "cosine"),
     WORD("train.precision", train.precision, HASHED,
-         "numbers to compute with; auto: fp32 on CPU, bf16 on CUDA; tf32 is CUDA's fp32 with faster products",
-         "auto", "auto", "fp32", "bf16", "tf32"),
+         "auto: fp32 on CPU, bf16 on CUDA; tf32: CUDA's fp32 with faster products; "
+         "prefer_bf16: where all ranks have it, else fp32",
+         "auto", "auto", "fp32", "bf16", "tf32", "prefer_bf16"),
     WORD("train.batchnorm", train.batchnorm, HASHED,
          "batch statistics over all ranks, over one rank, or frozen as the trained start left them", "sync",
          "sync", "local", "frozen"),

@@ -105,8 +105,9 @@ static mdm_status choose_cuda(mdm_comm *comm, const mdm_config *config, int *use
 static mdm_status choose_precision(const mdm_config *config, const mdm_device_info *info,
                                    mdm_precision *precision) {
     int wanted = config->train.precision;
-    if (wanted == MDM_CONFIG_PRECISION_AUTO) {
-        *precision = info->is_cuda ? MDM_BF16 : MDM_FP32;
+    if (wanted == MDM_CONFIG_PRECISION_AUTO || wanted == MDM_CONFIG_PRECISION_PREFER_BF16) {
+        int with_bf16 = wanted == MDM_CONFIG_PRECISION_AUTO ? info->is_cuda : info->has_bf16;
+        *precision = with_bf16 ? MDM_BF16 : MDM_FP32;
         return MDM_OK;
     }
     *precision = wanted == MDM_CONFIG_PRECISION_BF16   ? MDM_BF16
@@ -121,6 +122,14 @@ static mdm_status choose_precision(const mdm_config *config, const mdm_device_in
     return MDM_OK;
 }
 
+/* Processors of one run may differ: bf16 where every rank's has it. */
+static mdm_status choose_for_all(mdm_comm *comm, mdm_precision *precision) {
+    int64_t with_bf16 = *precision == MDM_BF16;
+    MDM_TRY(mdm_comm_all_reduce(comm, &with_bf16, 1, MDM_INT64, MDM_MIN));
+    if (!with_bf16) *precision = MDM_FP32;
+    return MDM_OK;
+}
+
 mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threads, mdm_device **device,
                              mdm_precision *precision) {
     int use_cuda = 0, number = 0;
@@ -132,6 +141,7 @@ mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threa
         status = mdm_fail(MDM_RESOURCE, "%s; device=cpu computes without it", mdm_last_message());
     if (status == MDM_OK) status = choose_precision(config, mdm_device_get_info(*device), precision);
     MDM_TRY(mdm_comm_agree(comm, status));
+    if (config->train.precision == MDM_CONFIG_PRECISION_PREFER_BF16) MDM_TRY(choose_for_all(comm, precision));
     char how[MDM_GROUP_HOW];
     MDM_TRY(mdm_device_join(*device, comm, how));
     if (how[0] && mdm_comm_rank(comm) == 0) mdm_info("CUDA devices communicate by %s", how);

@@ -14,7 +14,8 @@ SMALL = ["model.arch=preact_resnet10", "model.width=8", "model.projection=16", "
          "pretrain.lr=0.02", "train.epochs=4", "train.warmup=2", "train.batch=40", "train.lr_backbone=0.01",
          "train.lr_head=0.01", "divide.interval=1", "divide.k=5", "semi.lambda_u=5", "semi.lambda_ue=5",
          "semi.lambda_c=0.1", "semi.contrast_temperature=0.5", "semi.rampup=6", "model.ema=0", "train.rce_weight=1",
-         "train.evaluate_every=1", "divide.loss_limit=0", "run.threads=1", "baseline=none"]
+         "train.evaluate_every=1", "divide.loss_limit=0", "run.threads=1", "baseline=none",
+         "train.precision=fp32"]
 
 
 class Workspace:

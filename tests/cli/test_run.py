@@ -5,11 +5,12 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 
 import h5py
 import numpy as np
-from program import events, halve_pictures, main, read, run, shorten_test_set, start, train, command, SMALL, SOURCE
+from program import events, halve_pictures, main, read, run, shorten_test_set, start, train, command, PROGRAM, SMALL, SOURCE
 
 
 def a_run_leaves_every_file_of_the_contract(work):
@@ -117,13 +118,22 @@ def without_deterministic_sums_losses_and_all_but_marginal_splits_do_not_depend_
 
 
 def splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_threads(work):
+    for precision in ("fp32", "prefer_bf16"):
+        have_the_same_bits(work, precision)
+    done = train(work, "five", "deterministic=true", "run.oversubscribe=true", ranks=5)
+    assert done.returncode == 2 and "1, 2, 3, 4, 6 and 12" in done.stderr, done.stderr
+    done = train(work, "five", "run.oversubscribe=true", ranks=5)
+    assert done.returncode == 0 and "deterministic=auto: sums differ by rounding" in done.stderr, done.stderr
+
+
+def have_the_same_bits(work, precision):
     """As the quickstart has it (deterministic=auto), at full learning rates, where a rounding in the last place soon decides about
     samples near the threshold."""
-    rates = ["train.lr_backbone=0.02", "train.lr_head=0.05", "pretrain.lr=0.06", "run.oversubscribe=true"]
+    settings = ["train.lr_backbone=0.02", "train.lr_head=0.05", "pretrain.lr=0.06", "run.oversubscribe=true", f"train.precision={precision}"]
     reference = None
     for ranks, threads in ((1, 2), (1, 1), (2, 1), (3, 1), (4, 2), (6, 1)):
-        name = f"exact{ranks}-{threads}"
-        done = train(work, name, *rates, f"run.threads={threads}", ranks=ranks)
+        name = f"exact{ranks}-{threads}-{precision}"
+        done = train(work, name, *settings, f"run.threads={threads}", ranks=ranks)
         assert done.returncode == 0, done.stderr
         with h5py.File(work.file(name) + "/divisions/epoch-0003.h5") as f:
             arrays = {f"{n}/{a}": f[f"{n}/{a}"][:] for n in "ab" for a in ("loss", "clean_probability", "ood_score", "split")}
@@ -134,10 +144,6 @@ def splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_thr
             assert np.array_equal(values, reference[0][key]), f"{name}: {key} differs"
         assert files == reference[1], f"{name}: weights or labels differ"
         assert np.allclose(losses, reference[2], rtol=1e-9, atol=0), name  # told with nine digits
-    done = train(work, "five", "deterministic=true", "run.oversubscribe=true", ranks=5)
-    assert done.returncode == 2 and "1, 2, 3, 4, 6 and 12" in done.stderr, done.stderr
-    done = train(work, "five", "run.oversubscribe=true", ranks=5)
-    assert done.returncode == 0 and "deterministic=auto: sums differ by rounding" in done.stderr, done.stderr
 
 
 def runs_to_compare_with_end_well(work):
@@ -214,6 +220,18 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
     assert read(work, "v-stream", "model-a.safetensors") == read(work, "ranks2", "model-a.safetensors")
     with h5py.File(work.file("v-all") + "/divisions/epoch-0002.h5") as f:
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
+
+
+def ranks_prefer_bf16_where_the_processors_of_all_have_it(work):
+    flags = open("/proc/cpuinfo").read()
+    # The second rank's processor passes for an older one.
+    older = ["sh", "-c", 'if [ "$OMPI_COMM_WORLD_RANK" = 1 ]; then export ONEDNN_MAX_CPU_ISA=AVX2; fi; exec "$@"', "sh", PROGRAM]
+    for name, program, expected in (("alike", [PROGRAM], "bf16" if "avx512_bf16" in flags else "fp32"), ("mixed", older, "fp32")):
+        arguments = ["train", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}", f"run={work.file('p-' + name)}",
+                     *SMALL, "train.precision=prefer_bf16", "train.epochs=2", "train.warmup=1", "pretrain.epochs=1"]
+        done = subprocess.run([os.path.join(SOURCE, "tests", "mpirun.sh"), "2", *program, *arguments], capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(read(work, "p-" + name, "summary.json"))["precision"] == expected, (name, expected)
 
 
 def what_a_set_has_none_of_gets_no_auc(work):
@@ -338,7 +356,8 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
-      an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept, what_a_set_has_none_of_gets_no_auc,
+      an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
+      ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

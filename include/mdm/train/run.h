@@ -25,8 +25,9 @@ MDM_MUST_CHECK mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int
                                              int size);
 
 /* Collective. Opens the device that `device` asks for (auto: CUDA where every rank has one) and settles
- * train.precision. On CUDA the ranks of a node take the devices they see in turn; MDM_RESOURCE when there are
- * none and device=cuda, or when ranks would share one without run.oversubscribe. */
+ * train.precision, the same on all ranks. On CUDA the ranks of a node take the devices they see in turn;
+ * MDM_RESOURCE when there are none and device=cuda, or when ranks would share one without run.oversubscribe.
+ */
 MDM_MUST_CHECK mdm_status mdm_choose_device(mdm_comm *comm, const mdm_config *config, int threads,
                                             mdm_device **device, mdm_precision *precision);
 

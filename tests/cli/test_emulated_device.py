@@ -117,9 +117,10 @@ def the_fastest_way_of_recording_steps_stays_and_the_networks_are_the_same(work)
         assert done.returncode == 0 and "kernel by kernel" not in done.stderr, (name, done.stderr)
         fastest = min(range(2 if special == "1" else 4), key=lambda way: (times[way] if times[way] > 0 else 9, way)) if times else None
         expected = [(str(stage), names[fastest]) for stage in range(3)] if times else []
-        assert re.findall(r"a step of stage (.) takes [0-9.]+ ms(.*): so from here on", done.stderr) == expected, (name, done.stderr)
+        decided = re.findall(r"a step of stage (.) takes [0-9.]+ ms(.*): so from here on", done.stderr)
+        assert list(dict.fromkeys(decided)) == expected, (name, done.stderr)  # steps without unlabelled samples are tried by themselves
         left_out = re.findall(r"way (.) of recording a step failed on rank 0: the emulated", done.stderr)
-        assert left_out == ([str(way) for way in range(4) if times[way] < 0] * 3 if times else []), (name, done.stderr)
+        assert left_out == ([str(way) for way in range(4) if times[way] < 0] * len(decided) if times else []), (name, done.stderr)
         weights = read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors")
         launched = launched if times else weights
         assert weights == launched, name

@@ -1,6 +1,7 @@
 /* The CUDA backend's machine, emulated: every thread of every launch runs on the CPU, over memory that is
  * locked at all other times, so that host code which touches device memory, and kernels that touch host
- * memory's neighbours, end the test. Convolutions and products are plain loops. What this cannot show is the
+ * memory's neighbours, end the test. Convolutions and products are plain loops, those of convolutions in
+ * another order for each number of pictures, as a library's plans are others. What this cannot show is the
  * real device, cuDNN and the driver. The emulated_*.c files stand in for
  * src/device/cuda/{runtime,graph,convolutions,products}.c and *kernels.cu by being linked first.
  * MDM_EMULATED_MIB sets how much memory the device says it has.

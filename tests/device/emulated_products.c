@@ -48,14 +48,22 @@ static float *floats_of(const void *tensor, size_t count, int bf16, int is_read)
     return values;
 }
 
+/* Where sums begin. A library that has a plan for each number of pictures adds in an order of each, so that
+ * no test may take for granted what a device need not give: the same bits whatever else is in the batch. */
+static size_t start_of(const mdm_gpu_convolution *k, size_t terms) {
+    return (size_t)k->batch * 5 / 8 % terms; /* not the same where batches are of whole blocks */
+}
+
 /* One output pixel with one tap of the filter. */
 static void convolve_tap(const mdm_gpu_convolution *k, const operands *o, size_t y, size_t x, size_t tap) {
-    size_t taps = (size_t)k->kernel * (size_t)k->kernel, in = (size_t)k->in;
-    for (size_t c = 0; c < (size_t)k->out; c++) {
-        float *w = o->w + (c * taps + tap) * in, *from = o->x + x * in, *to = o->y + y * (size_t)k->out + c;
+    size_t taps = (size_t)k->kernel * (size_t)k->kernel, in = (size_t)k->in, out = (size_t)k->out,
+           start = start_of(k, in), c = start_of(k, out);
+    for (size_t n = 0; n < out; n++, c = c + 1 < out ? c + 1 : 0) {
+        float *w = o->w + (c * taps + tap) * in, *from = o->x + x * in, *to = o->y + y * out + c;
         if (k->pass == MDM_GPU_FORWARD) {
             float sum = 0;
-            for (size_t i = 0; i < in; i++) sum += from[i] * w[i];
+            for (size_t i = start; i < in; i++) sum += from[i] * w[i];
+            for (size_t i = 0; i < start; i++) sum += from[i] * w[i];
             *to += sum;
         } else if (k->pass == MDM_GPU_BACKWARD_DATA) {
             for (size_t i = 0; i < in; i++) from[i] += *to * w[i];
@@ -67,7 +75,7 @@ static void convolve_tap(const mdm_gpu_convolution *k, const operands *o, size_t
 
 static void convolve(const mdm_gpu_convolution *k, const operands *o) {
     int pad = k->kernel / 2;
-    for (int n = 0; n < k->batch; n++)
+    for (int m = 0, n = k->batch / 3; m < k->batch; m++, n = n + 1 < k->batch ? n + 1 : 0)
         for (int i = 0; i < o->out_height; i++)
             for (int j = 0; j < o->out_width; j++)
                 for (int tap = 0; tap < k->kernel * k->kernel; tap++) {

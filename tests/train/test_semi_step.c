@@ -197,8 +197,25 @@ static void a_step_without_unlabelled_samples_has_no_consistency_part(void **sta
     close_setting(&s);
 }
 
-/* Weights so small that the strong pass is run and adds nothing that a float could hold, and weights of zero.
+/* Gradients and running statistics, but for what convolutions of other batches round otherwise. That of the
+ * first batch norm's scale is next to nothing, as the next one takes it out: rounding of sums of much more.
  */
+static void assert_same_but_for_rounding(const setting *a, const setting *b) {
+    assert_close(b->a->statistics, a->a->statistics, a->layout->statistic_count, 1e-5, 1e-5,
+                 "running statistics");
+    for (int i = 0; i < a->layout->tensor_count; i++) {
+        const mdm_tensor_info *t = &a->layout->tensors[i];
+        const float *expected = a->a->gradient + t->offset;
+        double largest = 0;
+        if (t->role == MDM_TENSOR_STATISTIC) continue;
+        for (int64_t j = 0; j < t->count; j++) largest = fmax(largest, fabs(expected[j]));
+        assert_close(b->a->gradient + t->offset, expected, t->count, 2e-5 + 2e-3 * largest, 2e-3, t->name);
+    }
+}
+
+/* Weights so small that the strong pass is run and adds nothing that a float could hold, and weights of zero.
+ * Where passes are joined, those are convolutions of three passes and of two, which a device's library may
+ * compute with different engines; a pass by itself is the same to the bit. */
 static void
 a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_nothing(void **state) {
     (void)state;
@@ -214,15 +231,21 @@ a_step_without_losses_of_strong_views_has_the_gradient_of_one_where_they_weigh_n
         assert_int_equal(take_step(&s[i], &result[i]), MDM_OK);
         assert_int_equal(mdm_network_fetch(s[i].a), MDM_OK);
     }
-    for (int64_t j = 0; j < s[0].layout->weight_count; j++)
-        assert_true(fabsf(s[0].a->gradient[j] - s[1].a->gradient[j]) < 1e-20f);
-    assert_memory_equal(s[0].a->statistics, s[1].a->statistics,
-                        sizeof(float) * (size_t)s[0].layout->statistic_count);
+    const double part_off = fabs(result[0].parts[MDM_PART_X] - result[1].parts[MDM_PART_X]),
+                 loss_off = fabs(result[0].loss - result[1].loss);
+    if (joined) {
+        assert_same_but_for_rounding(&s[0], &s[1]);
+        assert_true(part_off < 1e-5 * result[1].parts[MDM_PART_X] && loss_off < 1e-5 * result[1].loss);
+    } else {
+        for (int64_t j = 0; j < s[0].layout->weight_count; j++)
+            assert_true(fabsf(s[0].a->gradient[j] - s[1].a->gradient[j]) < 1e-20f);
+        assert_memory_equal(s[0].a->statistics, s[1].a->statistics,
+                            sizeof(float) * (size_t)s[0].layout->statistic_count);
+        assert_true(part_off == 0 && loss_off < 1e-12);
+    }
     assert_true(result[0].parts[MDM_PART_XE] > 0 && result[0].parts[MDM_PART_CONTRAST] > 0);
     assert_true(result[1].parts[MDM_PART_XE] == 0 && result[1].parts[MDM_PART_UE] == 0 &&
-                result[1].parts[MDM_PART_CONTRAST] == 0);
-    assert_true(result[0].parts[MDM_PART_X] == result[1].parts[MDM_PART_X]);
-    assert_true(result[1].loss > 0 && fabs(result[0].loss - result[1].loss) < 1e-12);
+                result[1].parts[MDM_PART_CONTRAST] == 0 && result[1].loss > 0);
     for (int i = 0; i < 2; i++) close_setting(&s[i]);
 }
 
@@ -245,16 +268,7 @@ static void joined_passes_are_those_in_turn_whatever_batch_norm_normalises_with(
         assert_true(fabs(result[0].loss - result[1].loss) < 1e-5 * fabs(result[0].loss));
         assert_true(fabs(result[0].gradient_square - result[1].gradient_square) <
                     1e-3 * result[0].gradient_square);
-        assert_close(s[1].a->statistics, s[0].a->statistics, s[0].layout->statistic_count, 1e-5, 1e-5,
-                     "running statistics");
-        for (int i = 0; i < s[0].layout->weight_count_tensors; i++) {
-            const mdm_tensor_info *t = &s[0].layout->tensors[i];
-            double largest = 0;
-            for (int64_t j = 0; j < t->count; j++)
-                largest = fmax(largest, fabs(s[0].a->gradient[t->offset + j]));
-            assert_close(s[1].a->gradient + t->offset, s[0].a->gradient + t->offset, t->count,
-                         1e-6 + 2e-3 * largest, 2e-3, t->name);
-        }
+        assert_same_but_for_rounding(&s[0], &s[1]);
         for (int i = 0; i < 2; i++) close_setting(&s[i]);
     }
 }

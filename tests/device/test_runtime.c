@@ -33,6 +33,12 @@ static cublasStatus_t create_cublaslt(cublasLtHandle_t *handle) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
+static int kernels_wait = 1;
+
+int mdm_gpu_kernels_wait(void) {
+    return kernels_wait;
+}
+
 /* A library of products that knows an algorithm where these say so. */
 static struct {
     int has_bias, has_unaligned;   /* what it knows */
@@ -308,6 +314,19 @@ typedef struct sending {
     int step; /* the one call that the thread makes */
 } sending;
 
+/* A program built for older devices alone, whose code the driver compiles for this one. */
+static void kernels_that_do_not_wait_are_never_launched_early(void **state) {
+    (void)state;
+    for (kernels_wait = 0; kernels_wait < 2; kernels_wait++) {
+        mdm_gpu *gpu = open_gpu();
+        mdm_gpu_launch_early(gpu, 1);
+        assert_int_equal(mdm_gpu_can_launch_early(gpu), kernels_wait);
+        assert_int_equal(gpu->launches_early, kernels_wait);
+        close_gpu(gpu);
+    }
+    kernels_wait = 1;
+}
+
 static void *call_once(void *context) {
     sending *s = context;
     mdm_status status = s->step == 0   ? mdm_gpu_await(s->gpu, s->sent)
@@ -476,6 +495,7 @@ int main(void) {
         cmocka_unit_test(a_cudnn_that_does_not_start_says_why),
         cmocka_unit_test(scratch_memory_of_plans_that_are_kept_survives_a_trial),
         cmocka_unit_test(what_is_uploaded_may_be_changed_at_once),
+        cmocka_unit_test(kernels_that_do_not_wait_are_never_launched_early),
         cmocka_unit_test(other_threads_use_the_devices_context_alone),
         cmocka_unit_test(memory_is_freed_when_nothing_queued_reads_it),
         cmocka_unit_test(a_device_that_was_given_up_is_waited_for_no_more),

@@ -104,3 +104,13 @@ template <bool bf16, bool alone, class A> static __device__ __forceinline__ A of
 
 MDM_GPU_KERNELS(SIMPLE, SUMMING)
 MDM_GPU_HEAD_KERNELS(SIMPLE, PHASED)
+
+/* All *kernels.cu are compiled for the same devices. Of code that the driver compiles for a newer one it
+ * tells the version of what it was given. */
+extern "C" int mdm_gpu_kernels_wait(void) {
+    enum { LEAST_VERSION = 90 }; /* as in begin_kernel */
+    cudaFuncAttributes attributes = {};
+    cudaError_t code = cudaFuncGetAttributes(&attributes, (const void *)sgd_kernel<false, false>);
+    if (code != cudaSuccess) (void)cudaGetLastError(); /* the first launch tells it */
+    return code == cudaSuccess && attributes.ptxVersion >= LEAST_VERSION;
+}

@@ -158,7 +158,7 @@ static mdm_status start(mdm_gpu *gpu, int number, mdm_gpu_info *info) {
                           "a stream"));
     MDM_TRY(mdm_gpu_check(gpu, cudaStreamCreateWithFlags(&gpu->beside, cudaStreamNonBlocking), "a stream"));
     gpu->queued_to = gpu->stream;
-    gpu->can_launch_early = properties.major >= EARLY_MAJOR;
+    gpu->can_launch_early = properties.major >= EARLY_MAJOR && mdm_gpu_kernels_wait();
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->begin), "an event"));
     MDM_TRY(mdm_gpu_check(gpu, cudaEventCreate(&gpu->end), "an event"));
     MDM_TRY(check_cudnn(gpu, gpu->cudnn->cudnnCreate(&gpu->handle), "its start"));

@@ -51,6 +51,9 @@ MDM_MUST_CHECK mdm_status mdm_gpu_check(mdm_gpu *gpu, cudaError_t code, const ch
  * takes nothing from the others. */
 MDM_MUST_CHECK mdm_status mdm_gpu_grow_workspace(mdm_gpu *gpu, mdm_gpu_workspace *workspace, size_t bytes,
                                                  int is_kept);
+/* kernels.cu: whether the code that this device runs our kernels with has their wait (launch.h). It has not
+ * where all that was compiled is for older ones, as by CMAKE_CUDA_ARCHITECTURES=80. */
+int mdm_gpu_kernels_wait(void);
 /* convolutions.c, products.c */
 void mdm_gpu_release_plans(mdm_gpu *gpu);
 void mdm_gpu_release_products(mdm_gpu *gpu);

@@ -139,6 +139,10 @@ static const mdm_config_key keys[] = {
             "nearest neighbours of the out-of-distribution score"),
     WORD("divide.metric", divide.metric, HASHED, "distance of the out-of-distribution score", "cosine",
          "cosine"),
+    WORD("divide.ood_scores", divide.ood_scores, HASHED,
+         "out-of-distribution scores that count: of the latest division, or of the first, before training "
+         "fits strangers",
+         "latest", "latest", "first"),
     REAL("divide.remove_first", divide.remove_first, "0.1", 0, 1, HIGH | HASHED, "share",
          "share of the samples removed as out of distribution before warm-up"),
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",

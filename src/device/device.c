@@ -24,8 +24,8 @@ const mdm_device_info *mdm_device_get_info(const mdm_device *device) {
 }
 
 int mdm_padded_channels(const mdm_device *device, int channels) {
-    int block = device->info.channel_block;
-    return (channels + block - 1) / block * block;
+    int multiple = device->info.channel_multiple;
+    return (channels + multiple - 1) / multiple * multiple;
 }
 
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,

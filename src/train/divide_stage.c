@@ -277,7 +277,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(evaluate(t, network, s->loss, s));
     double start = mdm_seconds();
     MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
-    MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
+    if (t->config.divide.ood_scores == MDM_CONFIG_OOD_SCORES_LATEST || !t->divided)
+        MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
     double middle = mdm_seconds();
     cut_losses(t, s);
     if (t->deterministic)

@@ -75,6 +75,20 @@ def divisions_hold_scores_and_splits_that_agree_with_the_metrics(work):
             assert removed.min() >= kept.max()
 
 
+def ood_scores_that_count_are_the_first_divisions_or_the_latest(work):
+    for scores in ("first", "latest"):
+        done = train(work, "scores-" + scores, "divide.ood_scores=" + scores)
+        assert done.returncode == 0, done.stderr
+        with h5py.File(work.file("scores-" + scores) + "/divisions/epoch-0002.h5") as before, \
+                h5py.File(work.file("scores-" + scores) + "/divisions/epoch-0003.h5") as after:
+            for network in "ab":
+                assert not np.array_equal(before[network]["loss"][:], after[network]["loss"][:])
+                same = np.array_equal(before[network]["ood_score"][:], after[network]["ood_score"][:])
+                assert same == (scores == "first"), (scores, network)
+                gone, still = (f[network]["split"][:] == 0 for f in (before, after))
+                assert still.sum() > gone.sum() and (scores == "latest" or still[gone].all()), (scores, network)
+
+
 def the_configuration_written_repeats_the_run(work):
     again = run("train", work.file("whole") + "/config.yaml", f"run={work.file('again')}")
     assert again.returncode == 0, again.stderr
@@ -350,7 +364,8 @@ def weights_load_under_their_pytorch_names(work):
 main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
       parts_of_the_loss_that_have_no_weight_are_neither_computed_nor_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
-      divisions_hold_scores_and_splits_that_agree_with_the_metrics, the_configuration_written_repeats_the_run,
+      divisions_hold_scores_and_splits_that_agree_with_the_metrics,
+      ood_scores_that_count_are_the_first_divisions_or_the_latest, the_configuration_written_repeats_the_run,
       without_deterministic_sums_losses_and_all_but_marginal_splits_do_not_depend_on_the_number_of_ranks,
       splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well,
       a_stopped_run_goes_on_to_the_same_bits,

@@ -28,12 +28,14 @@ typedef struct mdm_device_info {
     char name[128];   /* processor or graphics processor as the system names it */
     char library[64]; /* "oneDNN 2.6.3", "cuDNN 9.19.0, CUDA 13.0" */
     char instructions[32];
-    int threads;         /* worker threads of this rank */
-    int channel_block;   /* channels per block of the tensor layout */
-    int has_bf16;        /* bfloat16 arithmetic in hardware */
-    int has_tf32;        /* MDM_TF32 is understood */
-    int is_cuda;         /* memory of its own: host memory must be uploaded and downloaded */
-    size_t memory_bytes; /* CUDA: memory of the device; 0 on the CPU */
+    int threads;          /* worker threads of this rank */
+    int channel_block;    /* channels per block of the tensor layout */
+    int channel_multiple; /* of which tensors have a multiple; the same on all CPUs, as ranks exchange sums of
+                             it */
+    int has_bf16;         /* bfloat16 arithmetic in hardware */
+    int has_tf32;         /* MDM_TF32 is understood */
+    int is_cuda;          /* memory of its own: host memory must be uploaded and downloaded */
+    size_t memory_bytes;  /* CUDA: memory of the device; 0 on the CPU */
 } mdm_device_info;
 
 /* The CPU with `threads` worker threads (>= 1). `winograd` allows the faster convolution algorithm whose
@@ -77,7 +79,7 @@ void mdm_device_copy(mdm_device *device, void *to, const void *from, size_t byte
  * is then kept on disk for the next start, as docs/gpu.md says. Cannot fail; does nothing on the CPU. */
 void mdm_device_keep_plans(mdm_device *device);
 
-/* Bytes of a tensor, and channels rounded up to the block. */
+/* Bytes of a tensor, and channels rounded up to channel_multiple. */
 size_t mdm_tensor_bytes(const mdm_device *device, int n, int channels, int height, int width,
                         mdm_precision precision);
 int mdm_padded_channels(const mdm_device *device, int channels);

@@ -15,6 +15,8 @@ static int allows(dnnl_cpu_isa_t instructions) {
 }
 #endif
 
+enum { CHANNEL_MULTIPLE = 16 }; /* of every kernels' block */
+
 static const mdm_kernels *choose_kernels(int *has_bf16) {
     *has_bf16 = 0;
 #ifdef MDM_X86
@@ -64,6 +66,7 @@ static mdm_status create(int threads, int winograd, mdm_device **out) {
     device->kernels = choose_kernels(&device->common.info.has_bf16);
     device->common.info.threads = threads;
     device->common.info.channel_block = device->kernels->block;
+    device->common.info.channel_multiple = CHANNEL_MULTIPLE;
     snprintf(device->common.info.instructions, sizeof device->common.info.instructions, "%s",
              device->kernels->instructions);
     read_processor_name(device->common.info.name, sizeof device->common.info.name);
@@ -161,11 +164,14 @@ static int values_of(const mdm_device *device, int channels, int set) {
     return set * mdm_padded_channels(device, channels);
 }
 
+static int channel_blocks(const mdm_device *device, int channels) {
+    return mdm_padded_channels(device, channels) / device->info.channel_block;
+}
+
 /* Of one set. */
 static mdm_kernel_shape kernel_shape(const mdm_device *device, const mdm_norm_shape *shape) {
-    int block = device->info.channel_block;
     mdm_kernel_shape kernel = {.n = shape->n / mdm_norm_sets(shape),
-                               .channel_blocks = (shape->channels + block - 1) / block,
+                               .channel_blocks = channel_blocks(device, shape->channels),
                                .pixels = shape->pixels,
                                .bf16 = shape->precision == MDM_BF16,
                                .channels_last = mdm_cpu_channels_last(device, shape->precision),
@@ -236,9 +242,8 @@ static void add_relu_backward(mdm_device *device, const mdm_norm_shape *shape, v
 }
 
 static mdm_kernel_shape max_pool_kernel_shape(const mdm_device *device, const mdm_max_pool_shape *shape) {
-    int block = device->info.channel_block;
     mdm_kernel_shape kernel = {.n = shape->n,
-                               .channel_blocks = (shape->channels + block - 1) / block,
+                               .channel_blocks = channel_blocks(device, shape->channels),
                                .pixels = shape->height * shape->width,
                                .bf16 = shape->precision == MDM_BF16,
                                .channels_last = mdm_cpu_channels_last(device, shape->precision),

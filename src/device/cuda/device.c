@@ -55,7 +55,7 @@ mdm_status mdm_device_create_cuda(int number, int threads, mdm_device **out) {
     snprintf(i->library, sizeof i->library, "%s", info.library);
     snprintf(i->instructions, sizeof i->instructions, "%s", info.instructions);
     i->threads = threads;
-    i->channel_block = MDM_GPU_LANES;
+    i->channel_block = i->channel_multiple = MDM_GPU_LANES;
     i->has_bf16 = i->has_tf32 = i->is_cuda = 1;
     i->memory_bytes = info.memory_bytes;
     *out = &device->common;

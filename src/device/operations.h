@@ -12,9 +12,8 @@ typedef struct mdm_head_operations {
     mdm_status (*product_run)(mdm_product *product, float alpha, const void *a, const void *b, float beta,
                               const float *bias, float *c);
     void (*round_to_bf16)(mdm_device *device, const float *from, int64_t count, uint16_t *to);
-    mdm_status (*reserve_columns)(mdm_device *device, int columns);
     void (*column_statistics)(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
-                              double *square_sum);
+                              double *square_sum, const mdm_norm_forward_rest *rest);
     /* gradient [columns] = the sums of x's columns, with `accumulate` added. */
     void (*column_gradient)(mdm_device *device, int64_t rows, int columns, const float *x, int accumulate,
                             float *gradient);
@@ -22,7 +21,8 @@ typedef struct mdm_head_operations {
                                 const mdm_norm_values *values, const float *gamma, const float *beta,
                                 float *normalised, float *y);
     void (*column_norm_backward_sums)(mdm_device *device, int64_t rows, int columns, const float *gradient,
-                                      const float *normalised, double *sum, double *product_sum);
+                                      const float *normalised, double *sum, double *product_sum,
+                                      const mdm_norm_backward_rest *rest);
     void (*column_norm_backward_input)(mdm_device *device, int64_t rows, int columns, const float *gradient,
                                        const float *normalised, const mdm_norm_values *values,
                                        const float *gamma, const float *mean_gradient,
@@ -58,12 +58,11 @@ typedef struct mdm_head_operations {
                           double *value);
 } mdm_head_operations;
 
-/* The table in a file whose functions have these names; `reserve`: the one that other files of the backend
- * call too. */
-#define MDM_HEADS_OF_THIS_FILE(reserve)                                                                      \
+/* The table in a file whose functions have these names. */
+#define MDM_HEADS_OF_THIS_FILE                                                                               \
     {                                                                                                        \
         .product_create = product_create, .product_destroy = product_destroy, .product_run = product_run,    \
-        .round_to_bf16 = round_to_bf16, .reserve_columns = reserve, .column_statistics = column_statistics,  \
+        .round_to_bf16 = round_to_bf16, .column_statistics = column_statistics,                              \
         .column_gradient = column_gradient, .column_norm_forward = column_norm_forward,                      \
         .column_norm_backward_sums = column_norm_backward_sums,                                              \
         .column_norm_backward_input = column_norm_backward_input, .sum_rows = sum_rows,                      \

@@ -44,7 +44,6 @@ static mdm_status plan_linear(mdm_linear *l, mdm_precision precision) {
     const mdm_product_shape forward = {MDM_PRODUCT_NT, precision, l->rows, l->outputs, l->inputs, 1},
                             weight = {MDM_PRODUCT_TN, precision, l->outputs, l->inputs, l->rows, 0},
                             x = {MDM_PRODUCT_NN, precision, l->rows, l->inputs, l->outputs, 0};
-    MDM_TRY(mdm_device_reserve_columns(l->device, l->outputs));
     if (l->rows == 0) return MDM_OK;
     MDM_TRY(mdm_product_create(l->device, &forward, &l->forward));
     MDM_TRY(mdm_product_create(l->device, &weight, &l->weight_gradient));
@@ -101,13 +100,9 @@ mdm_status mdm_linear_backward(mdm_linear *l, const float *x, const float *weigh
 
 /* ---- batch norm over rows ---- */
 
-mdm_status mdm_device_reserve_columns(mdm_device *device, int columns) {
-    return heads_of(device)->reserve_columns(device, columns);
-}
-
 void mdm_column_statistics(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
-                           double *square_sum) {
-    heads_of(device)->column_statistics(device, rows, columns, x, sum, square_sum);
+                           double *square_sum, const mdm_norm_forward_rest *rest) {
+    heads_of(device)->column_statistics(device, rows, columns, x, sum, square_sum, rest);
 }
 
 void mdm_column_norm_forward(mdm_device *device, int64_t rows, int columns, const float *x,
@@ -117,9 +112,10 @@ void mdm_column_norm_forward(mdm_device *device, int64_t rows, int columns, cons
 }
 
 void mdm_column_norm_backward_sums(mdm_device *device, int64_t rows, int columns, const float *gradient,
-                                   const float *normalised, double *sum, double *product_sum) {
-    heads_of(device)->column_norm_backward_sums(device, rows, columns, gradient, normalised, sum,
-                                                product_sum);
+                                   const float *normalised, double *sum, double *product_sum,
+                                   const mdm_norm_backward_rest *rest) {
+    heads_of(device)->column_norm_backward_sums(device, rows, columns, gradient, normalised, sum, product_sum,
+                                                rest);
 }
 
 void mdm_column_norm_backward_input(mdm_device *device, int64_t rows, int columns, const float *gradient,

@@ -75,7 +75,7 @@ static mdm_status head_sums_part(mdm_executor *executor, const part *p, void *co
     int columns = executor->layout->spec.projection;
     int64_t first = (int64_t)p->first * columns;
     mdm_column_norm_backward_sums(p->device, p->rows, columns, w->gradient + first,
-                                  w->heads->normalised + first, p->sums, p->sums + columns);
+                                  w->heads->normalised + first, p->sums, p->sums + columns, NULL);
     return MDM_OK;
 }
 
@@ -91,24 +91,56 @@ static void take_norm_gradients(mdm_executor *executor, mdm_network *network, in
                            gradient_of(executor, network, tensor + 1));
 }
 
-/* Batch norm of the projection head: gradient of its input into h->linear_gradient. */
-static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, const head_buffers *h,
-                                     const mdm_norm_values *norm, const float *gradient, int accumulate) {
-    const mdm_layout *layout = executor->layout;
+/* Whether sums, gradients and means of a batch norm can be made in one: no other rank's sums are to be added.
+ */
+static int ends_here(const mdm_executor *executor) {
+    return executor->whole.rows > 0 && !executor->reproducible &&
+           (!executor->current_uses_batch_statistics || mdm_executor_sums_alone(executor));
+}
+
+/* What follows the sums then, of `count` values of a set. */
+static mdm_norm_backward_rest backward_rest(mdm_executor *executor, mdm_network *network, int tensor,
+                                            int accumulate, double count) {
+    return (mdm_norm_backward_rest){gradient_of(executor, network, tensor),
+                                    gradient_of(executor, network, tensor + 1),
+                                    accumulate,
+                                    executor->current_uses_batch_statistics ? count : 0,
+                                    executor->mean_gradient,
+                                    executor->mean_product};
+}
+
+/* The sums over rows of the projection head's batch norm, and what becomes of them. */
+static mdm_status head_norm_sums(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                 const float *gradient, int accumulate) {
     head_work work = {h, gradient};
-    int columns = layout->spec.projection;
+    int columns = executor->layout->spec.projection, tensor = executor->layout->projection_gamma;
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
+    if (ends_here(executor)) {
+        const mdm_norm_backward_rest rest =
+            backward_rest(executor, network, tensor, accumulate, executor->whole.rows);
+        mdm_column_norm_backward_sums(executor->device, executor->whole.rows, columns, gradient,
+                                      h->normalised, sums, sums + columns, &rest);
+        return MDM_OK;
+    }
     MDM_TRY(mdm_executor_sum_parts(executor, head_sums_part, &work, 2 * columns));
     if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * columns));
-    take_norm_gradients(executor, network, layout->projection_gamma, columns, 1, columns, accumulate);
+    take_norm_gradients(executor, network, tensor, columns, 1, columns, accumulate);
     if (executor->current_uses_batch_statistics) {
         if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * columns));
         count = (double)executor->current_total;
     }
     mdm_norm_means(executor->device, columns, sums, sums + columns, count, executor->mean_gradient,
                    executor->mean_product);
-    mdm_column_norm_backward_input(executor->device, executor->whole.rows, columns, gradient, h->normalised,
-                                   norm,
+    return MDM_OK;
+}
+
+/* Batch norm of the projection head: gradient of its input into h->linear_gradient. */
+static mdm_status head_norm_backward(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                     const mdm_norm_values *norm, const float *gradient, int accumulate) {
+    const mdm_layout *layout = executor->layout;
+    MDM_TRY(head_norm_sums(executor, network, h, gradient, accumulate));
+    mdm_column_norm_backward_input(executor->device, executor->whole.rows, layout->spec.projection, gradient,
+                                   h->normalised, norm,
                                    network->home.weights + layout->tensors[layout->projection_gamma].offset,
                                    executor->mean_gradient, executor->mean_product, h->linear_gradient);
     return MDM_OK;
@@ -212,12 +244,8 @@ static void norm_sums_here(mdm_executor *executor, const layer_work *work, doubl
     const mdm_layer *l = work->layer;
     const mdm_norm_values v = norm_values(executor, work, p);
     mdm_norm_shape shape = mdm_executor_norm_shape(executor, l, p);
-    mdm_norm_backward_rest rest = {gradient_of(executor, work->network, l->weight),
-                                   gradient_of(executor, work->network, l->weight + 1),
-                                   work->accumulate,
-                                   count,
-                                   executor->mean_gradient,
-                                   executor->mean_product};
+    const mdm_norm_backward_rest rest =
+        backward_rest(executor, work->network, l->weight, work->accumulate, count);
     mdm_norm_relu_backward_sums_then(p->device, &shape, gradient_rows(executor, l, l->input, p),
                                      other_rows(executor, l, l->input, p),
                                      mdm_executor_rows(executor, l->input, p->first), &v, p->sums,
@@ -227,18 +255,16 @@ static void norm_sums_here(mdm_executor *executor, const layer_work *work, doubl
 static mdm_status norm_backward(mdm_executor *executor, layer_work *work) {
     const mdm_layer *l = work->layer;
     mdm_device *device = executor->device;
-    int sets = executor->whole.sets, values = mdm_executor_norm_count(executor, l),
-        rows = executor->whole.rows / sets;
+    int sets = executor->whole.sets, values = mdm_executor_norm_count(executor, l);
     double *sums = executor->sums, count = 0; /* 0: the statistics were constants */
-    int is_batch = executor->current_uses_batch_statistics;
-    if (rows > 0 && !executor->reproducible && (!is_batch || mdm_executor_sums_alone(executor))) {
-        norm_sums_here(executor, work, is_batch ? (double)rows * l->height * l->width : 0);
+    if (ends_here(executor)) {
+        norm_sums_here(executor, work, (double)(executor->whole.rows / sets) * l->height * l->width);
         return mdm_executor_whole(executor, norm_input_part, work);
     }
     MDM_TRY(mdm_executor_sum_parts(executor, norm_sums_part, work, 2 * values));
     if (executor->reproducible) MDM_TRY(mdm_executor_add_ranks(executor, 2 * values));
     take_norm_gradients(executor, work->network, l->weight, l->in_channels, sets, values, work->accumulate);
-    if (is_batch) {
+    if (executor->current_uses_batch_statistics) {
         if (!executor->reproducible) MDM_TRY(mdm_executor_sum(executor, 2 * values));
         count = (double)(executor->current_total > 0 ? executor->current_total : 1) * l->height * l->width;
     }

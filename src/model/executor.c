@@ -43,9 +43,7 @@ static mdm_status allocate_norms(mdm_executor *executor) {
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_gradient));
     MDM_TRY(allocate_on_device(executor, widest, sizeof(float), (void **)&executor->mean_product));
     MDM_TRY(allocate_on_device(executor, 2 * widest, sizeof(double), (void **)&executor->sums));
-    MDM_TRY(mdm_group_reserve(executor->group, 2 * widest * sizeof(double)));
-    MDM_TRY(mdm_device_reserve_columns(executor->device, layout->spec.classes));
-    return mdm_device_reserve_columns(executor->device, layout->spec.projection);
+    return mdm_group_reserve(executor->group, 2 * widest * sizeof(double));
 }
 
 mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout,

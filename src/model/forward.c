@@ -107,7 +107,7 @@ static mdm_status head_statistics_part(mdm_executor *executor, const part *p, vo
     const head_buffers *h = context;
     int columns = executor->layout->spec.projection;
     mdm_column_statistics(p->device, p->rows, columns, h->linear + (int64_t)p->first * columns, p->sums,
-                          p->sums + columns);
+                          p->sums + columns, NULL);
     return MDM_OK;
 }
 
@@ -123,18 +123,27 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
         network->home.statistics + layout->tensors[layout->projection_running + 1].offset;
     const float *gamma = network->home.weights + layout->tensors[layout->projection_gamma].offset;
     const float *beta = network->home.weights + layout->tensors[layout->projection_gamma + 1].offset;
-    if (mode.batch) {
+    double *sums = executor->sums;
+    int rows = executor->whole.rows;
+    const mdm_norm_forward_rest rest = {(double)executor->current_total,
+                                        gamma,
+                                        beta,
+                                        mode.track ? running_mean : NULL,
+                                        running_variance,
+                                        norm};
+    if (mode.batch && mdm_executor_sums_alone(executor) && rows > 0) {
+        mdm_column_statistics(device, rows, columns, h->linear, sums, sums + columns, &rest);
+    } else if (mode.batch) {
         MDM_TRY(mdm_executor_sum_parts(executor, head_statistics_part, (void *)(uintptr_t)h, 2 * columns));
         MDM_TRY(mdm_executor_sum(executor, 2 * columns));
         if (executor->current_total > 0)
-            mdm_norm_from_sums(device, columns, 1, executor->sums, executor->sums + columns,
-                               (double)executor->current_total, gamma, beta, mode.track ? running_mean : NULL,
-                               running_variance, norm);
+            mdm_norm_from_sums(device, columns, 1, sums, sums + columns, rest.count, gamma, beta,
+                               rest.running_mean, running_variance, norm);
     } else {
         mdm_norm_from_running(device, columns, running_mean, running_variance, gamma, beta, norm);
     }
-    mdm_column_norm_forward(device, executor->whole.rows, columns, h->linear, norm, gamma, beta,
-                            h->normalised, h->projection);
+    mdm_column_norm_forward(device, rows, columns, h->linear, norm, gamma, beta, h->normalised,
+                            h->projection);
     return MDM_OK;
 }
 

@@ -158,10 +158,6 @@ static double bytes_of_step_filters(const mdm_filter_arguments *a) {
     return weights * (a->verdict ? 20 : 4) + filters * element(a->bf16);
 }
 
-static double bytes_of_gather_columns(const mdm_gather_columns_arguments *a) {
-    return 16.0 * a->blocks * a->columns;
-}
-
 static double bytes_of_column_norm_forward(const mdm_column_norm_arguments *a) {
     return 12.0 * (double)a->count;
 }
@@ -204,11 +200,7 @@ static double bytes_of_make_targets(const mdm_target_arguments *a) {
     return matrix(&a->rows) * (a->theirs ? 6 : 4);
 }
 
-static double bytes_of_balance_slopes(const mdm_balance_arguments *a) {
-    return 12.0 * a->rows.columns;
-}
-
-static double bytes_of_balance_gradient(const mdm_balance_arguments *a) {
+static double bytes_of_balance(const mdm_balance_arguments *a) {
     return 3 * matrix(&a->rows);
 }
 
@@ -231,7 +223,7 @@ static double bytes_of_sum_rows(const mdm_row_sums_arguments *a) {
 }
 
 static double bytes_of_sum_columns(const mdm_column_arguments *a) {
-    return 4.0 * a->rows * a->columns * (a->x == a->other ? 1 : 2) + 16.0 * a->blocks * a->columns;
+    return 4.0 * a->rows * a->columns * (a->x == a->other ? 1 : 2);
 }
 
 static double bytes_of_clear_lists(const mdm_clear_arguments *a) {

@@ -90,7 +90,7 @@ static void balance_from_three_ranks_sums_is_the_references(void **state) {
     double mean[C] = {0};
     for (int rank = 0; rank < 3; rank++) oracle_balance_sum(logits + rank * 8 * C, 8, C, mean);
     for (int c = 0; c < C; c++) mean[c] /= B;
-    float value = (float)mdm_balance_value(mean, C);
+    float value = (float)mdm_balance_value(mean, 1.0, C);
     assert_close(&value, expected, 1, 1e-7, 1e-5, "balance");
     for (int rank = 0; rank < 3; rank++)
         oracle_balance_backward(logits + rank * 8 * C, mean, 8, C, 1.0f / B, gradient + rank * 8 * C);
@@ -408,7 +408,7 @@ static void extreme_logits_give_finite_losses(void **state) {
     mdm_sce_hard_backward(logits, label, NULL, 2, 3, 1, 1, 1, gradient);
     for (int i = 0; i < 6; i++) assert_true(isfinite(gradient[i]));
     double mean[3] = {1, 0, 0}; /* collapsed to the last bit: finite all the same */
-    assert_true(isfinite(mdm_balance_value(mean, 3)));
+    assert_true(isfinite(mdm_balance_value(mean, 1.0, 3)));
     oracle_balance_backward(logits, mean, 1, 3, 1, gradient);
     for (int i = 0; i < 3; i++) assert_true(isfinite(gradient[i]));
 }

@@ -26,8 +26,8 @@ VIEWS, ROUND = 8 * 132, 15e-6  # made at once, one a block, in some eleven phase
 CONVERSIONS = 132 * 16 * 1.7e9  # of floats to doubles, per second
 
 NORM = "norm_forward norm_backward statistics backward_sums".split()
-PHASED = """softmax_rows loss_symmetric loss_consistency make_targets balance_slopes balance_gradient unit_forward unit_backward
-contrast_rows sum_rows sum_columns gather_columns judge_step norm_from_sums norm_gradients norm_means""".split()
+PHASED = """softmax_rows loss_symmetric loss_consistency make_targets balance unit_forward unit_backward
+contrast_rows sum_rows sum_columns judge_step norm_from_sums norm_gradients norm_means""".split()
 PARTS = [("convolutions", ["convolution", "convolution_data", "convolution_filter"]), ("batch norm and ReLU", NORM),
          ("sums of batch norm, second part", ["gather_sums"]), ("sums at shortcuts", ["add"]),
          ("gradients of weights, from filters", ["from_filter"]), ("optimizer and the gradient's norm", ["step_filters", "sgd", "squares"])]

@@ -91,7 +91,7 @@ void mdm_loss_consistency(mdm_device *device, const mdm_loss_rows *rows, const f
 /* ---- balance: KL(uniform || mean prediction of the global batch) ----
  *
  * 1. every rank: mdm_balance_sums; 2. the sums are added over ranks; 3. every rank: mdm_loss_balance, the
- * same value everywhere and the gradient of its own rows. Both need mdm_device_reserve_columns(classes). */
+ * same value everywhere and the gradient of its own rows. */
 
 /* probability [rows, C] = softmax; sum [C] = its sums over rows, written. */
 void mdm_balance_sums(mdm_device *device, const float *logits, int64_t rows, int classes, float *probability,

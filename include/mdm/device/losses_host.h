@@ -49,8 +49,8 @@ void mdm_consistency_backward(const float *logits, const float *target, const fl
 
 /* ---- balance: KL(uniform || mean prediction of the global batch) ---- */
 
-/* From the mean prediction [classes]. */
-double mdm_balance_value(const double *mean, int classes);
+/* From the sum of `total` predictions [classes]. */
+double mdm_balance_value(const double *sum, double total, int classes);
 
 /* ---- rows of unit length, of which contrast is made (Chen et al. 2020, SimCLR) ---- */
 

@@ -63,19 +63,19 @@ MDM_MUST_CHECK mdm_status mdm_linear_backward(mdm_linear *linear, const float *x
  * sums over ranks, mdm_norm_means (count 0 where the statistics were constants),
  * mdm_column_norm_backward_input. Of mdm_norm_values mean and inverse_deviation are used. */
 
-/* Makes room for the partial sums over the rows of matrices of up to so many columns; to be called while
- * planning, before the functions below and those of losses.h that say so. */
-MDM_MUST_CHECK mdm_status mdm_device_reserve_columns(mdm_device *device, int columns);
-/* Per column: sum and square_sum of x [rows,columns], written. */
+/* Per column: sum and square_sum of x [rows,columns], written; and mdm_norm_from_sums of them, where no other
+ * rank's sums come in between (NULL: not wanted). */
 void mdm_column_statistics(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
-                           double *square_sum);
+                           double *square_sum, const mdm_norm_forward_rest *rest);
 /* normalised = (x - mean) * inverse_deviation, kept for the way back; y = gamma * normalised + beta. */
 void mdm_column_norm_forward(mdm_device *device, int64_t rows, int columns, const float *x,
                              const mdm_norm_values *values, const float *gamma, const float *beta,
                              float *normalised, float *y);
-/* Per column: sum of the gradient of y, and of gradient * normalised; written. */
+/* Per column: sum of the gradient of y, and of gradient * normalised; written. And mdm_norm_gradients and
+ * mdm_norm_means of them, as above. */
 void mdm_column_norm_backward_sums(mdm_device *device, int64_t rows, int columns, const float *gradient,
-                                   const float *normalised, double *sum, double *product_sum);
+                                   const float *normalised, double *sum, double *product_sum,
+                                   const mdm_norm_backward_rest *rest);
 /* x_gradient = gamma * inverse_deviation * (gradient - mean_gradient - normalised * mean_product); may be
  * `gradient`. */
 void mdm_column_norm_backward_input(mdm_device *device, int64_t rows, int columns, const float *gradient,

@@ -131,10 +131,6 @@ static mdm_status reserve_partial(mdm_cpu_device *device, size_t doubles) {
     return MDM_OK;
 }
 
-mdm_status mdm_cpu_reserve_columns(mdm_device *device, int columns) {
-    return reserve_partial((mdm_cpu_device *)device, (size_t)columns);
-}
-
 static mdm_status reserve_norm(mdm_device *device, const mdm_norm_shape *shape) {
     return reserve_partial((mdm_cpu_device *)device,
                            (size_t)shape->n * (size_t)mdm_padded_channels(device, shape->channels) * 2);

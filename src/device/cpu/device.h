@@ -30,7 +30,6 @@ MDM_MUST_CHECK mdm_status mdm_cpu_reserve_scratch(mdm_cpu_device *device, size_t
 
 /* heads.c: what stands behind the encoder. */
 extern const mdm_head_operations mdm_cpu_head_operations;
-mdm_status mdm_cpu_reserve_columns(mdm_device *device, int columns);
 /* losses_host.c: one anchor's similarities [all] become softmax minus the positive's one-hot; returns the
  * anchor's loss. */
 float mdm_contrast_row(float *similarity, int64_t all, int64_t self, int64_t positive);

@@ -70,8 +70,7 @@ static void round_to_bf16(mdm_device *device, const float *from, int64_t count, 
 /* ---- columns ---- */
 
 static void column_statistics(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
-                              double *square_sum) {
-    (void)device;
+                              double *square_sum, const mdm_norm_forward_rest *rest) {
     for (int c = 0; c < columns; c++) sum[c] = square_sum[c] = 0.0;
     for (int64_t i = 0; i < rows; i++, x += columns)
         for (int c = 0; c < columns; c++) {
@@ -79,6 +78,9 @@ static void column_statistics(mdm_device *device, int64_t rows, int columns, con
             sum[c] += v;
             square_sum[c] += v * v;
         }
+    if (rest)
+        mdm_norm_from_sums(device, columns, 1, sum, square_sum, rest->count, rest->gamma, rest->beta,
+                           rest->running_mean, rest->running_variance, rest->values);
 }
 
 static void column_gradient(mdm_device *device, int64_t rows, int columns, const float *x, int accumulate,
@@ -104,14 +106,18 @@ static void column_norm_forward(mdm_device *device, int64_t rows, int columns, c
 }
 
 static void column_norm_backward_sums(mdm_device *device, int64_t rows, int columns, const float *gradient,
-                                      const float *normalised, double *sum, double *product_sum) {
-    (void)device;
+                                      const float *normalised, double *sum, double *product_sum,
+                                      const mdm_norm_backward_rest *rest) {
     for (int c = 0; c < columns; c++) sum[c] = product_sum[c] = 0.0;
     for (int64_t i = 0; i < rows; i++, gradient += columns, normalised += columns)
         for (int c = 0; c < columns; c++) {
             sum[c] += gradient[c];
             product_sum[c] += (double)gradient[c] * normalised[c];
         }
+    if (!rest) return;
+    mdm_norm_gradients(device, columns, 1, sum, product_sum, rest->accumulate, rest->gamma_gradient,
+                       rest->beta_gradient);
+    mdm_norm_means(device, columns, sum, product_sum, rest->count, rest->mean_gradient, rest->mean_product);
 }
 
 static void column_norm_backward_input(mdm_device *device, int64_t rows, int columns, const float *gradient,
@@ -293,15 +299,15 @@ static void balance_sums(mdm_device *device, const float *logits, int64_t rows, 
 
 static void loss_balance(mdm_device *device, const float *probability, int64_t rows, int classes,
                          const double *sum, double total, float scale, double *value, float *gradient) {
-    double *mean = ((mdm_cpu_device *)device)->partial;
     const float factor = scale / (float)classes;
-    for (int c = 0; c < classes; c++) mean[c] = sum[c] / total;
-    if (value) *value = mdm_balance_value(mean, classes);
+    (void)device;
+    if (value) *value = mdm_balance_value(sum, total, classes);
     for (int64_t i = 0; i < rows; i++, probability += classes, gradient += classes) {
         float mean_slope = 0.0f;
-        for (int c = 0; c < classes; c++) mean_slope += probability[c] * mdm_balance_slope(mean[c], factor);
         for (int c = 0; c < classes; c++)
-            gradient[c] += probability[c] * (mdm_balance_slope(mean[c], factor) - mean_slope);
+            mean_slope += probability[c] * mdm_balance_slope(sum[c] / total, factor);
+        for (int c = 0; c < classes; c++)
+            gradient[c] += probability[c] * (mdm_balance_slope(sum[c] / total, factor) - mean_slope);
     }
 }
 
@@ -335,4 +341,4 @@ static void contrast_rows(mdm_device *device, int64_t rows, int64_t pairs, int64
     }
 }
 
-const mdm_head_operations mdm_cpu_head_operations = MDM_HEADS_OF_THIS_FILE(mdm_cpu_reserve_columns);
+const mdm_head_operations mdm_cpu_head_operations = MDM_HEADS_OF_THIS_FILE;

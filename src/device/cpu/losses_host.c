@@ -174,10 +174,10 @@ void mdm_consistency_backward(const float *logits, const float *target, const fl
 
 /* ---- balance ---- */
 
-double mdm_balance_value(const double *mean, int classes) {
-    double sum = 0.0;
-    for (int c = 0; c < classes; c++) sum += log(1.0 / classes) - log(mdm_balance_mean(mean[c]));
-    return sum / classes;
+double mdm_balance_value(const double *sum, double total, int classes) {
+    double value = 0.0;
+    for (int c = 0; c < classes; c++) value += log(1.0 / classes) - log(mdm_balance_mean(sum[c] / total));
+    return value / classes;
 }
 
 /* ---- contrast ---- */

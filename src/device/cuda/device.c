@@ -237,6 +237,20 @@ static void norm_relu_backward_sums(mdm_device *device, const mdm_norm_shape *sh
     sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
 }
 
+mdm_channel_arguments mdm_cuda_norm_gradients(int channels, const double *sum, const double *product_sum,
+                                              const mdm_norm_backward_rest *r) {
+    mdm_channel_arguments a = {.sum = sum,
+                               .second = product_sum,
+                               .gamma_gradient = r->gamma_gradient,
+                               .beta_gradient = r->beta_gradient,
+                               .mean_gradient = r->mean_gradient,
+                               .mean_product = r->mean_product,
+                               .count = r->count,
+                               .channels = (uint32_t)channels,
+                               .accumulate = r->accumulate};
+    return a;
+}
+
 static void norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shape *shape,
                                          const void *gradient, const void *other, const void *x,
                                          const mdm_norm_values *v, double *sum, double *product_sum,
@@ -251,15 +265,7 @@ static void norm_relu_backward_sums_then(mdm_device *device, const mdm_norm_shap
     mdm_gather_arguments gather = {.sum = sum,
                                    .second = product_sum,
                                    .rest = MDM_GPU_NORM_GRADIENTS,
-                                   .channels = {.sum = sum,
-                                                .second = product_sum,
-                                                .gamma_gradient = r->gamma_gradient,
-                                                .beta_gradient = r->beta_gradient,
-                                                .mean_gradient = r->mean_gradient,
-                                                .mean_product = r->mean_product,
-                                                .count = r->count,
-                                                .channels = (uint32_t)shape->channels,
-                                                .accumulate = r->accumulate}};
+                                   .channels = mdm_cuda_norm_gradients(shape->channels, sum, product_sum, r)};
     sum_channels(device, shape, mdm_gpu_backward_sums, a, gather);
 }
 
@@ -282,8 +288,8 @@ static void norm_relu_backward_input(mdm_device *device, const mdm_norm_shape *s
     mdm_gpu_norm_backward(mdm_cuda(device)->gpu, a.geometry.blocks, mdm_geometry_block_rows(&a.geometry), &a);
 }
 
-static mdm_channel_arguments values_arguments(int channels, const double *sum, const double *square_sum,
-                                              const mdm_norm_forward_rest *r) {
+mdm_channel_arguments mdm_cuda_norm_values(int channels, const double *sum, const double *square_sum,
+                                           const mdm_norm_forward_rest *r) {
     mdm_channel_arguments a = {.sum = sum,
                                .second = square_sum,
                                .gamma = r->gamma,
@@ -303,7 +309,7 @@ static void norm_from_sums(mdm_device *device, int channels, int sets, const dou
                            const double *square_sum, double count, const float *gamma, const float *beta,
                            float *running_mean, float *running_variance, const mdm_norm_values *values) {
     mdm_norm_forward_rest rest = {count, gamma, beta, running_mean, running_variance, values};
-    mdm_channel_arguments a = values_arguments(channels, sum, square_sum, &rest);
+    mdm_channel_arguments a = mdm_cuda_norm_values(channels, sum, square_sum, &rest);
     a.sets = (uint32_t)sets;
     a.padded = mdm_blocks_of_lanes(channels);
     mdm_gpu_norm_from_sums(mdm_cuda(device)->gpu, mdm_blocks_for(a.sets * a.padded), 1, &a);
@@ -316,7 +322,7 @@ static void norm_statistics_then(mdm_device *device, const mdm_norm_shape *shape
     mdm_gather_arguments gather = {.sum = sum,
                                    .second = square_sum,
                                    .rest = MDM_GPU_NORM_VALUES,
-                                   .channels = values_arguments(shape->channels, sum, square_sum, rest)};
+                                   .channels = mdm_cuda_norm_values(shape->channels, sum, square_sum, rest)};
     sum_channels(device, shape, mdm_gpu_statistics, a, gather);
 }
 

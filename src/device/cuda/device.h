@@ -47,6 +47,12 @@ MDM_MUST_CHECK mdm_status mdm_cuda_reserve(mdm_cuda_device *device, void **memor
 /* beside.c: whether gradients of weights go there from now on. */
 void mdm_cuda_turn_beside(mdm_cuda_device *device, int is_on);
 
+/* device.c: what a launch makes of sums, as far as it does not depend on how they lie: their sets. */
+mdm_channel_arguments mdm_cuda_norm_values(int channels, const double *sum, const double *square_sum,
+                                           const mdm_norm_forward_rest *rest);
+mdm_channel_arguments mdm_cuda_norm_gradients(int channels, const double *sum, const double *product_sum,
+                                              const mdm_norm_backward_rest *rest);
+
 /* heads.c */
 extern const mdm_head_operations mdm_cuda_head_operations;
 

@@ -56,50 +56,39 @@ static void round_to_bf16(mdm_device *device, const float *from, int64_t count, 
 
 /* ---- columns ---- */
 
-static mdm_status reserve_columns(mdm_device *device, int columns) {
-    mdm_cuda_device *d = mdm_cuda(device);
-    size_t bytes = sizeof(double) * 2 * (size_t)MDM_GPU_COLUMN_BLOCKS * (size_t)columns,
-           have = sizeof(double) * d->partial_doubles;
-    mdm_status status = mdm_cuda_reserve(d, (void **)&d->partial, &have, bytes, "partial sums");
-    d->partial_doubles = have / sizeof(double);
-    return status;
-}
-
-/* Sums of x and of x * other; what `gather` wants of them. */
-static void sum_columns(mdm_device *device, int64_t rows, int columns, const float *x, const float *other,
-                        mdm_gather_columns_arguments gather) {
-    const uint32_t rows_in_block = 4 * MDM_GPU_THREADS / MDM_GPU_COLUMN_TILE;
-    mdm_column_arguments a = {.x = x,
-                              .other = other,
-                              .partial = mdm_cuda(device)->partial,
-                              .rows = (uint32_t)rows,
-                              .columns = (uint32_t)columns};
-    a.blocks = (a.rows + rows_in_block - 1) / rows_in_block;
-    if (a.blocks > MDM_GPU_COLUMN_BLOCKS) a.blocks = MDM_GPU_COLUMN_BLOCKS;
-    mdm_gpu_sum_columns(gpu_of(device), a.blocks, (a.columns + MDM_GPU_COLUMN_TILE - 1) / MDM_GPU_COLUMN_TILE,
-                        &a);
-    gather.partial = a.partial;
-    gather.blocks = a.blocks;
-    gather.columns = a.columns;
-    mdm_gpu_gather_columns(gpu_of(device), mdm_blocks_for(a.columns), 1, &gather);
+/* What `a` wants of the columns' sums. */
+static void sum_columns(mdm_device *device, int64_t rows, int columns, mdm_column_arguments a) {
+    a.rows = (uint32_t)rows;
+    a.columns = a.channels.padded = (uint32_t)columns;
+    a.channels.sets = 1;
+    mdm_gpu_sum_columns(gpu_of(device), (a.columns + MDM_GPU_COLUMN_TILE - 1) / MDM_GPU_COLUMN_TILE, 1, &a);
 }
 
 static void column_statistics(mdm_device *device, int64_t rows, int columns, const float *x, double *sum,
-                              double *square_sum) {
-    mdm_gather_columns_arguments gather = {.sum = sum, .second = square_sum};
-    sum_columns(device, rows, columns, x, x, gather);
+                              double *square_sum, const mdm_norm_forward_rest *rest) {
+    mdm_column_arguments a = {.x = x, .other = x, .sum = sum, .second = square_sum};
+    if (rest) {
+        a.rest = MDM_GPU_NORM_VALUES;
+        a.channels = mdm_cuda_norm_values(columns, sum, square_sum, rest);
+    }
+    sum_columns(device, rows, columns, a);
 }
 
 static void column_gradient(mdm_device *device, int64_t rows, int columns, const float *x, int accumulate,
                             float *gradient) {
-    mdm_gather_columns_arguments gather = {.gradient = gradient, .accumulate = accumulate};
-    sum_columns(device, rows, columns, x, x, gather);
+    mdm_column_arguments a = {.x = x, .other = x, .gradient = gradient, .accumulate = accumulate};
+    sum_columns(device, rows, columns, a);
 }
 
 static void column_norm_backward_sums(mdm_device *device, int64_t rows, int columns, const float *gradient,
-                                      const float *normalised, double *sum, double *product_sum) {
-    mdm_gather_columns_arguments gather = {.sum = sum, .second = product_sum};
-    sum_columns(device, rows, columns, gradient, normalised, gather);
+                                      const float *normalised, double *sum, double *product_sum,
+                                      const mdm_norm_backward_rest *rest) {
+    mdm_column_arguments a = {.x = gradient, .other = normalised, .sum = sum, .second = product_sum};
+    if (rest) {
+        a.rest = MDM_GPU_NORM_GRADIENTS;
+        a.channels = mdm_cuda_norm_gradients(columns, sum, product_sum, rest);
+    }
+    sum_columns(device, rows, columns, a);
 }
 
 static void column_norm_forward(mdm_device *device, int64_t rows, int columns, const float *x,
@@ -255,9 +244,9 @@ static void loss_consistency(mdm_device *device, const mdm_loss_rows *rows, cons
 
 static void balance_sums(mdm_device *device, const float *logits, int64_t rows, int classes,
                          float *probability, double *sum) {
-    mdm_gather_columns_arguments gather = {.sum = sum};
+    mdm_column_arguments a = {.x = probability, .other = probability, .sum = sum};
     softmax_rows(device, logits, rows, classes, probability);
-    sum_columns(device, rows, classes, probability, probability, gather);
+    sum_columns(device, rows, classes, a);
 }
 
 static void loss_balance(mdm_device *device, const float *probability, int64_t rows, int classes,
@@ -267,11 +256,9 @@ static void loss_balance(mdm_device *device, const float *probability, int64_t r
                                .sum = sum,
                                .total = total,
                                .factor = scale / (float)classes,
-                               .slope = (float *)mdm_cuda(device)->partial,
                                .value = value,
                                .gradient = gradient};
-    mdm_gpu_balance_slopes(gpu_of(device), 1, 1, &a);
-    mdm_gpu_balance_gradient(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
+    mdm_gpu_balance(gpu_of(device), rows > 0 ? mdm_blocks_of_rows(&a.rows) : 1, 1, &a);
 }
 
 static void judge_step(mdm_device *device, const mdm_step_judgement *judgement) {
@@ -302,4 +289,4 @@ static void contrast_rows(mdm_device *device, int64_t rows, int64_t pairs, int64
     mdm_gpu_contrast_rows(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
 }
 
-const mdm_head_operations mdm_cuda_head_operations = MDM_HEADS_OF_THIS_FILE(reserve_columns);
+const mdm_head_operations mdm_cuda_head_operations = MDM_HEADS_OF_THIS_FILE;

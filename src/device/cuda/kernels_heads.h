@@ -7,9 +7,8 @@
 #include "kernels_losses.h"
 
 enum {
-    MDM_GPU_COLUMN_TILE = 32,   /* columns of a block that sums columns */
-    MDM_GPU_COLUMN_BLOCKS = 64, /* most blocks that rows are spread over for that */
-    MDM_GPU_GRID_ROWS = 65535   /* of a launch */
+    MDM_GPU_COLUMN_TILE = 8,  /* columns of a block that sums columns */
+    MDM_GPU_GRID_ROWS = 65535 /* of a launch */
 };
 
 /* ---- sums ---- */
@@ -67,24 +66,28 @@ MDM_BOTH void mdm_squares_thread(const mdm_square_arguments *a, mdm_gpu_thread t
     if (phase == 2 && t.thread == 0) a->partial[t.block] = sum;
 }
 
-/* Per column: sums of x and of x * other. A block takes 32 columns, 8 threads to each, and its share of the
- * rows; its sums go to partial [blocks, 2, columns]. */
+/* Per column: sums of x and of x * other, and what follows. A block takes 8 columns, 32 threads to each: rows
+ * are those of a batch, too few for a second launch that adds up what blocks have found. */
 typedef struct mdm_column_arguments {
     const float *x, *other;
-    double *partial;
-    uint32_t rows, columns, blocks;
+    double *sum, *second; /* NULL: not wanted */
+    float *gradient;      /* of the first sum; NULL: not wanted */
+    uint32_t rows, columns;
+    int accumulate; /* to the gradient */
+    mdm_gpu_rest rest;
+    mdm_channel_arguments channels; /* of the rest */
 } mdm_column_arguments;
 
 MDM_BOTH void mdm_sum_columns_thread(const mdm_column_arguments *a, mdm_gpu_thread t, int phase,
                                      double *shared) {
     const uint32_t lanes = MDM_GPU_THREADS / MDM_GPU_COLUMN_TILE;
     uint32_t lane = t.thread / MDM_GPU_COLUMN_TILE,
-             c = t.block_row * MDM_GPU_COLUMN_TILE + t.thread % MDM_GPU_COLUMN_TILE;
+             c = t.block * MDM_GPU_COLUMN_TILE + t.thread % MDM_GPU_COLUMN_TILE;
+    const mdm_gpu_thread of_column = {0, c, 0};
     double sums[2] = {0.0, 0.0};
-    if (c >= a->columns || (phase == 1 && lane > 1)) return;
+    if (c >= a->columns || (phase == 1 && lane > 0)) return;
     if (phase == 0) {
-        MDM_UNROLLED_BY_8 for (size_t r = t.block * lanes + lane; r < a->rows;
-                               r += (size_t)a->blocks * lanes) {
+        MDM_UNROLLED_BY_8 for (size_t r = lane; r < a->rows; r += lanes) {
             double x = (double)a->x[r * a->columns + c];
             sums[0] += x;
             sums[1] += x * (double)a->other[r * a->columns + c];
@@ -93,31 +96,16 @@ MDM_BOTH void mdm_sum_columns_thread(const mdm_column_arguments *a, mdm_gpu_thre
         mdm_leave(shared, 1, t, sums[1]);
         return;
     }
-    for (uint32_t i = 0; i < lanes; i++)
-        sums[0] += shared[lane * MDM_GPU_THREADS + i * MDM_GPU_COLUMN_TILE + t.thread % MDM_GPU_COLUMN_TILE];
-    a->partial[((size_t)t.block * 2 + lane) * a->columns + c] = sums[0];
-}
-
-/* One thread per column: the blocks' sums in order. */
-typedef struct mdm_gather_columns_arguments {
-    const double *partial;
-    double *sum, *second; /* NULL: not wanted */
-    float *gradient;      /* of the first sum; NULL: not wanted */
-    uint32_t columns, blocks;
-    int accumulate;
-} mdm_gather_columns_arguments;
-
-MDM_BOTH void mdm_gather_columns_thread(const mdm_gather_columns_arguments *a, mdm_gpu_thread t) {
-    uint32_t c = mdm_thread_number(t);
-    double sum = 0.0, second = 0.0;
-    if (c >= a->columns) return;
-    for (uint32_t b = 0; b < a->blocks; b++) {
-        sum += a->partial[(size_t)b * 2 * a->columns + c];
-        second += a->partial[((size_t)b * 2 + 1) * a->columns + c];
-    }
-    if (a->sum) a->sum[c] = sum;
-    if (a->second) a->second[c] = second;
-    if (a->gradient) a->gradient[c] = (float)(a->accumulate ? (double)a->gradient[c] + sum : sum);
+    for (int k = 0; k < 2; k++)
+        for (uint32_t i = 0; i < lanes; i++)
+            sums[k] += shared[k * MDM_GPU_THREADS + (int)(i * MDM_GPU_COLUMN_TILE + t.thread)];
+    if (a->sum) a->sum[c] = sums[0];
+    if (a->second) a->second[c] = sums[1];
+    if (a->gradient) a->gradient[c] = (float)(a->accumulate ? (double)a->gradient[c] + sums[0] : sums[0]);
+    if (a->rest == MDM_GPU_NORM_VALUES) mdm_norm_from_sums_thread(&a->channels, of_column);
+    if (a->rest != MDM_GPU_NORM_GRADIENTS) return;
+    mdm_norm_means_thread(&a->channels, of_column);
+    mdm_norm_gradients_thread(&a->channels, of_column);
 }
 
 /* ---- element by element, each thread `threads` apart ---- */
@@ -238,7 +226,6 @@ MDM_BOTH void mdm_judge_step_thread(const mdm_step_judgement *a, mdm_gpu_thread 
 
 /* ---- the list: X as in kernels.h; P with the number of phases, a barrier between each two ---- */
 #define MDM_GPU_HEAD_KERNELS(X, P)                                                                           \
-    X(gather_columns, mdm_gather_columns_arguments)                                                          \
     X(column_norm_forward, mdm_column_norm_arguments)                                                        \
     X(column_norm_backward, mdm_column_norm_arguments)                                                       \
     X(round_to_bf16, mdm_round_arguments)                                                                    \

@@ -351,42 +351,33 @@ typedef struct mdm_balance_arguments {
     const double *sum;
     double total;
     float factor; /* scale / C */
-    float *slope; /* [C] */
     double *value;
     float *gradient;
 } mdm_balance_arguments;
 
-/* One block: every class's slope, and the loss. */
-MDM_BOTH void mdm_balance_slopes_thread(const mdm_balance_arguments *a, mdm_gpu_thread t, int phase,
-                                        double *shared) {
-    double sum = 0.0, classes = a->rows.columns;
-    if (phase == 0) {
-        for (uint32_t c = t.thread; c < a->rows.columns; c += MDM_GPU_THREADS) {
-            double mean = a->sum[c] / a->total;
-            a->slope[c] = mdm_balance_slope(mean, a->factor);
-            sum += log(1.0 / classes) - log(mdm_balance_mean(mean));
-        }
-        mdm_leave(shared, 0, t, sum);
-        return;
-    }
-    mdm_block_total_phase(t, phase, shared, &sum);
-    if (phase == 2 && t.thread == 0 && a->value) *a->value = sum / classes;
-}
-
-MDM_BOTH void mdm_balance_gradient_thread(const mdm_balance_arguments *a, mdm_gpu_thread t, int phase,
-                                          double *shared) {
+/* The loss is told by the threads of the first row, which are there without rows too. Slots: 0 sum of p *
+ * slope, 1 the loss. */
+MDM_BOTH void mdm_balance_thread(const mdm_balance_arguments *a, mdm_gpu_thread t, int phase,
+                                 double *shared) {
     size_t row;
     uint32_t lane;
-    if (!mdm_row_of(&a->rows, t, &row, &lane)) return;
-    const float *p = a->probability + row * a->rows.columns;
+    int is_row = mdm_row_of(&a->rows, t, &row, &lane), tells = row == 0 && a->value;
+    size_t at = is_row ? row * a->rows.columns : 0;
     float slopes = phase ? (float)mdm_row_total(&a->rows, shared, 0, t) : 0.0f;
-    for (uint32_t c = lane; c < a->rows.columns; c += a->rows.lanes) {
-        if (phase == 0)
-            slopes += p[c] * a->slope[c];
-        else
-            a->gradient[row * a->rows.columns + c] += p[c] * (a->slope[c] - slopes);
+    double value = 0.0, classes = a->rows.columns;
+    for (uint32_t c = lane; (is_row || tells) && c < a->rows.columns; c += a->rows.lanes) {
+        double mean = a->sum[c] / a->total;
+        float slope = mdm_balance_slope(mean, a->factor);
+        if (phase == 0 && tells) value += log(1.0 / classes) - log(mdm_balance_mean(mean));
+        if (phase == 0 && is_row) slopes += a->probability[at + c] * slope;
+        if (phase == 1 && is_row) a->gradient[at + c] += a->probability[at + c] * (slope - slopes);
     }
-    if (phase == 0) mdm_leave(shared, 0, t, (double)slopes);
+    if (phase == 1) {
+        if (tells && lane == 0) *a->value = mdm_row_total(&a->rows, shared, 1, t) / classes;
+        return;
+    }
+    mdm_leave(shared, 0, t, (double)slopes);
+    mdm_leave(shared, 1, t, value);
 }
 
 /* ---- unit rows and contrast ---- */
@@ -479,8 +470,7 @@ MDM_BOTH void mdm_contrast_rows_thread(const mdm_contrast_arguments *a, mdm_gpu_
     P(loss_symmetric, mdm_loss_arguments, 4)                                                                 \
     P(loss_consistency, mdm_loss_arguments, 4)                                                               \
     P(make_targets, mdm_target_arguments, 4)                                                                 \
-    P(balance_slopes, mdm_balance_arguments, 3)                                                              \
-    P(balance_gradient, mdm_balance_arguments, 2)                                                            \
+    P(balance, mdm_balance_arguments, 2)                                                                     \
     P(unit_forward, mdm_unit_arguments, 2)                                                                   \
     P(unit_backward, mdm_unit_arguments, 2)                                                                  \
     P(contrast_rows, mdm_contrast_arguments, 3)

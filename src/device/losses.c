@@ -153,26 +153,27 @@ void mdm_nt_xent_destroy(mdm_nt_xent_loss *loss) {
     free(loss);
 }
 
-/* Anchors `anchor` and on against all rows. */
+/* Anchors `anchor` and on against all rows. The first tile writes the gradient, the others add to it. */
 static mdm_status run_tile(mdm_nt_xent_loss *l, const tile_products *t, const float *unit, int64_t anchor,
-                           float scale, double *value, float *gradient) {
+                           int is_first, float scale, double *value, float *gradient) {
     const float inverse = 1.0f / l->shape.temperature, step = scale / l->shape.temperature;
     const float *own = unit + anchor * l->shape.width;
     MDM_TRY(mdm_product_run(t->similarity, inverse, own, unit, 0.0f, NULL, l->similarity));
     heads_of(l->device)->contrast_rows(l->device, t->rows, l->shape.pairs, anchor, l->similarity, value);
-    MDM_TRY(mdm_product_run(t->anchors, step, l->similarity, unit, 1.0f, NULL,
-                            gradient + anchor * l->shape.width));
-    return mdm_product_run(t->all, step, l->similarity, own, 1.0f, NULL, gradient);
+    MDM_TRY(mdm_product_run(t->all, step, l->similarity, own, is_first ? 0.0f : 1.0f, NULL, gradient));
+    return mdm_product_run(t->anchors, step, l->similarity, unit, 1.0f, NULL,
+                           gradient + anchor * l->shape.width);
 }
 
 mdm_status mdm_nt_xent_run(mdm_nt_xent_loss *l, const float *unit, float scale, double *value,
                            float *gradient) {
     const mdm_nt_xent_shape *s = &l->shape;
-    mdm_device_zero(l->device, gradient, sizeof(float) * 2 * (size_t)s->pairs * (size_t)s->width);
+    if (l->rows == 0)
+        mdm_device_zero(l->device, gradient, sizeof(float) * 2 * (size_t)s->pairs * (size_t)s->width);
     for (int64_t range = 0; range < l->ranges; range++)
         for (int64_t done = 0; done < l->rows; done += l->tile)
             MDM_TRY(run_tile(l, l->rows - done >= l->tile ? &l->whole : &l->rest, unit,
-                             range * s->pairs + s->first + done, scale, value + range * l->rows + done,
-                             gradient));
+                             range * s->pairs + s->first + done, range == 0 && done == 0, scale,
+                             value + range * l->rows + done, gradient));
     return MDM_OK;
 }

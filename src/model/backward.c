@@ -162,17 +162,16 @@ mdm_status mdm_executor_backward_heads(mdm_executor *executor, mdm_network *netw
     linear_work work = {.network = network,
                         .x = h->embedding,
                         .x_gradient = h->embedding_gradient,
-                        .add = 1,
+                        .add = embedding_gradient != NULL,
                         .accumulate = accumulate};
     if (embedding_gradient)
         mdm_device_copy(executor->device, h->embedding_gradient, embedding_gradient, bytes);
-    else
-        mdm_device_zero(executor->device, h->embedding_gradient, bytes);
     if (logits_gradient) {
         work.head = CLASSIFIER;
         work.weight = layout->classifier_weight;
         work.y_gradient = logits_gradient;
         MDM_TRY(linear_backward(executor, &work));
+        work.add = 1;
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->classifier_weight + i);
     }
@@ -182,10 +181,12 @@ mdm_status mdm_executor_backward_heads(mdm_executor *executor, mdm_network *netw
         work.weight = layout->projection_weight;
         work.y_gradient = h->linear_gradient;
         MDM_TRY(linear_backward(executor, &work));
+        work.add = 1;
     } else if (!accumulate) {
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_weight + i);
         for (int i = 0; i < 2; i++) clear_gradient(executor, network, layout->projection_gamma + i);
     }
+    if (!work.add) mdm_device_zero(executor->device, h->embedding_gradient, bytes);
     return MDM_OK;
 }
 

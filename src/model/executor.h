@@ -172,8 +172,8 @@ typedef mdm_status part_work(mdm_executor *executor, const part *p, void *contex
 MDM_MUST_CHECK mdm_status mdm_executor_whole(mdm_executor *executor, part_work *work, void *context);
 /* Does it for every part, in parallel where there are several shards: sums over rows. */
 MDM_MUST_CHECK mdm_status mdm_executor_each_part(mdm_executor *executor, part_work *work, void *context);
-/* The same, for work that leaves `count` sums of its part in p->sums (zero before): the sum over this rank's
- * parts is left in executor->sums. */
+/* The same, for work that writes `count` sums of its part to p->sums: the sum over this rank's parts is left
+ * in executor->sums. */
 MDM_MUST_CHECK mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void *context,
                                                  int count);
 /* Where a part leaves, or with *accumulate (which is changed) adds, its share of a tensor's gradient, whose

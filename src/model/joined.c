@@ -104,5 +104,5 @@ mdm_status mdm_executor_backward_joined(mdm_executor *executor, mdm_network *net
                                             passes[i].logits_gradient, 1));
     }
     work_on_passes(executor, 1, count - 1);
-    return mdm_executor_backward_layers(executor, network, images, 1, reduce);
+    return mdm_executor_backward_layers(executor, network, images, 0, reduce);
 }

@@ -212,13 +212,21 @@ mdm_status mdm_network_clear_velocity(mdm_network *network) {
     return MDM_OK;
 }
 
-void mdm_network_clear_gradient(mdm_network *network) {
-    size_t bytes = sizeof(float) * (size_t)network->layout->weight_count;
+static void clear_gradient_from(mdm_network *network, int64_t first) {
+    size_t bytes = sizeof(float) * (size_t)(network->layout->weight_count - first);
     if (network->device)
-        mdm_device_zero(network->device, network->home.gradient, bytes);
+        mdm_device_zero(network->device, network->home.gradient + first, bytes);
     else
-        memset(network->gradient, 0, bytes);
+        memset(network->gradient + first, 0, bytes);
+}
+
+void mdm_network_clear_gradient(mdm_network *network) {
+    clear_gradient_from(network, 0);
     if (network->gradient_sums.whole) mdm_grid_sums_clear(&network->gradient_sums);
+}
+
+void mdm_network_clear_heads_gradient(mdm_network *network) {
+    clear_gradient_from(network, network->layout->encoder_count);
 }
 
 void mdm_network_moved(mdm_network *network) {
@@ -229,19 +237,18 @@ void mdm_network_moved(mdm_network *network) {
 void mdm_network_step(mdm_device *device, mdm_network *network, int roles, const mdm_step_orders *orders,
                       const double *verdict, float momentum, float weight_decay) {
     const mdm_layout *layout = network->layout;
-    int64_t classifier = layout->encoder_count,
-            projection = layout->tensors[layout->projection_weight].offset;
+    int64_t projection = layout->tensors[layout->projection_weight].offset,
+            head = roles & MDM_STEP_CLASSIFIER ? layout->encoder_count : projection,
+            end = roles & MDM_STEP_PROJECTION ? layout->weight_count : projection;
     const struct {
-        int role;
         int64_t first, end;
         const float *rate;
-    } parts[3] = {{MDM_STEP_ENCODER, 0, classifier, &orders->rate_encoder},
-                  {MDM_STEP_CLASSIFIER, classifier, projection, &orders->rate_heads},
-                  {MDM_STEP_PROJECTION, projection, layout->weight_count, &orders->rate_heads}};
-    for (int i = 0; i < 3; i++) {
+    } parts[2] = {{0, roles & MDM_STEP_ENCODER ? layout->encoder_count : 0, &orders->rate_encoder},
+                  {head, end, &orders->rate_heads}};
+    for (int i = 0; i < 2; i++) {
         int64_t first = parts[i].first, count = parts[i].end - first;
-        if (!(roles & parts[i].role)) continue;
-        if (parts[i].role == MDM_STEP_ENCODER && network->filters)
+        if (count <= 0) continue;
+        if (first == 0 && network->filters)
             mdm_filters_step(network->filters, network->home.weights, network->home.gradient,
                              network->home.velocity, parts[i].rate, momentum, weight_decay, verdict);
         else

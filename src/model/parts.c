@@ -275,7 +275,6 @@ typedef struct summed_work {
 
 static mdm_status work_and_sum(mdm_executor *executor, const part *p, void *context) {
     const summed_work *s = context;
-    memset(p->sums, 0, sizeof(double) * (size_t)s->count);
     MDM_TRY(s->work(executor, p, s->context));
 #pragma omp critical(mdm_part_sums)
     mdm_exact_sums_add_doubles(&executor->reproducible->sums, 0, s->count, p->sums);
@@ -288,7 +287,6 @@ mdm_status mdm_executor_sum_parts(mdm_executor *executor, part_work *work, void 
         mdm_exact_sums_clear(&executor->reproducible->sums);
         return each_shard(executor, work_and_sum, &summed);
     }
-    mdm_device_zero(executor->device, executor->whole.sums, sizeof(double) * (size_t)count);
     return work(executor, &executor->whole, context);
 }
 
@@ -306,13 +304,12 @@ static mdm_status predictions_part(mdm_executor *executor, const part *p, void *
 }
 
 mdm_status mdm_executor_sum_predictions(mdm_executor *executor, const float *logits, float *probability,
-                                        double *sums) {
+                                        const double **sums) {
     prediction_work work = {logits, probability};
     int classes = executor->layout->spec.classes;
     MDM_TRY(mdm_executor_sum_parts(executor, predictions_part, &work, classes));
-    MDM_TRY(mdm_executor_add_ranks(executor, classes));
-    mdm_device_copy(executor->device, sums, executor->sums, sizeof(double) * (size_t)classes);
-    return MDM_OK;
+    *sums = executor->sums;
+    return mdm_executor_add_ranks(executor, classes);
 }
 
 float *mdm_part_gradient(mdm_executor *executor, const part *p, float *gradient, int64_t behind,

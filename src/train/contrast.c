@@ -25,9 +25,13 @@ struct mdm_contrast {
     int64_t *counts; /* [P] */
     /* in the device's memory */
     float *unit, *norm, *unit_gradient;  /* this rank's rows */
-    float *unit_all, *unit_gradient_all; /* [2 * pairs, width] */
+    float *unit_all, *unit_gradient_all; /* [2 * pairs, width]; on one rank the same two */
     double *value;                       /* [2 * pairs] */
 };
+
+static int is_alone(const mdm_contrast *c) {
+    return mdm_comm_size(c->comm) == 1;
+}
 
 static mdm_status allocate(mdm_contrast *c) {
     int64_t mine = c->pairs / mdm_comm_size(c->comm) + 1, width = c->width;
@@ -37,11 +41,15 @@ static mdm_status allocate(mdm_contrast *c) {
     } arrays[] = {{(void **)&c->unit, 8 * mine * width},
                   {(void **)&c->norm, 8 * mine},
                   {(void **)&c->unit_gradient, 8 * mine * width},
+                  {(void **)&c->value, 16 * c->pairs},
                   {(void **)&c->unit_all, 8 * c->pairs * width},
-                  {(void **)&c->unit_gradient_all, 8 * c->pairs * width},
-                  {(void **)&c->value, 16 * c->pairs}};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++)
+                  {(void **)&c->unit_gradient_all, 8 * c->pairs * width}};
+    for (int i = 0; i < (is_alone(c) ? 4 : 6); i++)
         MDM_TRY(mdm_device_allocate(c->device, (size_t)arrays[i].bytes, "contrast", arrays[i].memory));
+    if (is_alone(c)) {
+        c->unit_all = c->unit;
+        c->unit_gradient_all = c->unit_gradient;
+    }
     MDM_TRY(mdm_group_create(c->comm, c->device, &c->group));
     MDM_TRY(mdm_group_reserve(c->group, 2 * sizeof(float) * (size_t)(c->pairs * width)));
     return MDM_ALLOCATE(c->counts, mdm_comm_size(c->comm), "contrast");
@@ -71,8 +79,8 @@ mdm_status mdm_contrast_create(mdm_comm *comm, const mdm_executor *executor, int
 void mdm_contrast_destroy(mdm_contrast *c) {
     if (!c) return;
     for (int i = 0; i < c->plan_count; i++) mdm_nt_xent_destroy(c->plans[i].loss);
-    void *arrays[] = {c->unit, c->norm, c->unit_gradient, c->unit_all, c->unit_gradient_all, c->value};
-    for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mdm_device_free(c->device, arrays[i]);
+    void *arrays[] = {c->unit, c->norm, c->unit_gradient, c->value, c->unit_all, c->unit_gradient_all};
+    for (int i = 0; i < (is_alone(c) ? 4 : 6); i++) mdm_device_free(c->device, arrays[i]);
     mdm_group_destroy(c->group);
     free(c->plans);
     free(c->counts);
@@ -114,7 +122,7 @@ static mdm_status lose_alone(mdm_contrast *c, const contrast_plan *p, float scal
     mdm_status status = mdm_nt_xent_run(p->loss, c->unit_all, scale, c->value, c->unit_gradient_all);
     omp_set_num_threads(threads);
     mdm_comm_my_slice(c->comm, pairs, &first, &count);
-    for (int view = 0; view < 2; view++)
+    for (int view = 0; !is_alone(c) && view < 2; view++)
         mdm_device_copy(c->device, c->unit_gradient + view * count * width,
                         c->unit_gradient_all + (view * pairs + first) * width,
                         sizeof(float) * (size_t)(count * width));

@@ -27,13 +27,12 @@ struct mdm_semi_workspace {
     float *own, *theirs;              /* softmax of weak views, [4 count, C], [2 count, C] */
     float *target, *target_all;       /* [4 count, C + 1], [4 n, C + 1]: target and mask of every row */
     float *mixed_target, *mixed_mask; /* [4 count, C], [4 count] */
-    float *embedding_all, *embedding_gradient_all;                          /* [4 n, D], rank-major */
+    float *embedding_all, *embedding_gradient_all; /* [4 n, D], rank-major; NULL on one rank, as target_all */
     float *mixed_embedding, *embedding_gradient, *mixed_embedding_gradient; /* [4 count, D] */
     float *logits, *logits_gradient, *probability;                          /* [4 count, C] */
     float *projection_gradient;                                             /* [4 count, projection] */
-    double *value;      /* of losses per row: [MDM_PART_UE + 1][2 count], then confident guesses [count] */
-    double *prediction; /* [C] sums over all rows */
-    double *result;     /* [RESULTS] */
+    double *value;  /* of losses per row: [MDM_PART_UE + 1][2 count], then confident guesses [count] */
+    double *result; /* [RESULTS] */
 };
 
 /* What a step leaves: the parts and how many guesses count, summed over ranks; then what is the same on all.
@@ -62,7 +61,8 @@ static int64_t told_words(int64_t groups, int64_t n, int64_t count) {
 
 static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layout *layout) {
     const mdm_network_spec *spec = &layout->spec;
-    int64_t n = w->n, count = largest_slice(n, mdm_comm_size(comm)), c = spec->classes, d = layout->embedding;
+    int64_t n = w->n, count = largest_slice(n, mdm_comm_size(comm)), c = spec->classes, d = layout->embedding,
+            gathered = mdm_comm_size(comm) > 1 ? 4 * n : 0;
     struct {
         float **pointer;
         int64_t floats;
@@ -70,11 +70,11 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
         {&w->own, 4 * count * c},
         {&w->theirs, 2 * count * c},
         {&w->target, 4 * count * (c + 1)},
-        {&w->target_all, 4 * n * (c + 1)},
+        {&w->target_all, gathered * (c + 1)},
         {&w->mixed_target, 4 * count * c},
         {&w->mixed_mask, 4 * count},
-        {&w->embedding_all, 4 * n * d},
-        {&w->embedding_gradient_all, 4 * n * d},
+        {&w->embedding_all, gathered * d},
+        {&w->embedding_gradient_all, gathered * d},
         {&w->mixed_embedding, 4 * count * d},
         {&w->embedding_gradient, 4 * count * d},
         {&w->mixed_embedding_gradient, 4 * count * d},
@@ -83,12 +83,12 @@ static mdm_status allocate(mdm_semi_workspace *w, mdm_comm *comm, const mdm_layo
         {&w->probability, 4 * count * c},
         {&w->projection_gradient, 4 * count * spec->projection},
         {(float **)&w->value, 2 * (2 * count * (MDM_PART_UE + 1) + count)},
-        {(float **)&w->prediction, 2 * c},
         {(float **)&w->result, 2 * RESULTS},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        MDM_TRY(mdm_device_allocate(w->device, sizeof(float) * (size_t)parts[i].floats, "the step's memory",
-                                    (void **)parts[i].pointer));
+        if (parts[i].floats > 0)
+            MDM_TRY(mdm_device_allocate(w->device, sizeof(float) * (size_t)parts[i].floats,
+                                        "the step's memory", (void **)parts[i].pointer));
     MDM_TRY(mdm_message_create(w->device, sizeof(int32_t) * (size_t)told_words(4, n, count),
                                "what a step is told", &w->message));
     MDM_TRY(mdm_group_create(comm, w->device, &w->group));
@@ -138,7 +138,6 @@ void mdm_semi_workspace_destroy(mdm_semi_workspace *w) {
                      w->probability,
                      w->projection_gradient,
                      w->value,
-                     w->prediction,
                      w->result};
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) mdm_device_free(w->device, parts[i]);
     mdm_contrast_destroy(w->contrast);
@@ -158,6 +157,11 @@ static const int64_t *counts_of(mdm_comm *comm, mdm_semi_workspace *w, int64_t n
         w->counts[r] = groups * count * width;
     }
     return w->counts;
+}
+
+/* Where all ranks' rows go, and the gradients of all: on one rank these are its own. */
+static float *of_all_ranks(float *gathered, const float *own) {
+    return gathered ? gathered : (float *)(uintptr_t)own;
 }
 
 /* Where global row g stands in an array gathered in rank order, each rank's rows in its groups' order. */
@@ -268,10 +272,11 @@ static void mix_images(const mdm_semi_batch *b, const told *t, mdm_semi_workspac
 static mdm_status mix_targets(mdm_comm *comm, const mdm_semi_batch *b, int classes, const told *t,
                               mdm_semi_workspace *w) {
     int64_t rows = b->groups * b->count;
-    MDM_TRY(mdm_group_all_gather(w->group, w->target, w->target_all,
-                                 counts_of(comm, w, b->n, b->groups, classes + 1), MDM_FLOAT));
-    mdm_mix_targets(w->device, rows, classes, t->lambda, w->target, w->target_all, t->partner,
-                    w->mixed_target, w->mixed_mask);
+    float *all = of_all_ranks(w->target_all, w->target);
+    MDM_TRY(mdm_group_all_gather(w->group, w->target, all, counts_of(comm, w, b->n, b->groups, classes + 1),
+                                 MDM_FLOAT));
+    mdm_mix_targets(w->device, rows, classes, t->lambda, w->target, all, t->partner, w->mixed_target,
+                    w->mixed_mask);
     return MDM_OK;
 }
 
@@ -308,16 +313,18 @@ static mdm_status mix_embeddings(mdm_comm *comm, mdm_executor *executor, mdm_net
     int64_t rows = b->groups * b->count, d = network->layout->embedding;
     int classes = network->layout->spec.classes;
     const int64_t *counts = counts_of(comm, w, b->n, b->groups, d);
-    MDM_TRY(mdm_group_all_gather(w->group, embedding, w->embedding_all, counts, MDM_FLOAT));
-    mdm_mix_rows(w->device, rows, d, t->lambda, embedding, w->embedding_all, t->partner, w->mixed_embedding);
+    float *all = of_all_ranks(w->embedding_all, embedding),
+          *all_gradient = of_all_ranks(w->embedding_gradient_all, w->embedding_gradient);
+    MDM_TRY(mdm_group_all_gather(w->group, embedding, all, counts, MDM_FLOAT));
+    mdm_mix_rows(w->device, rows, d, t->lambda, embedding, all, t->partner, w->mixed_embedding);
     MDM_TRY(mdm_classifier_forward(executor, network, w->mixed_embedding, w->logits));
     supervised_and_consistency(o, b, classes, w->logits, t, o->lambda_xe, o->lambda_ue, MDM_PART_XE,
                                MDM_PART_UE, w);
     MDM_TRY(mdm_classifier_backward(executor, network, w->mixed_embedding, w->logits_gradient,
                                     w->mixed_embedding_gradient, 1));
     mdm_mix_rows_backward(w->device, b->groups * b->n, rows, d, b->groups * b->first, t->lambda,
-                          w->mixed_embedding_gradient, t->mixed_with, w->embedding_gradient_all);
-    return mdm_group_reduce_scatter(w->group, w->embedding_gradient_all, w->embedding_gradient, counts);
+                          w->mixed_embedding_gradient, t->mixed_with, all_gradient);
+    return mdm_group_reduce_scatter(w->group, all_gradient, w->embedding_gradient, counts);
 }
 
 /* NT-Xent between the two strong views of every unlabelled sample (of every labelled one when there are no
@@ -368,8 +375,9 @@ static mdm_status strong_losses(mdm_comm *comm, mdm_executor *executor, mdm_netw
 static mdm_status balance(mdm_executor *executor, const mdm_semi_batch *b, int classes, const float *logits,
                           mdm_semi_workspace *w) {
     double total = (double)(b->groups * b->n);
-    MDM_TRY(mdm_executor_sum_predictions(executor, logits, w->probability, w->prediction));
-    mdm_loss_balance(w->device, w->probability, b->groups * b->count, classes, w->prediction, total,
+    const double *sums;
+    MDM_TRY(mdm_executor_sum_predictions(executor, logits, w->probability, &sums));
+    mdm_loss_balance(w->device, w->probability, b->groups * b->count, classes, sums, total,
                      1.0f / (float)total, &w->result[BALANCE], w->logits_gradient);
     return MDM_OK;
 }
@@ -463,7 +471,10 @@ mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *n
     const told t = places(b, w);
     mdm_executor_set_batch(executor, b->groups, b->n);
     MDM_TRY(mdm_message_send(w->message, sizeof(int32_t) * (size_t)told_words(b->groups, b->n, b->count)));
-    mdm_network_clear_gradient(network);
+    if (mdm_executor_is_joined(executor))
+        mdm_network_clear_heads_gradient(network); /* the encoder's is written, by the only way back */
+    else
+        mdm_network_clear_gradient(network);
     MDM_TRY(guess(executor, guesser, b, w));
     mix_images(b, &t, w);
     if (!mdm_semi_has_strong_pass(o))

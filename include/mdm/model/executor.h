@@ -116,8 +116,8 @@ void mdm_executor_set_joined(mdm_executor *executor, int is_joined);
 int mdm_executor_is_joined(const mdm_executor *executor);
 /* As mdm_executor_plan. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_joined(mdm_executor *executor, int rows, int passes);
-/* As mdm_executor_forward and mdm_executor_backward, which adds to the gradient; images [passes, rows,
- * channels, H, W]. No other pass of the executor comes in between. */
+/* As mdm_executor_forward and mdm_executor_backward, which writes the encoder's gradient and adds to the
+ * heads'; images [passes, rows, channels, H, W]. No other pass of the executor comes in between. */
 MDM_MUST_CHECK mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *network, int rows,
                                                       const float *images, mdm_joined_pass *passes,
                                                       int count);
@@ -137,10 +137,10 @@ MDM_MUST_CHECK mdm_status mdm_classifier_backward(mdm_executor *executor, mdm_ne
                                                   const float *embedding, const float *logits_gradient,
                                                   float *embedding_gradient, int accumulate);
 
-/* Collective. probability [rows, C] = softmax of logits of the latest pass's rows; sums [C]: of all ranks'
- * rows. */
+/* Collective. probability [rows, C] = softmax of logits of the latest pass's rows; *sums [C], in the device's
+ * memory until the next call: of all ranks' rows. */
 MDM_MUST_CHECK mdm_status mdm_executor_sum_predictions(mdm_executor *executor, const float *logits,
-                                                       float *probability, double *sums);
+                                                       float *probability, const double **sums);
 
 /* Collective. Averages the running statistics over ranks (needed under local batch norm before evaluating or
  * saving). */

@@ -47,6 +47,8 @@ MDM_MUST_CHECK mdm_status mdm_network_copy(mdm_network *to, mdm_network *from);
 /* Sets the momentum to zero. */
 MDM_MUST_CHECK mdm_status mdm_network_clear_velocity(mdm_network *network);
 void mdm_network_clear_gradient(mdm_network *network);
+/* Behind the encoder alone, for what writes the encoder's (not where sums are reproducible). */
+void mdm_network_clear_heads_gradient(mdm_network *network);
 
 /* Which tensors a step touches. */
 enum { MDM_STEP_ENCODER = 1, MDM_STEP_CLASSIFIER = 2, MDM_STEP_PROJECTION = 4, MDM_STEP_ALL = 7 };

@@ -196,6 +196,7 @@ typedef struct layer_work {
     const mdm_layer *layer;
     int number, accumulate;
     const float *images; /* of the pass, where the layer reads them */
+    int64_t first, end;  /* the gradient that is complete behind the layer, to be handed on; or nothing */
 } layer_work;
 
 /* The gradient that a layer was given, and what is to be added to it, of the shape of a buffer. */
@@ -309,6 +310,9 @@ static mdm_status convolution_backward(mdm_executor *executor, layer_work *work)
     const mdm_layer *l = work->layer;
     MDM_TRY(mdm_beside_begin(executor->device));
     mdm_status status = mdm_executor_each_part(executor, weight_gradient_part, work);
+    if (status == MDM_OK && work->network->filters && executor->whole.rows > 0)
+        mdm_filters_take_gradient(work->network->filters, work->first, work->end,
+                                  work->network->home.gradient, work->accumulate);
     mdm_status ended = mdm_beside_end(executor->device, l->gradient);
     if (status != MDM_OK || ended != MDM_OK) return status != MDM_OK ? status : ended;
     mdm_executor_sum_shards(executor, work->network, l->weight, 0, work->accumulate);
@@ -355,18 +359,24 @@ static mdm_status bring_to_host(mdm_executor *executor, mdm_network *network, in
                                sizeof(float) * (size_t)(end - first));
 }
 
-/* Starts the reduction of what is complete, [first, *end), once it is large enough or the last. */
-static mdm_status reduce_bucket(mdm_executor *executor, mdm_network *network, int64_t first, int64_t *end) {
+/* Whether the gradient from a convolution's weights on, up to `end`, is handed on: once it is large enough or
+ * the last. */
+static int completes_bucket(const mdm_executor *executor, int64_t first, int64_t end) {
     int64_t share = executor->layout->weight_count / MOST_BUCKETS,
             size = share > BUCKET_FLOATS ? share : BUCKET_FLOATS;
+    return first == 0 || (mdm_comm_size(executor->comm) > 1 && end - first >= size);
+}
+
+/* Starts the reduction of what is complete behind the layer. */
+static mdm_status reduce_bucket(mdm_executor *executor, const layer_work *work) {
+    mdm_network *network = work->network;
+    int64_t first = work->first, count = work->end - first;
     if (mdm_comm_size(executor->comm) == 1 || executor->reproducible) return MDM_OK;
-    if (*end - first < size && first > 0) return mdm_comm_poll(executor->comm);
-    int64_t last = *end;
-    *end = first;
+    if (count == 0) return mdm_comm_poll(executor->comm);
     if (network->device && mdm_group_is_queued(executor->group))
-        return mdm_group_reduce_start(executor->group, network->home.gradient + first, last - first);
-    MDM_TRY(bring_to_host(executor, network, first, last));
-    return mdm_comm_reduce_start(executor->comm, network->gradient + first, last - first);
+        return mdm_group_reduce_start(executor->group, network->home.gradient + first, count);
+    MDM_TRY(bring_to_host(executor, network, first, work->end));
+    return mdm_comm_reduce_start(executor->comm, network->gradient + first, count);
 }
 
 mdm_status mdm_executor_reduce_wait(mdm_executor *executor, mdm_network *network) {
@@ -390,17 +400,20 @@ mdm_status mdm_executor_backward_layers(mdm_executor *executor, mdm_network *net
     network->device_is_newer = network->device != NULL;
     for (int i = layout->layer_count - 1; i >= 0; i--) {
         const mdm_layer *l = &layout->layers[i];
-        layer_work work = {network, l, i, accumulate, images};
+        layer_work work = {network, l, i, accumulate, images, end, end};
         MDM_TRY(wait_for_slots(executor, l));
         if (l->kind == MDM_LAYER_POOL || l->kind == MDM_LAYER_ADD_RELU || l->kind == MDM_LAYER_MAX_POOL) {
             MDM_TRY(mdm_executor_whole(executor, weightless_part, &work));
             continue;
         }
+        int64_t first = layout->tensors[l->weight].offset;
+        if (l->kind == MDM_LAYER_CONVOLUTION && completes_bucket(executor, first, end))
+            work.first = end = first;
         if (l->kind == MDM_LAYER_NORM_RELU)
             MDM_TRY(norm_backward(executor, &work));
         else
             MDM_TRY(convolution_backward(executor, &work));
-        if (reduce) MDM_TRY(reduce_bucket(executor, network, layout->tensors[l->weight].offset, &end));
+        if (reduce) MDM_TRY(reduce_bucket(executor, &work));
     }
     return mdm_beside_join(executor->device);
 }

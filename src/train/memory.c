@@ -84,7 +84,7 @@ static need estimate(const mdm_trainer *t, double chunk) {
                 4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
     if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
-        n.plans = weights * copies; /* filters, which the convolutions of all plans share */
+        n.plans = weights * (copies + 1); /* filters, which all plans share, and their gradients */
         double listed = 8 * train > 2 * pretrain ? 8 * train : 2 * pretrain; /* pictures of a step */
         n.device = n.networks / 3 * 4 + n.activations + n.plans + 4.0 * image * (3 * rows + evaluation) +
                    (double)mdm_tensor_bytes(t->device, (int)at_once, d->channels, d->height, d->width,

@@ -158,6 +158,13 @@ static double bytes_of_step_filters(const mdm_filter_arguments *a) {
     return weights * (a->verdict ? 20 : 4) + filters * element(a->bf16);
 }
 
+static double bytes_of_from_filters(const mdm_from_filters_arguments *a) {
+    double weights = 0;
+    for (uint32_t i = 0; i < grid; i++)
+        if (a->pieces[i].inputs) weights += a->pieces[i].count;
+    return weights * (element(a->bf16) + (a->accumulate ? 8 : 4));
+}
+
 static double bytes_of_column_norm_forward(const mdm_column_norm_arguments *a) {
     return 12.0 * (double)a->count;
 }

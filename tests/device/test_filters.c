@@ -1,5 +1,5 @@
 /* Filters: what the optimizer writes beside the weights is, to the bit, what a convolution makes of these by
- * itself, and weights and momentum are those of the plain step. */
+ * itself, and so are gradients; weights and momentum are those of the plain step. */
 #include "mdm/base/random.h"
 #include "mdm/device/filters.h"
 #include "mdm/device/losses.h"
@@ -69,8 +69,8 @@ static void close_model(model *m) {
     mdm_device_destroy(m->device);
 }
 
-/* What a convolution of tensor i gives, by the filters or by copies that it makes of `weights`. */
-static void convolve(model *m, int i, const float *weights, float *result) {
+/* A convolution of tensor i, which reads the filters, or copies that it makes of `weights`. */
+static mdm_convolution *convolution_of(model *m, int i, const float *weights, int forward_only) {
     mdm_convolution_shape shape = {.batch = BATCH,
                                    .in_channels = sizes[i].in,
                                    .out_channels = sizes[i].out,
@@ -79,27 +79,49 @@ static void convolve(model *m, int i, const float *weights, float *result) {
                                    .kernel = sizes[i].kernel,
                                    .stride = 1,
                                    .precision = m->precision,
-                                   .forward_only = 1,
+                                   .forward_only = forward_only,
                                    .is_served = weights == NULL};
     mdm_convolution *convolution;
-    float *input = draw((int64_t)BATCH * sizes[i].in * HEIGHT * WIDTH, 9);
-    void *x = test_device_copy(m->device, NULL,
-                               mdm_tensor_bytes(m->device, BATCH, sizes[i].in, HEIGHT, WIDTH, m->precision)),
-         *y = test_device_copy(m->device, NULL,
-                               mdm_tensor_bytes(m->device, BATCH, sizes[i].out, HEIGHT, WIDTH, m->precision));
-    assert_int_equal(mdm_tensor_import(m->device, input, BATCH, sizes[i].in, HEIGHT, WIDTH, m->precision, x),
-                     MDM_OK);
     assert_int_equal(mdm_convolution_create(m->device, &shape, &convolution), MDM_OK);
     assert_int_equal(weights ? mdm_convolution_set_weights(convolution, weights + m->shapes[i].offset)
                              : mdm_filters_serve(m->filters, m->shapes[i].offset, convolution),
                      MDM_OK);
+    return convolution;
+}
+
+/* A tensor of drawn values. */
+static void *tensor(const model *m, int channels, uint32_t item) {
+    float *values = draw((int64_t)BATCH * channels * HEIGHT * WIDTH, item);
+    void *there = test_device_copy(m->device, NULL,
+                                   mdm_tensor_bytes(m->device, BATCH, channels, HEIGHT, WIDTH, m->precision));
+    assert_int_equal(
+        mdm_tensor_import(m->device, values, BATCH, channels, HEIGHT, WIDTH, m->precision, there), MDM_OK);
+    free(values);
+    return there;
+}
+
+/* What a convolution of tensor i gives. */
+static void convolve(model *m, int i, const float *weights, float *result) {
+    mdm_convolution *convolution = convolution_of(m, i, weights, 1);
+    void *x = tensor(m, sizes[i].in, 9), *y = tensor(m, sizes[i].out, 10);
     assert_int_equal(mdm_convolution_forward(convolution, x, y), MDM_OK);
     assert_int_equal(
         mdm_tensor_export(m->device, y, BATCH, sizes[i].out, HEIGHT, WIDTH, m->precision, result), MDM_OK);
     mdm_convolution_destroy(convolution);
     mdm_device_free(m->device, x);
     mdm_device_free(m->device, y);
-    free(input);
+}
+
+/* The gradient of tensor i: left with the filters, or written or added to all weights' `gradient`. */
+static void take_back(model *m, int i, const float *weights, float *gradient, int accumulate) {
+    mdm_convolution *convolution = convolution_of(m, i, weights, 0);
+    void *x = tensor(m, sizes[i].in, 9), *dy = tensor(m, sizes[i].out, 10);
+    assert_int_equal(mdm_convolution_backward_weights(
+                         convolution, x, dy, gradient ? gradient + m->shapes[i].offset : NULL, accumulate),
+                     MDM_OK);
+    mdm_convolution_destroy(convolution);
+    mdm_device_free(m->device, x);
+    mdm_device_free(m->device, dy);
 }
 
 static void assert_filters_are_of(model *m, const float *weights) {
@@ -156,6 +178,23 @@ static void steps_move_weights_and_filters_in_one(void **state) {
     }
 }
 
+static void gradients_of_filters_are_those_of_convolutions_alone(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const int accumulate = i % 2;
+        model m;
+        open_model(&m, precisions[i / 2], MDM_STEP_IS_SOUND);
+        for (int k = 0; k < TENSORS; k++) take_back(&m, k, m.first[0], m.second[1], accumulate);
+        for (int k = 0; k < TENSORS; k++) take_back(&m, k, NULL, NULL, 0);
+        /* some tensors, none, the others */
+        const int64_t cuts[] = {0, m.shapes[2].offset, m.shapes[2].offset, m.shapes[5].offset, m.count};
+        for (int k = 0; k < 4; k++)
+            mdm_filters_take_gradient(m.filters, cuts[k], cuts[k + 1], m.first[1], accumulate);
+        assert_same_on_device(&m, m.first[1], m.second[1]);
+        close_model(&m);
+    }
+}
+
 static void an_unsound_step_leaves_both_as_they_were(void **state) {
     (void)state;
     model m;
@@ -202,6 +241,7 @@ int main(void) {
     const struct CMUnitTest on_cuda[] = {
         cmocka_unit_test(filters_are_what_convolutions_make_of_weights),
         cmocka_unit_test(steps_move_weights_and_filters_in_one),
+        cmocka_unit_test(gradients_of_filters_are_those_of_convolutions_alone),
         cmocka_unit_test(an_unsound_step_leaves_both_as_they_were),
         cmocka_unit_test(a_convolution_takes_no_filter_of_another_shape),
     };

@@ -30,7 +30,7 @@ PHASED = """softmax_rows loss_symmetric loss_consistency make_targets balance un
 contrast_rows sum_rows sum_columns judge_step norm_from_sums norm_gradients norm_means""".split()
 PARTS = [("convolutions", ["convolution", "convolution_data", "convolution_filter"]), ("batch norm and ReLU", NORM),
          ("sums of batch norm, second part", ["gather_sums"]), ("sums at shortcuts", ["add"]),
-         ("gradients of weights, from filters", ["from_filter"]), ("optimizer and the gradient's norm", ["step_filters", "sgd", "squares"])]
+         ("gradients of weights, from filters", ["from_filters"]), ("optimizer and the gradient's norm", ["step_filters", "sgd", "squares"])]
 REST = "images, pooling, heads, losses, copies"
 
 Call = collections.namedtuple("Call", "name blocks rows bytes operations")

@@ -115,7 +115,8 @@ MDM_MUST_CHECK mdm_status mdm_convolution_forward(mdm_convolution *convolution, 
                                                   void *output);
 MDM_MUST_CHECK mdm_status mdm_convolution_backward_data(mdm_convolution *convolution,
                                                         const void *output_gradient, void *input_gradient);
-/* gradient [out,in,k,k] float; `accumulate` adds to it. `input` as in forward. */
+/* gradient [out,in,k,k] float; `accumulate` adds to it. `input` as in forward. Of a convolution that is
+ * served it is left in the filters' layout, for mdm_filters_take_gradient. */
 MDM_MUST_CHECK mdm_status mdm_convolution_backward_weights(mdm_convolution *convolution, const void *input,
                                                            const void *output_gradient, float *gradient,
                                                            int accumulate);

@@ -26,6 +26,11 @@ void mdm_filters_make(mdm_filters *filters, const float *weights);
 /* mdm_sgd_step of all weights, and with them the filters. */
 void mdm_filters_step(mdm_filters *filters, float *weights, const float *gradient, float *velocity,
                       const float *rate, float momentum, float weight_decay, const double *verdict);
+/* The gradient of the weights from `first` to before `end`, as far as they are convolutions', which have left
+ * it in the layout of filters; written to all weights' `gradient` there or, with `accumulate`, added to it.
+ * All convolutions of a device share that room: those of the next way back write it again. */
+void mdm_filters_take_gradient(mdm_filters *filters, int64_t first, int64_t end, float *gradient,
+                               int accumulate);
 /* The convolution, created with `is_served`, reads the tensor at `offset` from here from now on. */
 MDM_MUST_CHECK mdm_status mdm_filters_serve(const mdm_filters *filters, int64_t offset,
                                             mdm_convolution *convolution);

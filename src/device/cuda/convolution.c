@@ -9,6 +9,7 @@ typedef struct cuda_convolution {
     mdm_convolution_shape shape;
     int in, out, out_height, out_width; /* channels padded */
     void *filter;                       /* [out][k][k][in]; somebody else's where shape.is_served */
+    size_t gradient_place; /* bytes of the device's room for gradients of filters before its own */
     mdm_gpu_plan *forward, *backward_data, *backward_filter;
 } cuda_convolution;
 
@@ -46,8 +47,9 @@ static mdm_status plan_all(cuda_convolution *c) {
     if (!s->is_served) MDM_TRY(mdm_gpu_allocate(d->gpu, filter_bytes(c), "convolution weights", &c->filter));
     MDM_TRY(plan(c, MDM_GPU_FORWARD, &c->forward));
     if (s->forward_only) return MDM_OK;
-    MDM_TRY(mdm_cuda_reserve(d, &d->filter_gradient, &d->filter_gradient_bytes, filter_bytes(c),
-                             "a weight gradient"));
+    if (!s->is_served)
+        MDM_TRY(mdm_cuda_reserve(d, &d->filter_gradient, &d->filter_gradient_bytes, filter_bytes(c),
+                                 "a weight gradient"));
     if (!s->from_image) MDM_TRY(plan(c, MDM_GPU_BACKWARD_DATA, &c->backward_data));
     return plan(c, MDM_GPU_BACKWARD_FILTER, &c->backward_filter);
 }
@@ -99,7 +101,7 @@ mdm_status mdm_cuda_convolution_set_weights(mdm_convolution *convolution, const 
 }
 
 mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution, const mdm_filter_shape *shape,
-                                     mdm_precision precision, void *filter) {
+                                     mdm_precision precision, void *filter, size_t gradient_place) {
     cuda_convolution *c = (cuda_convolution *)convolution;
     const mdm_convolution_shape *s = &c->shape;
     if (!s->is_served || s->precision != precision || s->in_channels != shape->in_channels ||
@@ -107,6 +109,7 @@ mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution, const mdm_fil
         return mdm_fail(MDM_LOST, "internal: a convolution of %d to %d channels is given another's filter",
                         s->in_channels, s->out_channels);
     c->filter = filter;
+    c->gradient_place = gradient_place;
     return MDM_OK;
 }
 
@@ -152,9 +155,11 @@ mdm_status mdm_cuda_convolution_backward_weights(mdm_convolution *convolution, c
                                                  int accumulate) {
     cuda_convolution *c = (cuda_convolution *)convolution;
     mdm_cuda_device *d = c->device;
+    void *filter_gradient = (char *)d->filter_gradient + c->gradient_place;
     MDM_TRY(mdm_gpu_convolve(d->gpu, c->backward_filter, lay_image(c, backward_batch_of(c), input),
-                             d->filter_gradient, (void *)(uintptr_t)output_gradient));
-    mdm_weights_arguments a = weights_arguments(c, gradient, d->filter_gradient);
+                             filter_gradient, (void *)(uintptr_t)output_gradient));
+    if (c->shape.is_served) return MDM_OK; /* until mdm_filters_take_gradient */
+    mdm_weights_arguments a = weights_arguments(c, gradient, filter_gradient);
     a.accumulate = accumulate;
     a.count = a.out * a.in * a.taps;
     mdm_gpu_from_filter(d->gpu, mdm_blocks_for(a.count), 1, &a);

@@ -16,7 +16,8 @@ typedef struct mdm_cuda_device {
     double *partial;        /* of sums */
     size_t partial_doubles;
     double *squares; /* [MDM_GPU_SQUARES] */
-    /* shared by all convolutions: those of one pass run one after another, and gradients of filters too */
+    /* shared by all convolutions: those of one pass run one after another, and gradients of filters too,
+     * which lie as the filters of a network do where these serve */
     void *image, *filter_gradient, *sum;
     size_t image_bytes, filter_gradient_bytes, sum_bytes;
     struct { /* beside.c */
@@ -60,10 +61,11 @@ mdm_status mdm_cuda_convolution_create(mdm_device *device, const mdm_convolution
                                        mdm_convolution **convolution);
 void mdm_cuda_convolution_destroy(mdm_convolution *convolution);
 mdm_status mdm_cuda_convolution_set_weights(mdm_convolution *convolution, const float *weights);
-/* For filters.c: `filter`, which stays its owner's, is of this shape and precision. */
+/* For filters.c: `filter`, which stays its owner's, is of this shape and precision; where its gradient is to
+ * be in the device's room, in bytes. */
 MDM_MUST_CHECK mdm_status mdm_cuda_convolution_take(mdm_convolution *convolution,
                                                     const mdm_filter_shape *shape, mdm_precision precision,
-                                                    void *filter);
+                                                    void *filter, size_t gradient_place);
 mdm_status mdm_cuda_convolution_forward(mdm_convolution *convolution, const void *input, void *output);
 mdm_status mdm_cuda_convolution_backward_data(mdm_convolution *convolution, const void *output_gradient,
                                               void *input_gradient);

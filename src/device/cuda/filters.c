@@ -1,4 +1,6 @@
-/* Filters of a network on a CUDA device: all weights, cut into pieces for the blocks of one launch. */
+/* Filters of a network on a CUDA device: all weights, cut into pieces for the blocks of one launch. Gradients
+ * of filters lie as filters do, in room that all networks of the device share: it is read before the next way
+ * back. */
 #include "mdm/device/filters.h"
 #include "device.h"
 #include <stdlib.h>
@@ -6,9 +8,10 @@
 enum { ALIGNMENT = 128 /* elements, at which a filter begins */ };
 
 struct mdm_filters {
-    mdm_gpu *gpu;
+    mdm_cuda_device *device;
     mdm_filter_shape *shapes;
-    uint64_t *places; /* of the filters in memory, in elements */
+    uint64_t *places;                  /* of the filters in memory, in elements */
+    uint32_t *first_piece, *end_piece; /* of each tensor */
     int count;
     mdm_precision precision;
     void *memory;             /* on the device, as is the next */
@@ -59,12 +62,14 @@ static void cut_convolution(cutting *c, const mdm_filter_shape *s, uint32_t padd
         }
 }
 
-static void cut(const mdm_filters *f, int64_t weights, cutting *c) {
+static void cut(mdm_filters *f, int64_t weights, cutting *c) {
     int64_t done = 0;
     for (int i = 0; i < f->count; i++) {
         const mdm_filter_shape *s = &f->shapes[i];
         cut_others(c, done, s->offset);
+        f->first_piece[i] = c->count;
         cut_convolution(c, s, mdm_blocks_of_lanes(s->in_channels), f->places[i]);
+        f->end_piece[i] = c->count;
         done = s->offset + (int64_t)s->in_channels * s->out_channels * s->kernel * s->kernel;
     }
     cut_others(c, done, weights);
@@ -74,20 +79,24 @@ static mdm_status send_pieces(mdm_filters *f, int64_t weights) {
     cutting c = {0};
     cut(f, weights, &c);
     size_t bytes = sizeof *f->pieces * c.count;
-    MDM_TRY(mdm_gpu_allocate(f->gpu, bytes, "the optimizer's pieces", (void **)&f->pieces));
+    mdm_gpu *gpu = f->device->gpu;
+    MDM_TRY(mdm_gpu_allocate(gpu, bytes, "the optimizer's pieces", (void **)&f->pieces));
     MDM_TRY(MDM_ALLOCATE(c.pieces, c.count + 1, "the optimizer's pieces"));
     f->piece_count = c.count;
     c.count = 0;
     cut(f, weights, &c);
-    mdm_status status = bytes > 0 ? mdm_gpu_upload(f->gpu, f->pieces, c.pieces, bytes) : MDM_OK;
+    mdm_status status = bytes > 0 ? mdm_gpu_upload(gpu, f->pieces, c.pieces, bytes) : MDM_OK;
     free(c.pieces);
     return status;
 }
 
 static mdm_status make_room(mdm_filters *f, const mdm_filter_shape *shapes, int64_t weights) {
+    mdm_cuda_device *d = f->device;
     uint64_t elements = 0;
     MDM_TRY(MDM_ALLOCATE(f->shapes, f->count + 1, "filters"));
     MDM_TRY(MDM_ALLOCATE(f->places, f->count + 1, "filters"));
+    MDM_TRY(MDM_ALLOCATE(f->first_piece, f->count + 1, "filters"));
+    MDM_TRY(MDM_ALLOCATE(f->end_piece, f->count + 1, "filters"));
     for (int i = 0; i < f->count; i++) {
         const mdm_filter_shape *s = &shapes[i];
         uint64_t size = (uint64_t)mdm_blocks_of_lanes(s->in_channels) * mdm_blocks_of_lanes(s->out_channels) *
@@ -97,7 +106,8 @@ static mdm_status make_room(mdm_filters *f, const mdm_filter_shape *shapes, int6
         elements += (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
     size_t bytes = (size_t)elements * (f->precision == MDM_BF16 ? 2 : 4);
-    MDM_TRY(mdm_gpu_allocate(f->gpu, bytes, "convolution weights", &f->memory));
+    MDM_TRY(mdm_gpu_allocate(d->gpu, bytes, "convolution weights", &f->memory));
+    MDM_TRY(mdm_cuda_reserve(d, &d->filter_gradient, &d->filter_gradient_bytes, bytes, "weight gradients"));
     return send_pieces(f, weights);
 }
 
@@ -107,7 +117,7 @@ mdm_status mdm_filters_create(mdm_device *device, const mdm_filter_shape *shapes
     *out = NULL;
     if (!device->info.is_cuda) return mdm_fail(MDM_USAGE, "%s keeps no filters", device->info.name);
     MDM_TRY(MDM_ALLOCATE(f, 1, "filters"));
-    f->gpu = mdm_cuda(device)->gpu;
+    f->device = mdm_cuda(device);
     f->count = count;
     f->precision = precision;
     mdm_status status = make_room(f, shapes, weights);
@@ -121,10 +131,12 @@ mdm_status mdm_filters_create(mdm_device *device, const mdm_filter_shape *shapes
 
 void mdm_filters_destroy(mdm_filters *f) {
     if (!f) return;
-    mdm_gpu_free(f->gpu, f->memory);
-    mdm_gpu_free(f->gpu, f->pieces);
+    mdm_gpu_free(f->device->gpu, f->memory);
+    mdm_gpu_free(f->device->gpu, f->pieces);
     free(f->shapes);
     free(f->places);
+    free(f->first_piece);
+    free(f->end_piece);
     free(f);
 }
 
@@ -132,7 +144,7 @@ static void launch(mdm_filters *f, mdm_filter_arguments a) {
     a.pieces = f->pieces;
     a.filters = f->memory;
     a.bf16 = f->precision == MDM_BF16;
-    mdm_gpu_step_filters(f->gpu, f->piece_count, 1, &a);
+    mdm_gpu_step_filters(f->device->gpu, f->piece_count, 1, &a);
 }
 
 void mdm_filters_make(mdm_filters *f, const float *weights) {
@@ -150,12 +162,25 @@ void mdm_filters_step(mdm_filters *f, float *weights, const float *gradient, flo
                                      .weight_decay = weight_decay});
 }
 
+void mdm_filters_take_gradient(mdm_filters *f, int64_t first, int64_t end, float *gradient, int accumulate) {
+    mdm_from_filters_arguments a = {.filters = f->device->filter_gradient,
+                                    .gradient = gradient,
+                                    .bf16 = f->precision == MDM_BF16,
+                                    .accumulate = accumulate};
+    int i = 0, next;
+    while (i < f->count && f->shapes[i].offset < first) i++;
+    for (next = i; next < f->count && f->shapes[next].offset < end;) next++;
+    if (i == next) return;
+    a.pieces = f->pieces + f->first_piece[i];
+    mdm_gpu_from_filters(f->device->gpu, f->end_piece[next - 1] - f->first_piece[i], 1, &a);
+}
+
 mdm_status mdm_filters_serve(const mdm_filters *f, int64_t offset, mdm_convolution *convolution) {
     for (int i = 0; i < f->count; i++) {
-        size_t element = f->precision == MDM_BF16 ? 2 : 4;
+        size_t place = (f->precision == MDM_BF16 ? 2 : 4) * (size_t)f->places[i];
         if (f->shapes[i].offset != offset) continue;
-        return mdm_cuda_convolution_take(convolution, &f->shapes[i], f->precision,
-                                         (char *)f->memory + element * (size_t)f->places[i]);
+        return mdm_cuda_convolution_take(convolution, &f->shapes[i], f->precision, (char *)f->memory + place,
+                                         place);
     }
     return mdm_fail(MDM_LOST, "internal: no filter was made of the weights at %lld", (long long)offset);
 }

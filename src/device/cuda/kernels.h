@@ -294,21 +294,65 @@ MDM_BOTH void mdm_step_filters_thread(const mdm_filter_arguments *a, mdm_gpu_thr
     }
 }
 
+/* Up to 8 inputs of a piece, that are one vector of the filters. */
+typedef struct mdm_filter_vector {
+    size_t vector;
+    uint32_t first, inputs; /* among the piece's weights, the others `taps` apart; how many there are */
+} mdm_filter_vector;
+
+MDM_BOTH uint32_t mdm_vectors_of_piece(const mdm_filter_piece *p) {
+    return p->inputs ? p->count / p->inputs * ((p->inputs + MDM_GPU_LANES - 1) / MDM_GPU_LANES) : 0;
+}
+
+MDM_BOTH mdm_filter_vector mdm_filter_vector_of(const mdm_filter_piece *p, uint32_t i) {
+    uint32_t groups = (p->inputs + MDM_GPU_LANES - 1) / MDM_GPU_LANES, input = i % groups * MDM_GPU_LANES,
+             tap = i / groups % p->taps, output = i / groups / p->taps;
+    mdm_filter_vector v;
+    v.vector = ((size_t)p->filter + ((size_t)output * p->taps + tap) * p->padded + input) / MDM_GPU_LANES;
+    v.first = (output * p->inputs + input) * p->taps + tap;
+    v.inputs = p->inputs - input;
+    if (v.inputs > MDM_GPU_LANES) v.inputs = MDM_GPU_LANES;
+    return v;
+}
+
 /* Behind the barrier: a thread per 8 inputs. */
 MDM_BOTH void mdm_write_filters_thread(const mdm_filter_arguments *a, mdm_gpu_thread t,
                                        const double *shared) {
     const mdm_filter_piece *p = &a->pieces[t.block];
-    if (mdm_filters_stay(a) || p->inputs == 0) return;
-    uint32_t groups = (p->inputs + MDM_GPU_LANES - 1) / MDM_GPU_LANES,
-             vectors = p->count / p->inputs * groups;
-    for (uint32_t i = t.thread; i < vectors; i += MDM_GPU_THREADS) {
-        uint32_t group = i % groups, tap = i / groups % p->taps, output = i / groups / p->taps;
-        const double *from = shared + (output * p->inputs + group * MDM_GPU_LANES) * p->taps + tap;
+    if (mdm_filters_stay(a)) return;
+    for (uint32_t i = t.thread; i < mdm_vectors_of_piece(p); i += MDM_GPU_THREADS) {
+        mdm_filter_vector at = mdm_filter_vector_of(p, i);
         mdm_lanes v;
         for (uint32_t k = 0; k < MDM_GPU_LANES; k++)
-            v.v[k] = group * MDM_GPU_LANES + k < p->inputs ? (float)from[k * p->taps] : 0.0f;
-        size_t place = (size_t)p->filter + ((size_t)output * p->taps + tap) * p->padded;
-        mdm_store_lanes(a->filters, place / MDM_GPU_LANES + group, a->bf16, v);
+            v.v[k] = k < at.inputs ? (float)shared[at.first + k * p->taps] : 0.0f;
+        mdm_store_lanes(a->filters, at.vector, a->bf16, v);
+    }
+}
+
+/* The way back: the gradient of filters becomes that of the weights, a block for each piece. */
+typedef struct mdm_from_filters_arguments {
+    const mdm_filter_piece *pieces; /* [blocks] */
+    const void *filters;
+    float *gradient;
+    int bf16, accumulate;
+} mdm_from_filters_arguments;
+
+MDM_BOTH void mdm_from_filters_thread(const mdm_from_filters_arguments *a, mdm_gpu_thread t, double *shared) {
+    const mdm_filter_piece *p = &a->pieces[t.block];
+    for (uint32_t i = t.thread; i < mdm_vectors_of_piece(p); i += MDM_GPU_THREADS) {
+        mdm_filter_vector at = mdm_filter_vector_of(p, i);
+        mdm_lanes v = mdm_load_lanes(a->filters, at.vector, a->bf16);
+        for (uint32_t k = 0; k < at.inputs; k++) shared[at.first + k * p->taps] = (double)v.v[k];
+    }
+}
+
+/* Behind the barrier: a thread per weight. */
+MDM_BOTH void mdm_take_gradient_thread(const mdm_from_filters_arguments *a, mdm_gpu_thread t,
+                                       const double *shared) {
+    const mdm_filter_piece *p = &a->pieces[t.block];
+    for (uint32_t i = t.thread; p->inputs && i < p->count; i += MDM_GPU_THREADS) {
+        float *to = &a->gradient[(size_t)p->first + i], value = (float)shared[i];
+        *to = a->accumulate ? *to + value : value;
     }
 }
 
@@ -348,6 +392,7 @@ MDM_BOTH void mdm_average_thread(const mdm_average_arguments *a, mdm_gpu_thread 
     S(statistics, mdm_sum_arguments, block_sums)                                                             \
     S(backward_sums, mdm_sum_arguments, block_sums)                                                          \
     S(gather_sums, mdm_gather_arguments, slices)                                                             \
-    S(step_filters, mdm_filter_arguments, write_filters)
+    S(step_filters, mdm_filter_arguments, write_filters)                                                     \
+    S(from_filters, mdm_from_filters_arguments, take_gradient)
 
 #endif

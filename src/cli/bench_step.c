@@ -90,8 +90,9 @@ static mdm_status queue_pretrain(void *context) {
     mdm_outputs out;
     int rows = (int)(2 * b->count);
     MDM_TRY(mdm_executor_forward(b->executor, b->network, rows, c->images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient,
-                              &c->result[PART]));
+    MDM_TRY(mdm_contrast_loss(c->contrast, b->config->train.batch, 1.0f, out.projection, c->gradient));
+    const mdm_row_sum loss = mdm_contrast_sum(c->contrast, b->config->train.batch, &c->result[PART]);
+    mdm_sum_rows(b->device, &loss, 1);
     MDM_TRY(mdm_executor_backward(b->executor, b->network, rows, c->images, NULL, c->gradient, NULL, 0, 1));
     return queue_end(b, c);
 }

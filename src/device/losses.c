@@ -42,13 +42,9 @@ void mdm_loss_hard(mdm_device *device, const mdm_loss_rows *rows, const int32_t 
     heads_of(device)->loss_hard(device, rows, label, ce_weight, rce_weight);
 }
 
-void mdm_loss_soft(mdm_device *device, const mdm_loss_rows *rows, const float *target, float ce_weight,
-                   float rce_weight) {
-    heads_of(device)->loss_soft(device, rows, target, ce_weight, rce_weight);
-}
-
-void mdm_loss_consistency(mdm_device *device, const mdm_loss_rows *rows, const float *target) {
-    heads_of(device)->loss_consistency(device, rows, target);
+void mdm_loss_soft(mdm_device *device, const mdm_loss_rows *labelled, const mdm_loss_rows *unlabelled,
+                   const float *target, float ce_weight, float rce_weight) {
+    heads_of(device)->loss_soft(device, labelled, unlabelled, target, ce_weight, rce_weight);
 }
 
 void mdm_balance_sums(mdm_device *device, const float *logits, int64_t rows, int classes, float *probability,

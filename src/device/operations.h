@@ -40,9 +40,8 @@ typedef struct mdm_head_operations {
                               const int32_t *mixed_with, float *all_gradient);
     void (*loss_hard)(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label, float ce_weight,
                       float rce_weight);
-    void (*loss_soft)(mdm_device *device, const mdm_loss_rows *rows, const float *target, float ce_weight,
-                      float rce_weight);
-    void (*loss_consistency)(mdm_device *device, const mdm_loss_rows *rows, const float *target);
+    void (*loss_soft)(mdm_device *device, const mdm_loss_rows *labelled, const mdm_loss_rows *unlabelled,
+                      const float *target, float ce_weight, float rce_weight);
     void (*balance_sums)(mdm_device *device, const float *logits, int64_t rows, int classes,
                          float *probability, double *sum);
     void (*loss_balance)(mdm_device *device, const float *probability, int64_t rows, int classes,
@@ -68,8 +67,8 @@ typedef struct mdm_head_operations {
         .column_norm_backward_input = column_norm_backward_input, .sum_rows = sum_rows,                      \
         .softmax_rows = softmax_rows, .make_targets = make_targets, .mix_rows = mix_rows,                    \
         .mix_targets = mix_targets, .mix_rows_backward = mix_rows_backward, .loss_hard = loss_hard,          \
-        .loss_soft = loss_soft, .loss_consistency = loss_consistency, .balance_sums = balance_sums,          \
-        .loss_balance = loss_balance, .judge_step = judge_step, .unit_rows_forward = unit_rows_forward,      \
+        .loss_soft = loss_soft, .balance_sums = balance_sums, .loss_balance = loss_balance,                  \
+        .judge_step = judge_step, .unit_rows_forward = unit_rows_forward,                                    \
         .unit_rows_backward = unit_rows_backward, .contrast_rows = contrast_rows                             \
     }
 

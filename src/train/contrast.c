@@ -2,7 +2,6 @@
  * gradients of all rows are summed back to their owners. */
 #include "mdm/train/contrast.h"
 #include "mdm/device/group.h"
-#include "mdm/device/losses.h"
 #include <omp.h>
 #include <stdlib.h>
 
@@ -140,7 +139,7 @@ static mdm_status lose_together(mdm_contrast *c, const contrast_plan *p, float s
 }
 
 mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, float lambda, const float *projection,
-                             float *gradient, double *loss) {
+                             float *gradient) {
     const contrast_plan *p = find(c, pairs);
     int64_t width = c->width, first, count;
     int ranks = mdm_comm_size(c->comm);
@@ -157,9 +156,13 @@ mdm_status mdm_contrast_loss(mdm_contrast *c, int64_t pairs, float lambda, const
                                      c->unit_all + view * pairs * width, c->counts, MDM_FLOAT));
     float scale = lambda / (float)(2 * pairs);
     MDM_TRY(c->reproducible ? lose_alone(c, p, scale) : lose_together(c, p, scale));
-    /* the sum over ranks counts each anchor once */
-    int64_t counted = c->reproducible && mdm_comm_rank(c->comm) != 0 ? 0 : 2 * p->shape.count;
-    mdm_sum_rows(c->device, &(mdm_row_sum){c->value, counted, 2.0 * (double)pairs, loss}, 1);
     mdm_unit_rows_backward(c->device, c->unit, c->norm, c->unit_gradient, 2 * count, c->width, gradient);
     return MDM_OK;
+}
+
+mdm_row_sum mdm_contrast_sum(const mdm_contrast *c, int64_t pairs, double *loss) {
+    int64_t first, count;
+    mdm_comm_my_slice(c->comm, pairs, &first, &count);
+    if (c->reproducible) count = mdm_comm_rank(c->comm) == 0 ? pairs : 0; /* all ranks have all anchors */
+    return (mdm_row_sum){c->value, 2 * count, 2.0 * (double)pairs, loss};
 }

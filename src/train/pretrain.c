@@ -56,7 +56,9 @@ static mdm_status queue(void *context) {
     MDM_TRY(mdm_make_views(t));
     mdm_executor_set_batch(t->executor, 2, s->n);
     MDM_TRY(mdm_executor_forward(t->executor, s->network, rows, t->step_images, MDM_PASS_TRAIN, &out));
-    MDM_TRY(mdm_contrast_loss(t->contrast, s->n, 1.0f, out.projection, t->gradient, &t->result[0]));
+    MDM_TRY(mdm_contrast_loss(t->contrast, s->n, 1.0f, out.projection, t->gradient));
+    const mdm_row_sum loss = mdm_contrast_sum(t->contrast, s->n, &t->result[0]);
+    mdm_sum_rows(t->device, &loss, 1);
     MDM_TRY(
         mdm_executor_backward(t->executor, s->network, rows, t->step_images, NULL, t->gradient, NULL, 0, 1));
     MDM_TRY(mdm_executor_reduce_wait(t->executor, s->network));

@@ -301,8 +301,7 @@ static void supervised_and_consistency(const mdm_semi_options *o, const mdm_semi
                                 .factor = t->ramp,
                                 .value = w->value + half * part_u,
                                 .gradient = w->logits_gradient + offset};
-    mdm_loss_soft(w->device, &labelled, w->mixed_target, 1.0f, o->rce_weight);
-    mdm_loss_consistency(w->device, &unlabelled, w->mixed_target + offset);
+    mdm_loss_soft(w->device, &labelled, &unlabelled, w->mixed_target, 1.0f, o->rce_weight);
 }
 
 /* The losses on mixed embeddings; leaves the gradient of this rank's own embeddings in w->embedding_gradient.
@@ -334,7 +333,7 @@ static mdm_status contrast(const mdm_semi_options *o, const mdm_semi_batch *b, i
     int64_t skip = (b->groups - 2) * b->count * width;
     mdm_device_zero(w->device, w->projection_gradient, sizeof(float) * (size_t)skip);
     return mdm_contrast_loss(w->contrast, b->n, o->lambda_contrast, projection + skip,
-                             w->projection_gradient + skip, &w->result[MDM_PART_CONTRAST]);
+                             w->projection_gradient + skip);
 }
 
 mdm_semi_options mdm_semi_options_of(const mdm_config *config) {
@@ -437,7 +436,7 @@ static mdm_status take_joined_passes(mdm_comm *comm, mdm_executor *executor, mdm
 static mdm_status sum_up(const mdm_semi_options *o, const mdm_semi_batch *b, mdm_semi_workspace *w) {
     int64_t half = 2 * b->count, guessed = b->groups < 4 ? 0 : b->count;
     double divisor = 2.0 * (double)b->n;
-    mdm_row_sum sums[MDM_PART_UE + 2];
+    mdm_row_sum sums[MDM_PART_UE + 3];
     for (int part = 0; part <= MDM_PART_UE; part++) {
         int is_labelled = part == MDM_PART_X || part == MDM_PART_XE,
             is_computed = part == MDM_PART_X || part == MDM_PART_U || mdm_semi_has_strong_pass(o);
@@ -447,7 +446,9 @@ static mdm_status sum_up(const mdm_semi_options *o, const mdm_semi_batch *b, mdm
     }
     sums[MDM_PART_UE + 1] =
         (mdm_row_sum){w->value + half * (MDM_PART_UE + 1), guessed, 1.0, &w->result[CONFIDENT]};
-    mdm_sum_rows(w->device, sums, MDM_PART_UE + 2);
+    sums[MDM_PART_UE + 2] = mdm_contrast_sum(w->contrast, b->n, &w->result[MDM_PART_CONTRAST]);
+    if (!mdm_semi_has_strong_pass(o)) sums[MDM_PART_UE + 2].rows = 0;
+    mdm_sum_rows(w->device, sums, MDM_PART_UE + 3);
     return mdm_group_all_reduce(w->group, w->result, CONFIDENT + 1, MDM_DOUBLE, MDM_SUM);
 }
 
@@ -477,8 +478,6 @@ mdm_status mdm_semi_queue(mdm_comm *comm, mdm_executor *executor, mdm_network *n
         mdm_network_clear_gradient(network);
     MDM_TRY(guess(executor, guesser, b, w));
     mix_images(b, &t, w);
-    if (!mdm_semi_has_strong_pass(o))
-        mdm_device_zero(w->device, &w->result[MDM_PART_CONTRAST], sizeof *w->result);
     if (mdm_executor_is_joined(executor))
         MDM_TRY(take_joined_passes(comm, executor, network, guesser, o, b, &t, w));
     else

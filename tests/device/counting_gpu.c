@@ -200,8 +200,11 @@ static double bytes_of_softmax_rows(const mdm_softmax_arguments *a) {
 static double bytes_of_loss(const mdm_loss_arguments *a) {
     return matrix(&a->rows) * ((a->target ? 2 : 1) + (a->gradient ? 1 : 0) + (a->accumulate ? 1 : 0));
 }
-#define bytes_of_loss_symmetric   bytes_of_loss
-#define bytes_of_loss_consistency bytes_of_loss
+#define bytes_of_loss_symmetric bytes_of_loss
+
+static double bytes_of_loss_soft(const mdm_soft_arguments *a) {
+    return bytes_of_loss(&a->labelled) + bytes_of_loss(&a->unlabelled);
+}
 
 static double bytes_of_make_targets(const mdm_target_arguments *a) {
     return matrix(&a->rows) * (a->theirs ? 6 : 4);

@@ -79,6 +79,17 @@ static void assert_values(const loss_case *l, const float *expected, double tole
     free(narrow);
 }
 
+/* Rows of soft targets that are all labelled, or all unlabelled. */
+static void lose_softly(const loss_case *l, float ce_weight, float rce_weight) {
+    const mdm_loss_rows none = {.classes = l->rows.classes};
+    mdm_loss_soft(device, &l->rows, &none, l->target.there, ce_weight, rce_weight);
+}
+
+static void lose_consistently(const loss_case *l) {
+    const mdm_loss_rows none = {.classes = l->rows.classes};
+    mdm_loss_soft(device, &none, &l->rows, l->target.there, 1.0f, 1.0f);
+}
+
 /* ---- the reference's numbers ---- */
 
 static void symmetric_cross_entropy_is_the_references(void **state) {
@@ -100,7 +111,7 @@ static void symmetric_cross_entropy_is_the_references(void **state) {
               golden_matrix("/loss/sce_soft/mask"), NULL, B, C);
     for (int i = 0; i < B; i++) expected[i] *= soft.weight.host[i];
     soft.rows.scale = 1.0f / B;
-    mdm_loss_soft(device, &soft.rows, soft.target.there, 1.0f, 1.0f);
+    lose_softly(&soft, 1.0f, 1.0f);
     assert_values(&soft, expected, 1e-5, "soft SCE");
     assert_golden_gradient(&soft, "/loss/sce_soft/grad", "gradient of soft SCE");
     close_case(&soft);
@@ -114,7 +125,7 @@ static void consistency_is_the_references(void **state) {
     open_case(&l, golden_matrix("/loss/consistency/logits"), golden_matrix("/loss/consistency/target"),
               golden_matrix("/loss/consistency/mask"), NULL, B, C);
     l.rows.scale = 1.0f / B;
-    mdm_loss_consistency(device, &l.rows, l.target.there);
+    lose_consistently(&l);
     float value = (float)sum_of(&l, B);
     assert_close(&value, expected, 1, 1e-7, 1e-5, "consistency");
     assert_golden_gradient(&l, "/loss/consistency/grad", "gradient of consistency");
@@ -278,8 +289,8 @@ typedef enum loss_kind { HARD, SOFT, CONSISTENCY, KINDS } loss_kind;
 
 static void lose(loss_case *l, loss_kind kind) {
     if (kind == HARD) mdm_loss_hard(device, &l->rows, l->label_there, 0.7f, 1.3f);
-    if (kind == SOFT) mdm_loss_soft(device, &l->rows, l->target.there, 0.7f, 1.3f);
-    if (kind == CONSISTENCY) mdm_loss_consistency(device, &l->rows, l->target.there);
+    if (kind == SOFT) lose_softly(l, 0.7f, 1.3f);
+    if (kind == CONSISTENCY) lose_consistently(l);
 }
 
 /* Per row, weighted; the gradient is added. */
@@ -325,6 +336,38 @@ static void losses_at_odd_sizes_are_the_plain_formulas(void **state) {
             }
 }
 
+/* The first third labelled, the others not. */
+static void labelled_and_unlabelled_rows_in_one_are_as_alone(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        int rows = sizes[i][0], classes = sizes[i][1], first = rows / 3;
+        loss_case l;
+        matrix factor;
+        float labelled[300], unlabelled[300];
+        open_random_case(&l, rows, classes, &factor);
+        float *gradient = calloc((size_t)l.gradient.count, sizeof(float));
+        memset(l.gradient.host, 0, sizeof(float) * (size_t)l.gradient.count);
+        lose_plainly(&l, SOFT, labelled, l.gradient.host);
+        lose_plainly(&l, CONSISTENCY, unlabelled, gradient);
+        memcpy(labelled + first, unlabelled + first, sizeof(float) * (size_t)(rows - first));
+        memcpy(l.gradient.host + first * classes, gradient + first * classes,
+               sizeof(float) * (size_t)((rows - first) * classes));
+        mdm_loss_rows head = l.rows, rest = l.rows;
+        head.rows = first;
+        rest.rows = rows - first;
+        rest.logits += first * classes;
+        rest.weight += first;
+        rest.value += first;
+        rest.gradient += first * classes;
+        mdm_loss_soft(device, &head, &rest, l.target.there, 0.7f, 1.3f);
+        assert_values(&l, labelled, 1e-5, "losses of labelled and unlabelled rows");
+        assert_there(&l.gradient, l.gradient.host, 2e-6, "their gradient");
+        free(gradient);
+        let_go(&factor);
+        close_case(&l);
+    }
+}
+
 static void values_alone_and_gradients_alone_are_the_same(void **state) {
     (void)state;
     for (int kind = 0; kind < KINDS; kind++) {
@@ -360,7 +403,7 @@ static void predictions_below_the_clamp_count_as_the_clamp_and_pass_no_gradient(
         open_case(&l, matrix_of(flat, MANY), matrix_of(target, MANY), make(1, 3), NULL, 1, MANY);
         l.rows.weight = NULL;
         if (kind == HARD) mdm_loss_hard(device, &l.rows, l.label_there, 0.0f, 1.0f);
-        if (kind == SOFT) mdm_loss_soft(device, &l.rows, l.target.there, 0.0f, 1.0f);
+        if (kind == SOFT) lose_softly(&l, 0.0f, 1.0f);
         assert_values(&l, &expected, 1e-6, "reverse cross entropy");
         assert_there(&l.gradient, zeros, 0, "gradient below the clamp");
         free(zeros);
@@ -479,6 +522,7 @@ int main(void) {
         cmocka_unit_test(contrast_of_one_or_three_ranks_is_the_references),
         cmocka_unit_test(sharpening_of_guesses_is_the_references),
         cmocka_unit_test(losses_at_odd_sizes_are_the_plain_formulas),
+        cmocka_unit_test(labelled_and_unlabelled_rows_in_one_are_as_alone),
         cmocka_unit_test(values_alone_and_gradients_alone_are_the_same),
         cmocka_unit_test(predictions_below_the_clamp_count_as_the_clamp_and_pass_no_gradient),
         cmocka_unit_test(softmax_and_balance_at_odd_sizes_are_the_plain_formulas),

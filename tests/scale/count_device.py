@@ -26,7 +26,7 @@ VIEWS, ROUND = 8 * 132, 15e-6  # made at once, one a block, in some eleven phase
 CONVERSIONS = 132 * 16 * 1.7e9  # of floats to doubles, per second
 
 NORM = "norm_forward norm_backward statistics backward_sums".split()
-PHASED = """softmax_rows loss_symmetric loss_consistency make_targets balance unit_forward unit_backward
+PHASED = """softmax_rows loss_symmetric loss_soft make_targets balance unit_forward unit_backward
 contrast_rows sum_rows sum_columns judge_step norm_from_sums norm_gradients norm_means""".split()
 PARTS = [("convolutions", ["convolution", "convolution_data", "convolution_filter"]), ("batch norm and ReLU", NORM),
          ("sums of batch norm, second part", ["gather_sums"]), ("sums at shortcuts", ["add"]),

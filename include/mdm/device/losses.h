@@ -82,11 +82,11 @@ typedef struct mdm_loss_rows {
  * 0..C-1. */
 void mdm_loss_hard(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label, float ce_weight,
                    float rce_weight);
-/* The same with soft targets [rows, C], constants for the gradient. */
-void mdm_loss_soft(mdm_device *device, const mdm_loss_rows *rows, const float *target, float ce_weight,
-                   float rce_weight);
-/* Mean over classes of (softmax - target)^2. */
-void mdm_loss_consistency(mdm_device *device, const mdm_loss_rows *rows, const float *target);
+/* Of soft targets, constants for the gradient: target [labelled->rows + unlabelled->rows, C], the labelled
+ * rows' first. Of labelled rows the same, of unlabelled ones the mean over classes of (softmax - target)^2.
+ * Either may have no rows. */
+void mdm_loss_soft(mdm_device *device, const mdm_loss_rows *labelled, const mdm_loss_rows *unlabelled,
+                   const float *target, float ce_weight, float rce_weight);
 
 /* ---- balance: KL(uniform || mean prediction of the global batch) ----
  *

@@ -4,6 +4,7 @@
 #define MDM_TRAIN_CONTRAST_H
 
 #include "mdm/comm/comm.h"
+#include "mdm/device/losses.h"
 #include "mdm/model/executor.h"
 
 typedef struct mdm_contrast mdm_contrast;
@@ -19,9 +20,10 @@ int64_t mdm_contrast_pairs(const mdm_contrast *contrast);
 MDM_MUST_CHECK mdm_status mdm_contrast_plan(mdm_contrast *contrast, int64_t pairs);
 
 /* Collective. All in the device's memory. projection [2 * count, width]: this rank's first views, then its
- * second views, of its slice of `pairs` samples. Writes their gradient of lambda * loss; *loss is this rank's
- * part of the mean (sum over ranks gives the loss). */
+ * second views, of its slice of `pairs` samples. Writes their gradient of lambda * loss. */
 MDM_MUST_CHECK mdm_status mdm_contrast_loss(mdm_contrast *contrast, int64_t pairs, float lambda,
-                                            const float *projection, float *gradient, double *loss);
+                                            const float *projection, float *gradient);
+/* For mdm_sum_rows behind it: *loss becomes this rank's part of the mean (sum over ranks gives the loss). */
+mdm_row_sum mdm_contrast_sum(const mdm_contrast *contrast, int64_t pairs, double *loss);
 
 #endif

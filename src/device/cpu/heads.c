@@ -263,9 +263,7 @@ static void loss_hard(mdm_device *device, const mdm_loss_rows *r, const int32_t 
                               scale_of(r), r->gradient);
 }
 
-static void loss_soft(mdm_device *device, const mdm_loss_rows *r, const float *target, float ce_weight,
-                      float rce_weight) {
-    (void)device;
+static void loss_symmetric(const mdm_loss_rows *r, const float *target, float ce_weight, float rce_weight) {
     for (int64_t i = 0; r->value && i < r->rows; i++) {
         float loss;
         mdm_sce_soft_forward(r->logits + i * r->classes, target + i * r->classes, 1, r->classes, ce_weight,
@@ -278,14 +276,20 @@ static void loss_soft(mdm_device *device, const mdm_loss_rows *r, const float *t
                               scale_of(r), r->gradient);
 }
 
-static void loss_consistency(mdm_device *device, const mdm_loss_rows *r, const float *target) {
-    (void)device;
+static void loss_consistency(const mdm_loss_rows *r, const float *target) {
     for (int64_t i = 0; r->value && i < r->rows; i++)
         r->value[i] = mdm_consistency_forward(r->logits + i * r->classes, target + i * r->classes,
                                               r->weight ? r->weight + i : NULL, 1, r->classes);
     begin_gradient(r);
     if (r->gradient)
         mdm_consistency_backward(r->logits, target, r->weight, r->rows, r->classes, scale_of(r), r->gradient);
+}
+
+static void loss_soft(mdm_device *device, const mdm_loss_rows *labelled, const mdm_loss_rows *unlabelled,
+                      const float *target, float ce_weight, float rce_weight) {
+    (void)device;
+    loss_symmetric(labelled, target, ce_weight, rce_weight);
+    loss_consistency(unlabelled, target + labelled->rows * labelled->classes);
 }
 
 static void balance_sums(mdm_device *device, const float *logits, int64_t rows, int classes,

@@ -216,30 +216,24 @@ static mdm_loss_arguments loss_arguments(const mdm_loss_rows *r) {
     return a;
 }
 
-static void symmetric_loss(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label,
-                           const float *target, float ce_weight, float rce_weight) {
+static void loss_hard(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label, float ce_weight,
+                      float rce_weight) {
     mdm_loss_arguments a = loss_arguments(rows);
     a.label = label;
-    a.target = target;
     a.ce_weight = ce_weight;
     a.rce_weight = rce_weight;
     mdm_gpu_loss_symmetric(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
 }
 
-static void loss_hard(mdm_device *device, const mdm_loss_rows *rows, const int32_t *label, float ce_weight,
-                      float rce_weight) {
-    symmetric_loss(device, rows, label, NULL, ce_weight, rce_weight);
-}
-
-static void loss_soft(mdm_device *device, const mdm_loss_rows *rows, const float *target, float ce_weight,
-                      float rce_weight) {
-    symmetric_loss(device, rows, NULL, target, ce_weight, rce_weight);
-}
-
-static void loss_consistency(mdm_device *device, const mdm_loss_rows *rows, const float *target) {
-    mdm_loss_arguments a = loss_arguments(rows);
-    a.target = target;
-    mdm_gpu_loss_consistency(gpu_of(device), mdm_blocks_of_rows(&a.rows), 1, &a);
+static void loss_soft(mdm_device *device, const mdm_loss_rows *labelled, const mdm_loss_rows *unlabelled,
+                      const float *target, float ce_weight, float rce_weight) {
+    mdm_soft_arguments a = {loss_arguments(labelled), loss_arguments(unlabelled)};
+    a.labelled.target = target;
+    a.labelled.ce_weight = ce_weight;
+    a.labelled.rce_weight = rce_weight;
+    a.unlabelled.target = target + labelled->rows * labelled->classes;
+    mdm_gpu_loss_soft(gpu_of(device),
+                      mdm_blocks_of_rows(&a.labelled.rows) + mdm_blocks_of_rows(&a.unlabelled.rows), 1, &a);
 }
 
 static void balance_sums(mdm_device *device, const float *logits, int64_t rows, int classes,

@@ -282,6 +282,21 @@ MDM_BOTH void mdm_loss_consistency_thread(const mdm_loss_arguments *a, mdm_gpu_t
     }
 }
 
+/* Both, of soft targets: the blocks of labelled rows, then those of unlabelled ones. */
+typedef struct mdm_soft_arguments {
+    mdm_loss_arguments labelled, unlabelled;
+} mdm_soft_arguments;
+
+MDM_BOTH void mdm_loss_soft_thread(const mdm_soft_arguments *a, mdm_gpu_thread t, int phase, double *shared) {
+    uint32_t labelled = mdm_blocks_of_rows(&a->labelled.rows);
+    if (t.block < labelled) {
+        mdm_loss_symmetric_thread(&a->labelled, t, phase, shared);
+        return;
+    }
+    t.block -= labelled;
+    mdm_loss_consistency_thread(&a->unlabelled, t, phase, shared);
+}
+
 /* ---- targets: rows 0..count-1 refine labels, rows count..2*count-1 guess them ---- */
 
 typedef struct mdm_target_arguments {
@@ -468,7 +483,7 @@ MDM_BOTH void mdm_contrast_rows_thread(const mdm_contrast_arguments *a, mdm_gpu_
 #define MDM_GPU_LOSS_KERNELS(P)                                                                              \
     P(softmax_rows, mdm_softmax_arguments, 3)                                                                \
     P(loss_symmetric, mdm_loss_arguments, 4)                                                                 \
-    P(loss_consistency, mdm_loss_arguments, 4)                                                               \
+    P(loss_soft, mdm_soft_arguments, 4)                                                                      \
     P(make_targets, mdm_target_arguments, 4)                                                                 \
     P(balance, mdm_balance_arguments, 2)                                                                     \
     P(unit_forward, mdm_unit_arguments, 2)                                                                   \

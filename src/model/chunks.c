@@ -122,10 +122,12 @@ static mdm_status evaluate_in_pieces(mdm_executor *executor, mdm_network *networ
                                           MDM_PASS_EVALUATE, &out));
         const float *parts[CHUNK_ARRAYS] = {out.embedding, out.projection, out.logits};
         for (int i = 0; i < CHUNK_ARRAYS; i++)
-            mdm_device_copy(executor->device, executor->chunks.output[i] + done * widths[i], parts[i],
-                            sizeof(float) * (size_t)(some * widths[i]));
+            if (parts[i])
+                mdm_device_copy(executor->device, executor->chunks.output[i] + done * widths[i], parts[i],
+                                sizeof(float) * (size_t)(some * widths[i]));
     }
     give_outputs(executor, outputs);
+    outputs->projection = NULL;
     return MDM_OK;
 }
 

@@ -13,8 +13,8 @@ enum { CLASSIFIER, PROJECTION, HEADS };
 /* The convolutions, heads and buffers for one number of rows. */
 typedef struct plan {
     int rows, forward_only;
-    int passes;                     /* of so many rows each, joined; 1 otherwise */
-    int heads_only;                 /* a batch's rows, of which passes take chunks: no convolutions */
+    int passes;     /* of so many rows each, joined; 1 otherwise */
+    int heads_only; /* rows that passes take in chunks, or of all joined ones: no convolutions */
     mdm_convolution **convolutions; /* [layer_count], NULL for other layers */
     mdm_linear *heads[HEADS];
     size_t *buffer_offset; /* [buffer_count], bytes into the arena */
@@ -113,7 +113,7 @@ struct mdm_executor {
 };
 
 plan *mdm_executor_find_plan(mdm_executor *executor, int rows, int forward_only);
-/* The heads for so many rows that chunks make up; while planning, and afterwards. */
+/* The heads for so many rows that chunks or joined passes make up; while planning, and afterwards. */
 MDM_MUST_CHECK mdm_status mdm_executor_plan_heads(mdm_executor *executor, int rows);
 plan *mdm_executor_find_heads(mdm_executor *executor, int rows);
 /* Collective under sync. Sums the first `count` doubles of executor->sums over ranks. */
@@ -154,7 +154,9 @@ MDM_MUST_CHECK mdm_status mdm_executor_forward_layers(mdm_executor *executor, md
                                                       norm_mode mode, const float *images);
 MDM_MUST_CHECK mdm_status mdm_executor_backward_layers(mdm_executor *executor, mdm_network *network,
                                                        const float *images, int accumulate, int reduce);
-/* The linear heads of the rows of executor->whole, which lie in `h`. */
+/* Both linear heads of the rows of executor->whole, from the first on. */
+MDM_MUST_CHECK mdm_status mdm_executor_forward_heads(mdm_executor *executor, mdm_network *network);
+/* Batch norm of the projections of as many rows, which lie in `h`. */
 MDM_MUST_CHECK mdm_status mdm_executor_project(mdm_executor *executor, mdm_network *network,
                                                const head_buffers *h, const mdm_norm_values *norm,
                                                norm_mode mode);

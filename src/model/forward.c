@@ -113,8 +113,8 @@ static mdm_status head_statistics_part(mdm_executor *executor, const part *p, vo
 
 /* The projection head's batch norm over rows: normalised (kept for backward) and projection = gamma *
  * normalised + beta. */
-static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network, const head_buffers *h,
-                                    const mdm_norm_values *norm, norm_mode mode) {
+mdm_status mdm_executor_project(mdm_executor *executor, mdm_network *network, const head_buffers *h,
+                                const mdm_norm_values *norm, norm_mode mode) {
     const mdm_layout *layout = executor->layout;
     int columns = layout->spec.projection;
     mdm_device *device = executor->device;
@@ -147,11 +147,11 @@ static mdm_status head_norm_forward(mdm_executor *executor, mdm_network *network
     return MDM_OK;
 }
 
-mdm_status mdm_executor_project(mdm_executor *executor, mdm_network *network, const head_buffers *h,
-                                const mdm_norm_values *norm, norm_mode mode) {
+mdm_status mdm_executor_forward_heads(mdm_executor *executor, mdm_network *network) {
+    const head_buffers *h = &executor->heads;
     linear_work work = {network, PROJECTION, executor->layout->projection_weight, h->embedding, h->linear};
-    MDM_TRY(mdm_executor_each_part(executor, linear_part, &work));
-    return head_norm_forward(executor, network, h, norm, mode);
+    MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
+    return mdm_executor_each_part(executor, linear_part, &work);
 }
 
 mdm_status mdm_executor_prepare(mdm_executor *executor, mdm_network *network) {
@@ -248,8 +248,9 @@ mdm_status mdm_executor_forward_pass(mdm_executor *executor, mdm_network *networ
         MDM_TRY(mdm_grid_sums_create(executor->layout->weight_count, &network->gradient_sums));
     executor->current_total = mdm_executor_sums_alone(executor) ? rows : mdm_executor_total_rows(executor);
     MDM_TRY(mdm_executor_forward_layers(executor, network, mode, images));
-    MDM_TRY(mdm_classifier_forward(executor, network, h->embedding, h->logits));
-    MDM_TRY(mdm_executor_project(executor, network, h, &executor->head_norm[0], mode));
-    *outputs = (mdm_outputs){h->embedding, h->projection, h->logits};
-    return MDM_OK;
+    *outputs = (mdm_outputs){.embedding = h->embedding, .logits = h->logits};
+    if (pass == MDM_PASS_EVALUATE) return mdm_classifier_forward(executor, network, h->embedding, h->logits);
+    outputs->projection = h->projection;
+    MDM_TRY(mdm_executor_forward_heads(executor, network));
+    return mdm_executor_project(executor, network, h, &executor->head_norm[0], mode);
 }

@@ -34,6 +34,7 @@ mdm_status mdm_executor_plan_joined(mdm_executor *executor, int rows, int passes
     const plan empty = {.rows = rows, .passes = passes};
     if (!mdm_executor_can_join(executor, rows, passes) || passes < 2 || passes > MDM_JOINED_PASSES)
         return mdm_fail(MDM_USAGE, "%d passes of %d rows cannot be joined on this device", passes, rows);
+    MDM_TRY(mdm_executor_plan_heads(executor, passes * rows));
     return find_joined(executor, rows, passes) ? MDM_OK : mdm_executor_add_plan(executor, &empty);
 }
 
@@ -65,13 +66,15 @@ static void work_on_passes(mdm_executor *executor, int first, int passes) {
 /* And on matrices that begin with the rows of a pass. */
 static void work_on_heads(mdm_executor *executor) {
     work_on_passes(executor, 0, 1);
+    executor->whole.heads = executor->current->heads;
 }
 
 mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *network, int rows,
                                        const float *images, mdm_joined_pass *passes, int count) {
-    plan *p = find_joined(executor, rows, count);
+    plan *p = find_joined(executor, rows, count), *heads = mdm_executor_find_heads(executor, count * rows);
     norm_mode mode = {.batch = executor->batchnorm != MDM_BATCHNORM_FROZEN, .track = 1, .keep = 1};
-    if (!p) return mdm_fail(MDM_LOST, "no plan was made for %d joined passes of %d rows", count, rows);
+    if (!p || !heads)
+        return mdm_fail(MDM_LOST, "no plan was made for %d joined passes of %d rows", count, rows);
     executor->chunks.in_chunks = 1;
     MDM_TRY(mdm_executor_begin_pass(executor, network, p));
     MDM_TRY(mdm_executor_lay_parts(executor, rows, 0));
@@ -79,11 +82,12 @@ mdm_status mdm_executor_forward_joined(mdm_executor *executor, mdm_network *netw
     executor->current_uses_batch_statistics = mode.batch;
     work_on_passes(executor, 0, count);
     MDM_TRY(mdm_executor_forward_layers(executor, network, mode, images));
+    executor->whole.heads = heads->heads;
+    MDM_TRY(mdm_executor_forward_heads(executor, network));
     work_on_heads(executor);
     for (int i = 0; i < count; i++) {
         head_buffers h = heads_from(executor, i * rows);
         mode.track = i == 0;
-        if (passes[i].wants_logits) MDM_TRY(mdm_classifier_forward(executor, network, h.embedding, h.logits));
         if (passes[i].wants_projection)
             MDM_TRY(mdm_executor_project(executor, network, &h, &executor->head_norm[i], mode));
         passes[i].outputs = (mdm_outputs){h.embedding, h.projection, h.logits};

@@ -418,8 +418,8 @@ static mdm_status take_joined_passes(mdm_comm *comm, mdm_executor *executor, mdm
     int rows = (int)(b->groups * b->count), classes = network->layout->spec.classes,
         count = mdm_semi_passes(o);
     mdm_joined_pass passes[MDM_JOINED_PASSES] = {
-        [MDM_SEMI_WEAK] = {.wants_projection = 1, .wants_logits = 1}, /* whose statistics move as well */
-        [MDM_SEMI_MIXED] = {.wants_logits = 1, .logits_gradient = w->logits_gradient},
+        [MDM_SEMI_WEAK] = {.wants_projection = 1}, /* whose statistics move as well */
+        [MDM_SEMI_MIXED] = {.logits_gradient = w->logits_gradient},
         [MDM_SEMI_STRONG] = {.wants_projection = 1,
                              .embedding_gradient = w->embedding_gradient,
                              .projection_gradient = w->projection_gradient}};

@@ -24,10 +24,10 @@ typedef enum mdm_pass {
 /* Where a forward pass left its results, in the device's memory; valid until the next pass of the executor.
  * Rows are this rank's. */
 typedef struct mdm_outputs {
-    const float *embedding; /* [rows, D] */
-    const float
-        *projection;     /* [rows, projection], behind the head's batch norm, not normalised to unit length */
-    const float *logits; /* [rows, C] */
+    const float *embedding;  /* [rows, D] */
+    const float *projection; /* [rows, projection], behind the head's batch norm, not normalised to unit
+                              * length; NULL of MDM_PASS_EVALUATE */
+    const float *logits;     /* [rows, C] */
 } mdm_outputs;
 
 MDM_MUST_CHECK mdm_status mdm_executor_create(mdm_device *device, mdm_comm *comm, const mdm_layout *layout,
@@ -104,8 +104,8 @@ MDM_MUST_CHECK mdm_status mdm_executor_backward(mdm_executor *executor, mdm_netw
  */
 enum { MDM_JOINED_PASSES = MDM_NORM_SETS };
 typedef struct mdm_joined_pass {
-    int wants_projection, wants_logits; /* beside the embedding */
-    mdm_outputs outputs;                /* where forward leaves what is wanted */
+    int wants_projection; /* beside embedding and logits */
+    mdm_outputs outputs;  /* where forward leaves what is wanted */
     /* for backward, as there; none for the first pass */
     const float *embedding_gradient, *projection_gradient, *logits_gradient;
 } mdm_joined_pass;

@@ -88,7 +88,7 @@ void mdm_recorder_turn_off(mdm_recorder *r) {
 /* Of as many as are kept, and of the one that is tried in all ways: calls of the longest step, and what each
  * may become: three kernels of cuDNN, or those of a collective. */
 double mdm_recorder_bytes(const mdm_recorder *r, const mdm_layout *layout, double forward, double backward) {
-    enum { NODE_BYTES = 64 << 10, FORWARD_NODES = 6, BACKWARD_NODES = 9, OTHER_NODES = 250 };
+    enum { NODE_BYTES = 64 << 10, FORWARD_NODES = 5, BACKWARD_NODES = 8, OTHER_NODES = 250 };
     if (!r->is_on) return 0;
     return (double)(MOST + MDM_RECORDING_WAYS - 1) * NODE_BYTES *
            (layout->layer_count * (FORWARD_NODES * forward + BACKWARD_NODES * backward) + OTHER_NODES);

@@ -165,8 +165,12 @@ static mdm_status describe_tensor(const mdm_cpu_device *device, dnnl_memory_desc
                                   int height, int width, mdm_precision precision) {
     int64_t pixel = mdm_padded_channels(&device->common, channels), row = pixel * width;
     dnnl_dims_t dims = {n, channels, height, width}, strides = {row * height, 1, row, pixel};
-    if (!mdm_cpu_channels_last(&device->common, precision))
-        return describe(desc, n, channels, height, width, data_type(precision), layout_of(device, precision));
+    if (!mdm_cpu_channels_last(&device->common, precision)) {
+        MDM_TRY(
+            describe(desc, n, channels, height, width, data_type(precision), layout_of(device, precision)));
+        desc->format_desc.blocking.strides[0] = row * height; /* there may be a whole block more */
+        return MDM_OK;
+    }
     TRY_DNNL(dnnl_memory_desc_init_by_strides(desc, 4, dims, data_type(precision), strides),
              "a memory description");
     return MDM_OK;
@@ -178,6 +182,7 @@ mdm_status mdm_cpu_tensor_import(mdm_device *public_device, const float *plain, 
     dnnl_memory_desc_t from, to;
     MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
     MDM_TRY(describe_tensor(device, &to, n, channels, height, width, precision));
+    memset(tensor, 0, mdm_tensor_bytes(public_device, n, channels, height, width, precision));
     return convert(device, &from, (void *)plain, &to, tensor);
 }
 

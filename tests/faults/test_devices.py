@@ -54,10 +54,10 @@ def goes_on(work, name, *settings, ranks=1, nccl=False):
 
 
 def a_device_lost_in_a_step_is_told_by_its_rank(work):
-    """In the warm-up, after the eight updates of pretraining."""
-    is_lost(work, "step", "sgd", 12, "train.cuda_graph=false")
+    """In the warm-up, after the four updates of heads in pretraining."""
+    is_lost(work, "step", "sgd", 6, "train.cuda_graph=false")
     goes_on(work, "step", "train.cuda_graph=false")
-    is_lost(work, "step-of-two", "sgd", 12, ranks=2)
+    is_lost(work, "step-of-two", "sgd", 6, ranks=2)
 
 
 def a_device_lost_in_a_division_is_told_by_its_rank(work):

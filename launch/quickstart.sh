@@ -55,7 +55,7 @@ show("  before the semi-supervised phase", "before_semi_top1")
 show("  with cross entropy alone", "baseline_ce_top1")
 show("  with symmetric cross entropy alone", "baseline_sce_top1")
 show("wrong labels found by the noise score, last division", "auc_noise", "a")
-show("foreign pictures found by the OOD score, last division", "auc_ood", "a")
+show("foreign pictures found by the OOD score", "auc_ood", "a")
 PYTHON
 cat <<END
 

@@ -101,9 +101,12 @@ static const mdm_manual pages[] = {
     {.name = "eval",
      .summary = "accuracy, per class and confused, of a run's networks",
      .usage = "RUN [DATA.h5] [options]",
-     .text = "Accuracy of the mean prediction of the run's networks (averaged weights where the run averaged "
-             "them): first and among the first five, per class, and the confusion matrix (row: true class). "
-             "DATA.h5 defaults to the run's own test set. Under mpirun the ranks share the pictures.",
+     .text =
+         "Accuracy of the mean prediction of the run's networks (averaged weights where the run averaged "
+         "them): first and among the first five, per class, and the confusion matrix (row: true class). "
+         "DATA.h5 defaults to the run's own test set. Under mpirun the ranks share the pictures. It computes "
+         "in "
+         "single precision: after a run in bf16 a few pictures may be judged otherwise than in its summary.",
      .words = MDM_WORD_RUN | MDM_WORD_FILE,
      .options = {{"--split", "test|train",
                   "test set, or training set against its true labels where the file has them, else against "

@@ -179,7 +179,6 @@ static mdm_status start(mdm_nccl *n, mdm_comm *comm) {
     ncclUniqueId id;
     int version;
     config.blocking = 0;
-    config.commName = "mdm-dist";
     MDM_TRY(mdm_nccl_load(&n->table));
     /* What it registers of a recorded step's memory would have to outlive the recording, which ours need not:
      * between passes memory is freed before they are. */

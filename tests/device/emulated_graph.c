@@ -4,8 +4,10 @@
  *
  * What CUDA refuses of a capture ends the test: cudaErrorStreamCaptureIsolation (a mark of outside is
  * followed inside), cudaErrorStreamCaptureUnjoined (the end comes before computing has followed what is
- * beside it), cudaErrorCapturedEvent (the host, or a queue outside, waits for a mark of inside); and work of
- * the ranks on a communicating queue that is not part of it, which would run once and never again. */
+ * beside it), cudaErrorCapturedEvent (the host, or a queue outside, waits for a mark of inside), and
+ * cudaErrorStreamCaptureUnsupported (the host waits, or memory is allocated or freed, or something is
+ * planned, for which cuDNN and cuBLASLt may do either); and work of the ranks on a communicating queue that
+ * is not part of it, which would run once and never again. */
 #include "emulated_gpu.h"
 #include "mdm/device/recording.h"
 #include <stdio.h>

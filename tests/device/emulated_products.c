@@ -4,10 +4,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static int same_kind(const mdm_gpu_convolution *a, const mdm_gpu_convolution *b) {
+    return a->pass == b->pass && a->precision == b->precision && a->batch == b->batch && a->in == b->in &&
+           a->out == b->out && a->height == b->height && a->width == b->width && a->kernel == b->kernel &&
+           a->stride == b->stride;
+}
+
+/* What is new takes memory to be measured, and frees it; a larger scratch memory takes the place of the one
+ * that graphs have been recorded with. */
+static void plan_anew(mdm_gpu *gpu) {
+    emulated_refuse_in_graph(gpu, "a convolution or product is planned");
+    gpu->frees++;
+}
+
 mdm_status mdm_gpu_plan_convolution(mdm_gpu *gpu, const mdm_gpu_convolution *convolution,
                                     mdm_gpu_plan **plan) {
     if (convolution->in % MDM_GPU_LANES || convolution->out % MDM_GPU_LANES)
         return mdm_fail(MDM_LOST, "channels are not in whole blocks");
+    for (*plan = gpu->plans; *plan; *plan = (*plan)->next)
+        if (same_kind(&(*plan)->kind, convolution)) return MDM_OK;
+    plan_anew(gpu);
     MDM_TRY(MDM_ALLOCATE(*plan, 1, "a plan"));
     (*plan)->kind = *convolution;
     (*plan)->next = gpu->plans;
@@ -122,12 +138,22 @@ mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *fil
     const convolve_call given = {plan, x, filter, y};
     if (gpu->turned_to != MDM_GPU_COMPUTING && plan->kind.pass != MDM_GPU_BACKWARD_FILTER)
         emulated_refuse("a convolution beside others that is no gradient of filters");
+    if (((uintptr_t)x | (uintptr_t)filter | (uintptr_t)y) % 16)
+        emulated_refuse("a convolution of tensors that are not aligned as its plan was told");
     MDM_TRY(emulated_tell_loss(gpu, "a convolution"));
     emulated_queue_call(gpu, "convolution", run_convolve, &given, sizeof given, &gpu->counts.launches);
     return MDM_OK;
 }
 
+static int same_product(const mdm_product_shape *a, const mdm_product_shape *b) {
+    return a->form == b->form && a->precision == b->precision && a->m == b->m && a->n == b->n &&
+           a->k == b->k && !a->has_bias == !b->has_bias;
+}
+
 mdm_status mdm_gpu_plan_product(mdm_gpu *gpu, const mdm_product_shape *shape, mdm_gpu_product **product) {
+    for (*product = gpu->products; *product; *product = (*product)->next)
+        if (same_product(&(*product)->shape, shape)) return MDM_OK;
+    plan_anew(gpu);
     MDM_TRY(MDM_ALLOCATE(*product, 1, "a product"));
     (*product)->shape = *shape;
     (*product)->next = gpu->products;

@@ -424,6 +424,7 @@ mdm_status mdm_gpu_create_mark(mdm_gpu *gpu, mdm_gpu_mark **mark) {
 }
 
 void mdm_gpu_destroy_mark(mdm_gpu *gpu, mdm_gpu_mark *mark) {
+    if (mark) emulated_refuse_in_graph(gpu, "the host waits");
     if (mark && !mark->graph) emulated_wait(gpu, mark->point.queue, mark->point.count);
     free(mark);
 }

@@ -1,5 +1,5 @@
 /* The emulated device itself: in which order it runs what is queued, what its waits wait for, and what it
- * refuses of a graph. Its orders are to show what a mark is missing for, so each is shown to differ from
+ * refuses. Its orders are to show what a mark is missing for, so each is shown to differ from
  * another where one is missing, and not to where it is there; with ThreadSanitizer, to be reported. */
 #include "cuda/gpu.h"
 #include "golden.h"
@@ -275,7 +275,7 @@ static void a_mark_never_recorded_holds_nobody_up(void **state) {
     }
 }
 
-/* ---- what is refused of a graph: programs whose last call does not return ---- */
+/* ---- what is refused: programs whose last call does not return ---- */
 
 static mdm_status follow_a_mark_of_outside(machine *m) {
     compute(m);
@@ -337,6 +337,37 @@ static mdm_status wait_inside(machine *m) {
     return mdm_gpu_await(m->gpu, m->mark);
 }
 
+static mdm_status free_a_mark_inside(machine *m) {
+    MDM_TRY(mdm_gpu_begin_graph(m->gpu));
+    mdm_gpu_destroy_mark(m->gpu, m->mark);
+    return MDM_OK;
+}
+
+static const mdm_gpu_convolution small = {MDM_GPU_FORWARD, MDM_FP32, 1, 8, 8, 1, 1, 1, 1};
+
+static mdm_status plan_inside(machine *m) {
+    mdm_gpu_plan *plan;
+    MDM_TRY(mdm_gpu_plan_convolution(m->gpu, &small, &plan));
+    MDM_TRY(mdm_gpu_begin_graph(m->gpu));
+    MDM_TRY(mdm_gpu_plan_convolution(m->gpu, &small, &plan)); /* which is known */
+    mdm_gpu_convolution other = small;
+    other.batch = 2;
+    return mdm_gpu_plan_convolution(m->gpu, &other, &plan);
+}
+
+static mdm_status multiply_anew_inside(machine *m) {
+    const mdm_product_shape shape = {MDM_PRODUCT_NT, MDM_FP32, 4, 4, 4, 0};
+    mdm_gpu_product *product;
+    MDM_TRY(mdm_gpu_begin_graph(m->gpu));
+    return mdm_gpu_plan_product(m->gpu, &shape, &product);
+}
+
+static mdm_status convolve_askew(machine *m) {
+    mdm_gpu_plan *plan;
+    MDM_TRY(mdm_gpu_plan_convolution(m->gpu, &small, &plan));
+    return mdm_gpu_convolve(m->gpu, plan, m->a, m->b, m->b + 65);
+}
+
 /* In a child, which must end by it, with a line that has these words. */
 static void is_refused(mdm_status (*program)(machine *), const char *words) {
     char line[512] = "";
@@ -370,6 +401,14 @@ static void what_cuda_refuses_of_a_graph_ends_the_test(void **state) {
     is_refused(follow_a_mark_of_inside, "follows a mark that was recorded in a graph");
     is_refused(send_behind_a_mark_of_inside, "follows a mark that was recorded in a graph");
     is_refused(wait_inside, "the host waits while a graph is recorded");
+    is_refused(free_a_mark_inside, "the host waits while a graph is recorded");
+    is_refused(plan_inside, "is planned while a graph is recorded");
+    is_refused(multiply_anew_inside, "is planned while a graph is recorded");
+}
+
+static void what_a_plan_was_not_told_ends_the_test(void **state) {
+    (void)state;
+    is_refused(convolve_askew, "not aligned as its plan was told");
 }
 
 int main(void) {
@@ -380,6 +419,7 @@ int main(void) {
 #endif
         cmocka_unit_test(a_mark_never_recorded_holds_nobody_up),
         cmocka_unit_test(what_cuda_refuses_of_a_graph_ends_the_test),
+        cmocka_unit_test(what_a_plan_was_not_told_ends_the_test),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,6 +44,7 @@ static struct {
     int has_bias, has_unaligned;   /* what it knows */
     int adds_bias, alignment;      /* what is asked for */
     int products, biases, kernels; /* runs; those that add the bias; our kernel */
+    int bias_alignment, used;      /* what was said of it; the alignment of the latest run's algorithm */
 } lt;
 
 static cublasStatus_t make_operation(cublasLtMatmulDesc_t *operation, cublasComputeType_t compute,
@@ -55,7 +56,13 @@ static cublasStatus_t make_operation(cublasLtMatmulDesc_t *operation, cublasComp
 static cublasStatus_t set_operation(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute,
                                     const void *value, size_t bytes) {
     cublasLtEpilogue_t epilogue;
+    const void *bias;
     (void)operation;
+    if (attribute == CUBLASLT_MATMUL_DESC_BIAS_POINTER) {
+        assert_int_equal(bytes, sizeof bias);
+        memcpy(&bias, value, sizeof bias);
+        lt.bias_alignment = (uintptr_t)bias % 16 == 0 ? 16 : 4;
+    }
     if (attribute != CUBLASLT_MATMUL_DESC_EPILOGUE) return CUBLAS_STATUS_SUCCESS;
     assert_int_equal(bytes, sizeof epilogue);
     memcpy(&epilogue, value, sizeof epilogue);
@@ -103,6 +110,8 @@ static cublasStatus_t find_algorithm(cublasLtHandle_t handle, cublasLtMatmulDesc
     (void)handle, (void)operation, (void)a, (void)b, (void)c, (void)d, (void)preference, (void)most;
     *count = (lt.has_bias || !lt.adds_bias) && (lt.has_unaligned || lt.alignment >= 16);
     found->state = CUBLAS_STATUS_SUCCESS;
+    if (lt.adds_bias) assert_int_equal(lt.bias_alignment, lt.alignment);
+    found->algo.data[0] = (uint64_t)lt.alignment;
     return *count ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 static cublasStatus_t multiply(cublasLtHandle_t handle, cublasLtMatmulDesc_t operation, const void *alpha,
@@ -112,8 +121,9 @@ static cublasStatus_t multiply(cublasLtHandle_t handle, cublasLtMatmulDesc_t ope
                                const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t bytes,
                                cudaStream_t stream) {
     (void)handle, (void)operation, (void)alpha, (void)a, (void)a_layout, (void)b, (void)b_layout;
-    (void)beta, (void)c, (void)c_layout, (void)d, (void)d_layout, (void)algorithm, (void)workspace;
-    (void)bytes, (void)stream;
+    (void)beta, (void)c, (void)c_layout, (void)d, (void)d_layout, (void)workspace, (void)bytes, (void)stream;
+    lt.used = (int)algorithm->data[0];
+    if (lt.adds_bias) assert_true(lt.bias_alignment >= lt.used); /* whole words of it are read */
     lt.products++;
     lt.biases += lt.adds_bias;
     return CUBLAS_STATUS_SUCCESS;
@@ -459,7 +469,7 @@ static void a_capture_ends_whatever_fails_in_it(void **state) {
 /* Of a linear layer whose rows can be aligned, at places that are and are not. */
 static void products_find_a_way_where_the_library_lacks_one(void **state) {
     (void)state;
-    static float a[64], b[64], c[64], bias[8];
+    static float a[64], b[64], c[64], biases[16];
     const mdm_product_shape shape = {MDM_PRODUCT_NT, MDM_FP32, 4, 8, 4, 1};
     for (int knows = 0; knows < 4; knows++) {
         mdm_gpu *gpu = open_gpu();
@@ -468,12 +478,17 @@ static void products_find_a_way_where_the_library_lacks_one(void **state) {
         lt.has_bias = knows & 1;
         lt.has_unaligned = knows >> 1;
         float *place = (float *)(((uintptr_t)c + 15) / 16 * 16),
-              *x = (float *)(((uintptr_t)a + 15) / 16 * 16), *y = (float *)(((uintptr_t)b + 15) / 16 * 16);
+              *x = (float *)(((uintptr_t)a + 15) / 16 * 16), *y = (float *)(((uintptr_t)b + 15) / 16 * 16),
+              *bias = (float *)(((uintptr_t)biases + 15) / 16 * 16);
         assert_int_equal(mdm_gpu_plan_product(gpu, &shape, &product), MDM_OK);
         assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x, y, 0.0f, bias, place), MDM_OK);
         assert_int_equal(lt.products, 1);
         assert_int_equal(lt.biases, lt.has_bias);
         assert_int_equal(lt.kernels, !lt.has_bias);
+        assert_int_equal(lt.used, 16);
+        assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x, y, 0.0f, bias + 1, place),
+                         lt.has_unaligned || !lt.has_bias ? MDM_OK : MDM_RESOURCE);
+        if (lt.has_unaligned && lt.has_bias) assert_int_equal(lt.used, 4);
         assert_int_equal(mdm_gpu_multiply(gpu, product, 1.0f, x + 1, y, 0.0f, bias, place),
                          lt.has_unaligned ? MDM_OK : MDM_RESOURCE);
         close_gpu(gpu);

@@ -63,9 +63,7 @@ static mdm_status describe_matrix(mdm_gpu *gpu, cublasLtMatrixLayout_t *matrix, 
 static mdm_status set_epilogue(mdm_gpu *gpu, mdm_gpu_product *p, int adds_bias) {
     const cublasLtEpilogue_t epilogue = adds_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
     p->adds_bias = adds_bias;
-    MDM_TRY(set_operation(gpu, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
-    /* only its alignment is looked at: that of a float */
-    return adds_bias ? set_bias(gpu, p, (const void *)(uintptr_t)sizeof(float)) : MDM_OK;
+    return set_operation(gpu, p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
 }
 
 static mdm_status describe(mdm_gpu *gpu, mdm_gpu_product *p) {
@@ -106,7 +104,7 @@ static mdm_status set_preferences(mdm_gpu *gpu, cublasLtMatmulPreference_t prefe
     return MDM_OK;
 }
 
-static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factors, uint32_t result,
+static mdm_status choose(mdm_gpu *gpu, mdm_gpu_product *p, uint32_t factors, uint32_t result,
                          algorithm *chosen) {
     const mdm_cublaslt *lt = gpu->cublaslt;
     const mdm_product_shape *s = &p->shape;
@@ -114,6 +112,8 @@ static mdm_status choose(mdm_gpu *gpu, const mdm_gpu_product *p, uint32_t factor
     cublasLtMatmulHeuristicResult_t found;
     int count = 0;
     memset(&found, 0, sizeof found);
+    /* of a bias only the alignment is looked at; it is read as the result is written */
+    if (p->adds_bias) MDM_TRY(set_bias(gpu, p, (const void *)(uintptr_t)result));
     MDM_TRY(check(gpu, lt->cublasLtMatmulPreferenceCreate(&preference), "choosing an algorithm"));
     mdm_status status = set_preferences(gpu, preference, factors, result);
     cublasStatus_t code = CUBLAS_STATUS_SUCCESS;
@@ -208,7 +208,7 @@ static void add_bias(mdm_gpu *gpu, const mdm_product_shape *s, const float *bias
 
 mdm_status mdm_gpu_multiply(mdm_gpu *gpu, mdm_gpu_product *p, float alpha, const void *a, const void *b,
                             float beta, const float *bias, float *c) {
-    uintptr_t bits = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c;
+    uintptr_t bits = (uintptr_t)a | (uintptr_t)b | (uintptr_t)c | (p->adds_bias ? (uintptr_t)bias : 0);
     const mdm_product_shape *s = &p->shape;
     const algorithm *chosen = p->aligned.is_there && bits % ALIGNED == 0 ? &p->aligned : &p->any;
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a product"));

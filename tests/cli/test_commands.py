@@ -211,6 +211,14 @@ try "mdm-dist data.resident=s"; try "mdm-dist data.train=here-i"; try "mdm-dist 
     lines = [" ".join(sorted(line.split())) for line in lines]
     assert lines == ["doctor", "noise", "--seed", "train.epochs=", "local", "pmix", "knn", "stream", "here-is here-is.h5",
                      "here-is", "here-is"], lines
+    with open(work.file("with blanks.yaml"), "w"):
+        pass
+    script = run("completion", "bash").stdout + """
+try() { COMP_LINE="$1" COMP_POINT=${#1} COMPREPLY=(); _mdm_dist; printf '%s\n' "${COMPREPLY[@]}"; }
+try "mdm-dist train with"; try "mdm-dist train * here-is."
+"""
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=work.path)
+    assert done.stdout.splitlines() == ["with blanks.yaml", "here-is.h5"], done
     for shell in ("zsh", "fish"):
         text = run("completion", shell).stdout
         assert "batchnorm" in text and "doctor" in text and ("--lead" in text or "-l lead" in text)

@@ -1,230 +1,83 @@
 /* mdm-dist data import | noise | info: makes data set files and looks at them. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/log.h"
 #include "mdm/base/text.h"
 #include "mdm/data/import.h"
 #include "mdm/data/noise.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef struct arguments {
-    const char *places[2];
-    int place_count;
-    const char *format, *ood_from, *write_noise_file;
-    mdm_import_options import;
-    mdm_noise_options noise;
-    int hold_out[64];
-    int force, json;
-} arguments;
+enum { MOST_HELD_OUT = 64 };
 
-static mdm_status read_number(const char *option, const char *text, double *value) {
-    char *end;
-    errno = 0;
-    *value = strtod(text, &end);
-    if (errno || end == text || *end) return mdm_fail(MDM_USAGE, "%s %s: expected a number", option, text);
-    return MDM_OK;
-}
-
-static mdm_status read_integer(const char *option, const char *text, int64_t *value) {
-    char *end;
-    errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (errno || end == text || *end || *value < 0)
-        return mdm_fail(MDM_USAGE, "%s %s: expected a whole number of at least 0", option, text);
-    return MDM_OK;
-}
-
-static mdm_status read_hold_out(arguments *a, const char *text) {
+static mdm_status read_hold_out(const char *text, int classes[MOST_HELD_OUT], int *count) {
     for (const char *at = text; *at;) {
         char *end;
         long value = strtol(at, &end, 10);
-        if (end == at || (*end && *end != ',') || value < 0 || value > 1000000 ||
-            a->noise.hold_out_count == 64)
+        if (end == at || (*end && *end != ',') || value < 0 || value > 1000000 || *count == MOST_HELD_OUT)
             return mdm_fail(
                 MDM_USAGE, "--hold-out %s: expected class numbers with commas between them, as in 8,9", text);
-        a->hold_out[a->noise.hold_out_count++] = (int)value;
+        classes[(*count)++] = (int)value;
         at = *end ? end + 1 : end;
     }
     return MDM_OK;
 }
 
-static mdm_status read_value(arguments *a, const char *option, const char *value) {
-    int64_t number;
-    if (strcmp(option, "--format") == 0)
-        a->format = value;
-    else if (strcmp(option, "--root") == 0)
-        a->import.root = value;
-    else if (strcmp(option, "--test") == 0)
-        a->import.test = value;
-    else if (strcmp(option, "--test-list") == 0)
-        a->import.test_list = value;
-    else if (strcmp(option, "--labels") == 0)
-        a->import.labels = value;
-    else if (strcmp(option, "--test-root") == 0)
-        a->import.test_root = value;
-    else if (strcmp(option, "--test-labels") == 0)
-        a->import.test_labels = value;
-    else if (strcmp(option, "--classes") == 0)
-        a->import.classes = value;
-    else if (strcmp(option, "--file-column") == 0)
-        a->import.file_column = value;
-    else if (strcmp(option, "--label-column") == 0)
-        a->import.label_column = value;
-    else if (strcmp(option, "--on-error") == 0) {
-        a->import.skip_errors = strcmp(value, "skip") == 0;
-        if (!a->import.skip_errors && strcmp(value, "fail") != 0)
-            return mdm_fail(MDM_USAGE, "--on-error %s: expected fail or skip", value);
-    } else if (strcmp(option, "--size") == 0 || strcmp(option, "--threads") == 0) {
-        int most = strcmp(option, "--size") == 0 ? 4096 : 64;
-        MDM_TRY(read_integer(option, value, &number));
-        if (number < 1 || number > most)
-            return mdm_fail(MDM_USAGE, "%s %s: expected 1 to %d", option, value, most);
-        *(most == 64 ? &a->import.threads : &a->import.size) = (int)number;
-    } else if (strcmp(option, "--samples") == 0)
-        return read_integer(option, value, &a->noise.samples);
-    else if (strcmp(option, "--symmetric") == 0)
-        return read_number(option, value, &a->noise.symmetric);
-    else if (strcmp(option, "--asymmetric") == 0)
-        return read_number(option, value, &a->noise.asymmetric);
-    else if (strcmp(option, "--ood") == 0)
-        return read_number(option, value, &a->noise.ood);
-    else if (strcmp(option, "--transition-matrix") == 0)
-        a->noise.transition_matrix = value;
-    else if (strcmp(option, "--hold-out") == 0)
-        return read_hold_out(a, value);
-    else if (strcmp(option, "--ood-from") == 0)
-        a->ood_from = value;
-    else if (strcmp(option, "--noise-file") == 0)
-        a->noise.labels_from = value;
-    else if (strcmp(option, "--write-noise-file") == 0)
-        a->write_noise_file = value;
-    else {
-        MDM_TRY(read_integer(option, value, &number));
-        a->noise.seed = (uint64_t)number;
-    }
-    return MDM_OK;
+static int is_given(const mdm_arguments *a, const char *option) {
+    return mdm_arguments_get(a, option) != NULL;
 }
 
-/* Options of each subcommand; those that take a value come first. */
-static const char *const value_options[] = {"--format",
-                                            "--root",
-                                            "--test",
-                                            "--test-list",
-                                            "--labels",
-                                            "--test-root",
-                                            "--test-labels",
-                                            "--classes",
-                                            "--file-column",
-                                            "--label-column",
-                                            "--on-error",
-                                            "--size",
-                                            "--threads",
-                                            "--samples",
-                                            "--symmetric",
-                                            "--asymmetric",
-                                            "--ood",
-                                            "--seed",
-                                            "--hold-out",
-                                            "--transition-matrix",
-                                            "--ood-from",
-                                            "--noise-file",
-                                            "--write-noise-file"};
-static const char *const switches[] = {"--force",        "--json", "--exclude-own",
-                                       "--keep-encoded", "--help", "--numbers-are-names"};
-enum { VALUES = sizeof value_options / sizeof *value_options, SWITCHES = sizeof switches / sizeof *switches };
-
-static int is_one_of(const char *name, const char *const *names, int count) {
-    for (int i = 0; i < count; i++)
-        if (strcmp(name, names[i]) == 0) return 1;
-    return 0;
-}
-
-static mdm_status refuse_option(const char *option) {
-    const char *all[VALUES + SWITCHES];
-    for (int i = 0; i < VALUES; i++) all[i] = value_options[i];
-    for (int i = 0; i < SWITCHES; i++) all[VALUES + i] = switches[i];
-    const char *near = mdm_nearest_name(option, all, VALUES + SWITCHES);
-    return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist data --help lists them", option,
-                    near ? "; did you mean " : "", near ? near : "");
-}
-
-/* Which options belong to `verb`. */
-static int fits(const char *verb, const char *option) {
-    static const char *const import[] = {
-        "--format",    "--root",        "--test",         "--test-list",    "--labels",
-        "--test-root", "--test-labels", "--classes",      "--label-column", "--on-error",
-        "--size",      "--threads",     "--keep-encoded", "--file-column",  "--numbers-are-names"};
-    int looks = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0;
-    if (strcmp(option, "--force") == 0) return !looks;
-    if (strcmp(option, "--json") == 0) return strcmp(verb, "import") != 0;
-    if (is_one_of(option, import, sizeof import / sizeof *import)) return strcmp(verb, "import") == 0;
-    return strcmp(verb, "noise") == 0;
-}
-
-static mdm_status read_arguments(const char *verb, int argc, char **argv, arguments *a) {
-    memset(a, 0, sizeof *a);
-    a->noise.seed = 1;
-    a->noise.hold_out = a->hold_out;
-    for (int i = 0; i < argc; i++) {
-        const char *word = argv[i];
-        if (word[0] != '-') {
-            if (a->place_count == 2)
-                return mdm_fail(MDM_USAGE, "data %s: '%s' is one name too many", verb, word);
-            a->places[a->place_count++] = word;
-            continue;
-        }
-        int takes_value = is_one_of(word, value_options, VALUES);
-        if (!takes_value && !is_one_of(word, switches, SWITCHES)) return refuse_option(word);
-        if (!fits(verb, word))
-            return mdm_fail(MDM_USAGE, "%s is not for data %s; mdm-dist data --help", word, verb);
-        if (strcmp(word, "--force") == 0) a->force = 1;
-        if (strcmp(word, "--json") == 0) a->json = 1;
-        if (strcmp(word, "--keep-encoded") == 0) a->import.keep_encoded = 1;
-        if (strcmp(word, "--numbers-are-names") == 0) a->import.number_names = 1;
-        if (strcmp(word, "--exclude-own") == 0) a->noise.exclude_own = 1;
-        if (!takes_value) continue;
-        if (i + 1 == argc) return mdm_fail(MDM_USAGE, "%s needs a value", word);
-        MDM_TRY(read_value(a, word, argv[++i]));
-    }
-    int wanted = strcmp(verb, "info") == 0 || strcmp(verb, "verify") == 0 ? 1 : 2;
-    if (a->place_count != wanted)
-        return mdm_fail(MDM_USAGE, "data %s needs %s; mdm-dist data --help", verb,
-                        wanted == 1                   ? "FILE.h5"
-                        : strcmp(verb, "import") == 0 ? "SOURCE and OUT.h5"
-                                                      : "IN.h5 and OUT.h5");
-    return MDM_OK;
-}
-
-static mdm_status run_import(const arguments *a) {
+/* The format of that name; MDM_IMPORT_AUTO for NULL. */
+static mdm_import_format format_of(const char *name) {
     static const char *const names[] = {"idx", "cifar10", "cifar100", "folder", "list", "metadata"};
-    mdm_import_options options = a->import;
+    for (int i = 0; name && i < 6; i++)
+        if (strcmp(name, names[i]) == 0) return (mdm_import_format)(i + 1);
+    return MDM_IMPORT_AUTO;
+}
+
+static mdm_status run_import(const mdm_arguments *a) {
+    const char *on_error = mdm_arguments_get(a, "--on-error"), *out = a->words[1];
+    int force = is_given(a, "--force");
+    long long size, threads;
     mdm_dataset *d;
-    for (int i = 0; a->format && i < 6; i++)
-        if (strcmp(a->format, names[i]) == 0) options.format = (mdm_import_format)(i + 1);
-    if (a->format && options.format == MDM_IMPORT_AUTO)
-        return mdm_fail(MDM_USAGE, "--format %s: expected idx, cifar10, cifar100, folder, list or metadata",
-                        a->format);
-    if (!a->force && access(a->places[1], F_OK) == 0) /* before the work, not after it */
-        return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", a->places[1]);
-    options.work = a->places[1];
-    MDM_TRY(mdm_import(a->places[0], &options, &d));
-    mdm_status status = mdm_dataset_write(a->places[1], d, a->force);
+    MDM_TRY(mdm_arguments_integer(a, "--size", 1, 4096, 0, &size));
+    MDM_TRY(mdm_arguments_integer(a, "--threads", 1, 64, 0, &threads));
+    const mdm_import_options options = {.format = format_of(mdm_arguments_get(a, "--format")),
+                                        .root = mdm_arguments_get(a, "--root"),
+                                        .labels = mdm_arguments_get(a, "--labels"),
+                                        .test = mdm_arguments_get(a, "--test"),
+                                        .test_list = mdm_arguments_get(a, "--test-list"),
+                                        .test_root = mdm_arguments_get(a, "--test-root"),
+                                        .test_labels = mdm_arguments_get(a, "--test-labels"),
+                                        .classes = mdm_arguments_get(a, "--classes"),
+                                        .file_column = mdm_arguments_get(a, "--file-column"),
+                                        .label_column = mdm_arguments_get(a, "--label-column"),
+                                        .number_names = is_given(a, "--numbers-are-names"),
+                                        .size = (int)size,
+                                        .keep_encoded = is_given(a, "--keep-encoded"),
+                                        .skip_errors = on_error && strcmp(on_error, "skip") == 0,
+                                        .threads = (int)threads,
+                                        .work = out};
+    if (!force && access(out, F_OK) == 0) /* before the work, not after it */
+        return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", out);
+    MDM_TRY(mdm_import(a->words[0], &options, &d));
+    mdm_status status = mdm_dataset_write(out, d, force);
     if (status == MDM_OK) mdm_import_finish(d);
     if (status == MDM_OK)
-        mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", a->places[1],
+        mdm_info("%s: %lld training and %lld test pictures of %dx%dx%d, %d classes", out,
                  (long long)d->train_count, (long long)d->test_count, d->height, d->width, d->channels,
                  d->classes);
     mdm_dataset_destroy(d);
     return status;
 }
 
-static mdm_status write_noisy(const arguments *a, const mdm_dataset *noisy, const mdm_noise_counts *c) {
-    MDM_TRY(mdm_dataset_write(a->places[1], noisy, a->force));
-    if (a->write_noise_file) MDM_TRY(mdm_noise_write_labels(a->write_noise_file, noisy));
-    if (a->json)
+static mdm_status write_noisy(const mdm_arguments *a, const mdm_dataset *noisy, const mdm_noise_counts *c) {
+    const char *labels = mdm_arguments_get(a, "--write-noise-file");
+    MDM_TRY(mdm_dataset_write(a->words[1], noisy, is_given(a, "--force")));
+    if (labels) MDM_TRY(mdm_noise_write_labels(labels, noisy));
+    if (is_given(a, "--json"))
         printf("{\"samples\":%lld,\"symmetric\":%lld,\"asymmetric\":%lld,\"out_of_distribution\":%lld,"
                "\"wrong_labels\":%lld,"
                "\"classes\":%d}\n",
@@ -234,18 +87,34 @@ static mdm_status write_noisy(const arguments *a, const mdm_dataset *noisy, cons
         mdm_info("%s: %lld samples, %lld labels drawn anew, %lld moved (%lld wrong in all), %lld out of "
                  "distribution, %d "
                  "classes",
-                 a->places[1], (long long)c->samples, (long long)c->symmetric, (long long)c->asymmetric,
+                 a->words[1], (long long)c->samples, (long long)c->symmetric, (long long)c->asymmetric,
                  (long long)c->wrong, (long long)c->ood, noisy->classes);
     return MDM_OK;
 }
 
-static mdm_status run_noise(arguments *a) {
+static mdm_status run_noise(const mdm_arguments *a) {
+    int held_out[MOST_HELD_OUT];
+    long long samples, seed;
+    mdm_noise_options options = {.exclude_own = is_given(a, "--exclude-own"),
+                                 .transition_matrix = mdm_arguments_get(a, "--transition-matrix"),
+                                 .hold_out = held_out,
+                                 .labels_from = mdm_arguments_get(a, "--noise-file")};
+    const char *foreign_path = mdm_arguments_get(a, "--ood-from"),
+               *classes = mdm_arguments_get(a, "--hold-out");
     mdm_dataset *source = NULL, *foreign = NULL, *noisy = NULL;
     mdm_noise_counts counts;
-    mdm_status status = mdm_dataset_read(a->places[0], &source);
-    if (status == MDM_OK && a->ood_from) status = mdm_dataset_read(a->ood_from, &foreign);
-    a->noise.ood_from = foreign;
-    if (status == MDM_OK) status = mdm_noise_make(source, &a->noise, &noisy, &counts);
+    MDM_TRY(mdm_arguments_number(a, "--symmetric", 0, &options.symmetric));
+    MDM_TRY(mdm_arguments_number(a, "--asymmetric", 0, &options.asymmetric));
+    MDM_TRY(mdm_arguments_number(a, "--ood", 0, &options.ood));
+    MDM_TRY(mdm_arguments_integer(a, "--samples", 0, UINT32_MAX, 0, &samples));
+    MDM_TRY(mdm_arguments_integer(a, "--seed", 0, INT64_MAX, 1, &seed));
+    if (classes) MDM_TRY(read_hold_out(classes, held_out, &options.hold_out_count));
+    options.samples = samples;
+    options.seed = (uint64_t)seed;
+    mdm_status status = mdm_dataset_read(a->words[0], &source);
+    if (status == MDM_OK && foreign_path) status = mdm_dataset_read(foreign_path, &foreign);
+    options.ood_from = foreign;
+    if (status == MDM_OK) status = mdm_noise_make(source, &options, &noisy, &counts);
     if (status == MDM_OK) status = write_noisy(a, noisy, &counts);
     mdm_dataset_destroy(source);
     mdm_dataset_destroy(foreign);
@@ -326,11 +195,11 @@ static mdm_status print_info_json(const mdm_dataset *d, const char *path, const 
     return MDM_OK;
 }
 
-static mdm_status run_info(const arguments *a) {
+static mdm_status run_info(const mdm_arguments *a) {
     mdm_dataset *d;
     census *classes;
     int64_t wrong = 0, ood = 0;
-    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d));
+    MDM_TRY(mdm_dataset_read_labels(a->words[0], &d));
     mdm_status status = MDM_ALLOCATE(classes, d->classes, "the classes");
     if (status == MDM_OK) {
         for (int64_t i = 0; i < d->train_count; i++) {
@@ -341,10 +210,10 @@ static mdm_status run_info(const arguments *a) {
             wrong += d->true_labels[i] != d->train_labels[i];
         }
         for (int64_t i = 0; i < d->test_count; i++) classes[d->test_labels[i]].test++;
-        if (a->json)
-            status = print_info_json(d, a->places[0], classes, wrong, ood);
+        if (is_given(a, "--json"))
+            status = print_info_json(d, a->words[0], classes, wrong, ood);
         else
-            print_info(d, a->places[0], classes, wrong, ood);
+            print_info(d, a->words[0], classes, wrong, ood);
         free(classes);
     }
     mdm_dataset_destroy(d);
@@ -352,22 +221,22 @@ static mdm_status run_info(const arguments *a) {
 }
 
 /* Everything is read, piece by piece; labels and names were checked by then. */
-static mdm_status run_verify(const arguments *a) {
+static mdm_status run_verify(const mdm_arguments *a) {
     mdm_dataset *d;
     uint8_t *pixels = NULL;
-    MDM_TRY(mdm_dataset_read_labels(a->places[0], &d));
+    MDM_TRY(mdm_dataset_read_labels(a->words[0], &d));
     int64_t bytes = (int64_t)d->height * d->width * d->channels, piece = ((int64_t)64 << 20) / bytes + 1;
     mdm_status status = mdm_allocate((void **)&pixels, piece, bytes, "pictures");
     for (int split = 0; split < 2; split++) {
         int64_t count = split ? d->test_count : d->train_count;
         for (int64_t first = 0; status == MDM_OK && first < count; first += piece)
-            status = mdm_dataset_read_images(a->places[0], d, split, first,
+            status = mdm_dataset_read_images(a->words[0], d, split, first,
                                              count - first < piece ? count - first : piece, pixels);
     }
-    if (status == MDM_OK && a->json)
+    if (status == MDM_OK && is_given(a, "--json"))
         printf("{\"sound\":true,\"pictures\":%lld}\n", (long long)(d->train_count + d->test_count));
     else if (status == MDM_OK)
-        printf("%s: all %lld pictures can be read\n", a->places[0],
+        printf("%s: all %lld pictures can be read\n", a->words[0],
                (long long)(d->train_count + d->test_count));
     free(pixels);
     mdm_dataset_destroy(d);
@@ -375,18 +244,32 @@ static mdm_status run_verify(const arguments *a) {
 }
 
 mdm_status mdm_command_data(int argc, char **argv) {
-    static const char *const verbs[] = {"import", "noise", "info", "verify"};
-    arguments a;
+    static const struct {
+        const char *verb, *needs;
+        int words;
+        mdm_status (*run)(const mdm_arguments *a);
+    } verbs[] = {{"import", "SOURCE and OUT.h5", 2, run_import},
+                 {"noise", "IN.h5 and OUT.h5", 2, run_noise},
+                 {"info", "FILE.h5", 1, run_info},
+                 {"verify", "FILE.h5", 1, run_verify}};
+    enum { VERBS = sizeof verbs / sizeof *verbs };
+    const char *names[VERBS];
+    mdm_arguments a;
+    char command[32];
     if (argc < 2)
         return mdm_fail(MDM_USAGE, "data needs import, noise, info or verify; mdm-dist data --help");
-    if (!is_one_of(argv[1], verbs, 4)) {
-        const char *near = mdm_nearest_name(argv[1], verbs, 4);
-        return mdm_fail(MDM_USAGE, "data %s is not known%s%s; there are import, noise, info and verify",
-                        argv[1], near ? "; did you mean " : "", near ? near : "");
+    for (int i = 0; i < VERBS; i++) {
+        names[i] = verbs[i].verb;
+        if (strcmp(argv[1], verbs[i].verb) != 0) continue;
+        snprintf(command, sizeof command, "data %s", argv[1]);
+        MDM_TRY(mdm_arguments_read(command, argc - 1, argv + 1, &a));
+        if (a.word_count > verbs[i].words)
+            return mdm_fail(MDM_USAGE, "%s: '%s' is one name too many", command, a.words[verbs[i].words]);
+        if (a.word_count < verbs[i].words)
+            return mdm_fail(MDM_USAGE, "%s needs %s; mdm-dist %s --help", command, verbs[i].needs, command);
+        return verbs[i].run(&a);
     }
-    MDM_TRY(read_arguments(argv[1], argc - 2, argv + 2, &a));
-    if (strcmp(argv[1], "import") == 0) return run_import(&a);
-    if (strcmp(argv[1], "noise") == 0) return run_noise(&a);
-    if (strcmp(argv[1], "verify") == 0) return run_verify(&a);
-    return run_info(&a);
+    const char *near = mdm_nearest_name(argv[1], names, VERBS);
+    return mdm_fail(MDM_USAGE, "data %s is not known%s%s; there are import, noise, info and verify", argv[1],
+                    near ? "; did you mean " : "", near ? near : "");
 }

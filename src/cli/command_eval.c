@@ -1,5 +1,6 @@
 /* mdm-dist eval RUN [DATA.h5]: from a run's networks and labelled pictures to accuracy and confusion. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/config.h"
 #include "mdm/base/log.h"
 #include "mdm/base/text.h"
@@ -21,28 +22,15 @@ typedef struct request {
 } request;
 
 static mdm_status read_options(int argc, char **argv, request *r) {
-    static const char *const names[] = {"--split", "--json", "--help"};
-    for (int i = 1; i < argc; i++) {
-        const char *a = argv[i];
-        if (strcmp(a, "--json") == 0)
-            r->json = 1;
-        else if (strcmp(a, "--split") == 0) {
-            const char *value = i + 1 < argc ? argv[++i] : "nothing";
-            if (strcmp(value, "test") != 0 && strcmp(value, "train") != 0)
-                return mdm_fail(MDM_USAGE, "--split %s: expected test or train", value);
-            r->train = strcmp(value, "train") == 0;
-        } else if (a[0] == '-') {
-            const char *near = mdm_nearest_name(a, names, 3);
-            return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist eval --help lists them", a,
-                            near ? "; did you mean " : "", near ? near : "");
-        } else if (r->run && r->data)
-            return mdm_fail(MDM_USAGE, "eval: '%s' is one name too many", a);
-        else if (r->run)
-            r->data = a;
-        else
-            r->run = a;
-    }
-    if (!r->run) return mdm_fail(MDM_USAGE, "eval needs RUN, a run folder; mdm-dist eval --help");
+    mdm_arguments a;
+    MDM_TRY(mdm_arguments_read("eval", argc, argv, &a));
+    const char *split = mdm_arguments_get(&a, "--split");
+    if (a.word_count == 0) return mdm_fail(MDM_USAGE, "eval needs RUN, a run folder; mdm-dist eval --help");
+    if (a.word_count > 2) return mdm_fail(MDM_USAGE, "eval: '%s' is one name too many", a.words[2]);
+    r->run = a.words[0];
+    r->data = a.words[1];
+    r->train = split && strcmp(split, "train") == 0;
+    r->json = mdm_arguments_get(&a, "--json") != NULL;
     return MDM_OK;
 }
 

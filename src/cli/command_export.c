@@ -1,11 +1,11 @@
 /* mdm-dist export RUN: from a run folder to files that other programs take. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
 #include "mdm/report/labels_rows.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/predictor.h"
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,84 +17,38 @@ typedef struct request {
     int names, drop;
 } request;
 
-static mdm_status read_number(const char *option, const char *text, double *value) {
-    char *end;
-    errno = 0;
-    *value = strtod(text, &end);
-    if (errno || end == text || *end || isnan(*value))
-        return mdm_fail(MDM_USAGE, "%s %s: expected a number", option, text);
-    return MDM_OK;
-}
-
-static mdm_status refuse_option(const char *option) {
-    static const char *const names[] = {
-        "--safetensors", "--csv",       "--list",  "--network", "--verdict",         "--min-clean",
-        "--max-ood",     "--max-clean", "--names", "--help",    "--drop-mislabelled"};
-    const char *near = mdm_nearest_name(option, names, (int)(sizeof names / sizeof *names));
-    return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist export --help lists them", option,
-                    near ? "; did you mean " : "", near ? near : "");
-}
-
-static mdm_status read_option(request *r, const char *option, const char *value, int *used) {
-    const struct {
-        const char *name;
-        const char **text;
-        double *number;
-    } options[] = {{"--safetensors", &r->safetensors, NULL},
-                   {"--onnx", &r->onnx, NULL},
-                   {"--csv", &r->csv, NULL},
-                   {"--list", &r->list, NULL},
-                   {"--network", &r->network, NULL},
-                   {"--verdict", &r->verdict, NULL},
-                   {"--min-clean", NULL, &r->min_clean},
-                   {"--max-clean", NULL, &r->max_clean},
-                   {"--max-ood", NULL, &r->max_ood}};
-    for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
-        if (strcmp(option, options[i].name) != 0) continue;
-        if (!value) return mdm_fail(MDM_USAGE, "%s needs a value", option);
-        *used = 1;
-        if (options[i].number) return read_number(option, value, options[i].number);
-        *options[i].text = value;
-        return MDM_OK;
-    }
-    return refuse_option(option);
-}
-
 static mdm_status check_request(const request *r) {
-    static const char *const verdicts[] = {"clean", "mislabelled", "out_of_distribution"};
-    int outputs = (r->safetensors != NULL) + (r->onnx != NULL) + (r->csv != NULL) + (r->list != NULL),
-        known = !r->verdict;
-    if (!r->run) return mdm_fail(MDM_USAGE, "export needs RUN, a run folder; mdm-dist export --help");
+    int outputs = (r->safetensors != NULL) + (r->onnx != NULL) + (r->csv != NULL) + (r->list != NULL);
     if (outputs != 1)
         return mdm_fail(
             MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
-    int ensemble = r->onnx && r->network && strcmp(r->network, "ensemble") == 0;
-    if (r->network && strcmp(r->network, "a") != 0 && strcmp(r->network, "b") != 0 && !ensemble)
-        return mdm_fail(MDM_USAGE, "--network %s: expected a or b%s", r->network,
-                        r->onnx ? " or ensemble" : "");
-    for (int i = 0; i < 3; i++) known = known || strcmp(r->verdict, verdicts[i]) == 0;
-    if (!known)
-        return mdm_fail(MDM_USAGE, "--verdict %s: expected clean, mislabelled or out_of_distribution",
-                        r->verdict);
+    if (!r->onnx && r->network && strcmp(r->network, "ensemble") == 0)
+        return mdm_fail(MDM_USAGE, "--network ensemble is for --onnx; expected a or b");
     return MDM_OK;
 }
 
 static mdm_status read_options(int argc, char **argv, request *r) {
-    for (int i = 1; i < argc; i++) {
-        const char *a = argv[i];
-        int used = 0;
-        if (strcmp(a, "--names") == 0)
-            r->names = 1;
-        else if (strcmp(a, "--drop-mislabelled") == 0)
-            r->drop = 1;
-        else if (a[0] == '-') {
-            MDM_TRY(read_option(r, a, i + 1 < argc ? argv[i + 1] : NULL, &used));
-            i += used;
-        } else if (r->run)
-            return mdm_fail(MDM_USAGE, "export: '%s' is one name too many", a);
-        else
-            r->run = a;
-    }
+    mdm_arguments a;
+    MDM_TRY(mdm_arguments_read("export", argc, argv, &a));
+    const struct {
+        const char *name, **text;
+    } texts[] = {{"--safetensors", &r->safetensors},
+                 {"--onnx", &r->onnx},
+                 {"--csv", &r->csv},
+                 {"--list", &r->list},
+                 {"--network", &r->network},
+                 {"--verdict", &r->verdict}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        *texts[i].text = mdm_arguments_get(&a, texts[i].name);
+    MDM_TRY(mdm_arguments_number(&a, "--min-clean", 0, &r->min_clean));
+    MDM_TRY(mdm_arguments_number(&a, "--max-clean", INFINITY, &r->max_clean));
+    MDM_TRY(mdm_arguments_number(&a, "--max-ood", INFINITY, &r->max_ood));
+    r->names = mdm_arguments_get(&a, "--names") != NULL;
+    r->drop = mdm_arguments_get(&a, "--drop-mislabelled") != NULL;
+    if (a.word_count == 0)
+        return mdm_fail(MDM_USAGE, "export needs RUN, a run folder; mdm-dist export --help");
+    if (a.word_count > 1) return mdm_fail(MDM_USAGE, "export: '%s' is one name too many", a.words[1]);
+    r->run = a.words[0];
     return check_request(r);
 }
 
@@ -241,7 +195,7 @@ static mdm_status export_network(mdm_comm *comm, const request *r) {
 }
 
 mdm_status mdm_command_export(int argc, char **argv) {
-    request r = {.max_clean = INFINITY, .max_ood = INFINITY};
+    request r = {0};
     MDM_TRY(read_options(argc, argv, &r));
     if (r.csv || r.list) return export_labels(&r);
     mdm_comm *comm;

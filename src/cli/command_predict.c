@@ -1,12 +1,12 @@
 /* mdm-dist predict RUN: from pictures to class, confidence and an out-of-distribution flag. */
 #include "commands.h"
+#include "manual.h"
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/dataset_file.h"
 #include "mdm/data/picture.h"
 #include "predict_sources.h"
 #include "predict_table.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +20,6 @@ typedef struct request {
 } request;
 
 static mdm_status read_options(int argc, char **argv, request *r) {
-    static const char *const names[] = {"--csv", "--json", "--help"};
     MDM_TRY(MDM_ALLOCATE(r->paths, argc, "arguments"));
     for (int i = 1; i < argc; i++) {
         char *a = argv[i];
@@ -29,11 +28,9 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else if (strcmp(a, "--csv") == 0) {
             if (i + 1 == argc) return mdm_fail(MDM_USAGE, "--csv needs a value");
             r->csv = argv[++i];
-        } else if (a[0] == '-' && a[1]) {
-            const char *near = mdm_nearest_name(a, names, 3);
-            return mdm_fail(MDM_USAGE, "there is no option %s%s%s; mdm-dist predict --help lists them", a,
-                            near ? "; did you mean " : "", near ? near : "");
-        } else if (!r->run)
+        } else if (a[0] == '-' && a[1])
+            return mdm_manual_refuse_option("predict", a);
+        else if (!r->run)
             r->run = a;
         else
             r->paths[r->path_count++] = a;

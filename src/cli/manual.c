@@ -1,6 +1,7 @@
 /* From the table of commands to help on the terminal and to what a command line says. */
 #include "manual.h"
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,5 +139,17 @@ mdm_status mdm_arguments_integer(const mdm_arguments *a, const char *option, lon
     if (errno || end == text || *end || *value < low || *value > high)
         return mdm_fail(MDM_USAGE, "%s %s: expected a whole number from %lld to %lld", option, text, low,
                         high);
+    return MDM_OK;
+}
+
+mdm_status mdm_arguments_number(const mdm_arguments *a, const char *option, double initial, double *value) {
+    const char *text = mdm_arguments_get(a, option);
+    char *end;
+    *value = initial;
+    if (!text) return MDM_OK;
+    errno = 0;
+    *value = strtod(text, &end);
+    if (errno || end == text || *end || isnan(*value))
+        return mdm_fail(MDM_USAGE, "%s %s: expected a number", option, text);
     return MDM_OK;
 }

@@ -65,5 +65,8 @@ const char *mdm_arguments_get(const mdm_arguments *arguments, const char *option
 MDM_MUST_CHECK mdm_status mdm_arguments_integer(const mdm_arguments *arguments, const char *option,
                                                 long long low, long long high, long long initial,
                                                 long long *value);
+/* The same of any number. */
+MDM_MUST_CHECK mdm_status mdm_arguments_number(const mdm_arguments *arguments, const char *option,
+                                               double initial, double *value);
 
 #endif

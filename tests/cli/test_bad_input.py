@@ -160,6 +160,19 @@ def unknown_commands_and_help_behave(work):
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
 
 
+def options_of_all_commands_are_read_alike(work):
+    for arguments, near in ((["eval", "x", "--jsn"], "--json"), (["export", "x", "--onxx", "y"], "--onnx"), (["predict", "x", "y", "--cvs"], "--csv"),
+                            (["data", "noise", "x", "y", "--sead", "1"], "--seed"), (["data", "import", "x", "y", "--sise", "8"], "--size")):
+        done = run(*arguments)
+        assert done.returncode == 2 and f"did you mean {near};" in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
+    for arguments, code in ((["eval", "nowhere", "--split=train"], 3), (["eval", "nowhere", "--split=valid"], 2), (["data", "info", work.data, "--force"], 2),
+                            (["export", "nowhere", "--csv=-"], 3), (["export", "x", "--csv", "-", "--network=ensemble"], 2), (["export", "x", "y", "--csv", "-"], 2),
+                            (["data", "noise", work.data, work.file("n.h5"), "--symmetric=lots"], 2), (["data", "noise", work.data, work.file("n.h5"), "--hold-out=1,x"], 2),
+                            (["data", "noise", work.data], 2), (["data", "verify", work.data, "x"], 2), (["data", "verify", "nowhere.h5"], 3)):
+        done = run(*arguments)
+        assert done.returncode == code and done.stderr.count("\n") == 1, (arguments, done.returncode, done.stderr)
+
+
 def degenerate_data_have_a_defined_end(work):
     constant = damaged(work, "constant.h5", lambda f: replace(f, "train/images", np.full((400, 14, 14, 1), 9, "u1")))
     done = train(work, "constant", constant, ranks=2)
@@ -178,4 +191,5 @@ main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_la
       results_that_do_not_reach_stdout_are_exit_code_4,
       a_damaged_checkpoint_is_passed_over_for_the_one_before, another_configuration_does_not_overwrite_a_run,
       a_loss_that_is_not_finite_ends_with_exit_code_5, unknown_commands_and_help_behave,
+      options_of_all_commands_are_read_alike,
       degenerate_data_have_a_defined_end], halved=True)

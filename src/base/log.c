@@ -37,7 +37,8 @@ void mdm_log_set_warning_hook(void (*hook)(void *context, const char *text), voi
     pthread_mutex_unlock(&stderr_state.lock);
 }
 
-/* One write per line, so that lines of several ranks on one terminal do not mix. The lock is held. */
+/* One write per line, so that lines of several ranks on one terminal do not mix. The lock is held. Names in
+ * the text may be a stranger's: no control characters on the terminal. */
 static void write_line(const char *prefix, const char *text) {
     char line[2200];
     const char *clear = "";
@@ -46,6 +47,8 @@ static void write_line(const char *prefix, const char *text) {
     snprintf(line, sizeof line, "%s%s%s\n", clear, prefix, text);
     size_t length = strlen(line);
     if (length == sizeof line - 1) line[length - 1] = '\n';
+    for (char *c = line + strlen(clear); *c; c++)
+        if (((unsigned char)*c < 0x20 && *c != '\n') || *c == 0x7f) *c = '?';
     fwrite(line, 1, length, stderr);
     fflush(stderr);
 }

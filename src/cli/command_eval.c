@@ -142,9 +142,10 @@ static void print_table(const mdm_predictor *p, const tally *t, const char *data
     printf("  class  pictures  recall  precision  name\n");
     for (int c = 0; c < t->classes; c++) {
         int64_t right, row, column;
+        char shown[256]; /* names come from a data set file: no control characters on the terminal */
         row_sums(t, c, &right, &row, &column);
         printf("  %5d  %8" PRId64 "  %6.4f  %9.4f  %s\n", c, row, share(right, row), share(right, column),
-               class_name(p, c));
+               mdm_printable(class_name(p, c), shown, sizeof shown));
     }
     if (t->classes > MOST_PRINTED_CLASSES) {
         printf("  confusion matrix: by --json, it is too wide for a terminal\n");

@@ -52,13 +52,14 @@ void mdm_predict_row(mdm_text *text, mdm_predict_form form, const mdm_model_note
     else if (form == MDM_PREDICT_JSON)
         add_json(text, notes, name, probability, best, ood);
     else {
-        char shown[256], score[16] = "-";
+        char shown[256], class_name[256], score[16] = "-";
         if (isfinite(ood)) snprintf(score, sizeof score, "%.3f", (double)ood);
-        mdm_text_add(text, "%5d  %10.4f  %9s  %-3s  %-16s  ", best, (double)probability[best], score,
-                     !isfinite(ood) ? "-"
-                     : ood > 1      ? "yes"
-                                    : "no",
-                     notes->class_names ? notes->class_names[best] : "");
+        mdm_text_add(
+            text, "%5d  %10.4f  %9s  %-3s  %-16s  ", best, (double)probability[best], score,
+            !isfinite(ood) ? "-"
+            : ood > 1      ? "yes"
+                           : "no",
+            mdm_printable(notes->class_names ? notes->class_names[best] : "", class_name, sizeof class_name));
         mdm_text_add(text, "%s\n", mdm_printable(name, shown, sizeof shown));
     }
 }

@@ -187,7 +187,7 @@ static mdm_status take_block(import *m, const mdm_spill_block *b) {
         m->sum[c] += b->sum[c];
         m->square[c] += b->square[c];
     }
-    mdm_spill_accept(m->spill, b);
+    mdm_spill_accept(m->spill);
     m->first += b->count;
     return MDM_OK;
 }

@@ -72,6 +72,10 @@ static mdm_status fail_writing(const mdm_spill *s) {
                     s->pictures_path ? s->pictures_path : "the import's working file", strerror(errno));
 }
 
+static mdm_status fail_opening(const char *path) {
+    return mdm_fail(MDM_RESOURCE, "%s cannot be written (%s); choose another place", path, strerror(errno));
+}
+
 static char *join(const char *out, const char *ending) {
     size_t size = strlen(out) + strlen(ending) + 1;
     char *path = malloc(size);
@@ -90,11 +94,11 @@ static mdm_status open_files(mdm_spill *s, const char *out) {
     s->journal_path = join(out, ".import-journal");
     if (!s->pictures_path || !s->journal_path) return mdm_fail(MDM_RESOURCE, "out of memory for file names");
     s->journal = open(s->journal_path, flags, 0644);
-    if (s->journal < 0) return fail_writing(s);
+    if (s->journal < 0) return fail_opening(s->journal_path);
     if (flock(s->journal, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return mdm_fail(MDM_RESOURCE, "%s is being imported by another process", out);
     s->pictures = open(s->pictures_path, flags, 0644);
-    return s->pictures >= 0 ? MDM_OK : fail_writing(s);
+    return s->pictures >= 0 ? MDM_OK : fail_opening(s->pictures_path);
 }
 
 mdm_status mdm_spill_open(const char *out, uint64_t key, mdm_spill **spill) {
@@ -165,8 +169,7 @@ mdm_status mdm_spill_next(mdm_spill *s, mdm_spill_block *b, int *found) {
     return MDM_OK;
 }
 
-void mdm_spill_accept(mdm_spill *s, const mdm_spill_block *block) {
-    (void)block;
+void mdm_spill_accept(mdm_spill *s) {
     s->end = s->next_end;
     s->journal_end = s->next_journal_end;
 }

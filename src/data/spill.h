@@ -31,7 +31,7 @@ void mdm_spill_remove(mdm_spill *spill);
 MDM_MUST_CHECK mdm_status mdm_spill_next(mdm_spill *spill, mdm_spill_block *block, int *found);
 /* Accepts the block that mdm_spill_next() found. Those that were not accepted are dropped by the first
  * append. */
-void mdm_spill_accept(mdm_spill *spill, const mdm_spill_block *block);
+void mdm_spill_accept(mdm_spill *spill);
 /* Adds pictures (`total` bytes) and then the block that describes them, both on the disk on return. */
 MDM_MUST_CHECK mdm_status mdm_spill_append(mdm_spill *spill, const mdm_spill_block *block,
                                            const uint8_t *pictures, int64_t total);

@@ -258,6 +258,20 @@ def the_notes_of_a_weights_file_rebuild_its_network(work):
     assert 0 < float(notes["mean"]) < 1 and 0 < float(notes["std"]) < 1
 
 
+def names_of_classes_cannot_steer_the_terminal(work):
+    shutil.copytree(work.file("asked"), work.file("steered"))
+    for member in ("model-a.safetensors", "model-b.safetensors"):
+        content = read(work, "asked", member)
+        for name in (b"T-shirt/top", b"Trouser", b"Pullover", b"Sneaker"):
+            assert content.count(name) == 1, (member, name)
+            content = content.replace(name, rb"\\u001b".ljust(len(name), b"!"))
+        with open(work.file("steered") + "/" + member, "wb") as f:
+            f.write(content)
+    for command in ("eval", "predict"):
+        done = run(command, work.file("steered"), work.data)
+        assert done.returncode == 0 and "\x1b" not in done.stdout and "\\x1b" in done.stdout, (command, done.stdout[-2000:], done.stderr)
+
+
 main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eval_counts_the_same_on_two_and_three_ranks,
       eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out,
       eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
@@ -265,4 +279,4 @@ main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eva
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
       pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
       a_file_of_which_nothing_fits_is_refused_with_the_reasons, frozen_statistics_must_come_from_somewhere,
-      the_notes_of_a_weights_file_rebuild_its_network])
+      the_notes_of_a_weights_file_rebuild_its_network, names_of_classes_cannot_steer_the_terminal])

@@ -195,14 +195,20 @@ def what_folders_hold_beside_pictures_is_told(work):
     for name in ("Train/cat", "Test/dog"):
         os.makedirs(f"{root}/{name}")
         Image.new("L", (8, 8)).save(f"{root}/{name}/a.png")
-    for name in ("Train/cat/b.webp", "Train/notes.txt", "c.png"):
+    for name in ("Train/cat/b\x1b[2J.webp", "Train/notes.txt", "c.png"):
         with open(f"{root}/{name}", "w") as f:
             f.write("x")
     done = run("data", "import", root, work.file("odd.h5"))
     assert done.returncode == 0, done.stderr
-    for words in ("2 files are passed over", "Train/cat/b.webp", "1 picture is passed over, being in no class folder", "odd/c.png",
+    assert "\x1b" not in done.stderr, repr(done.stderr)
+    for words in ("2 files are passed over", "Train/cat/b?[2J.webp", "1 picture is passed over, being in no class folder", "odd/c.png",
                   "the folder Test is taken for a class", "the folder Train is taken for a class"):
         assert words in done.stderr, (words, done.stderr)
+
+
+def a_place_that_is_not_there_is_told_before_the_work(work):
+    done = run("data", "import", folder(work), work.file("nowhere/x.h5"), "--size", "16")
+    assert done.returncode == 4 and "nowhere/x.h5.import-journal cannot be written" in done.stderr and "choose another place" in done.stderr, done.stderr
 
 
 def the_published_layouts_are_imported(work):
@@ -372,7 +378,7 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
 
 main([folders_are_imported_alike_by_any_number_of_threads, imports_go_on_where_they_were_killed,
       a_mended_picture_lets_the_import_go_on, lists_and_metadata_name_the_same_pictures,
-      spreadsheets_lists_are_read_and_labels_from_1_are_told, what_folders_hold_beside_pictures_is_told,
+      spreadsheets_lists_are_read_and_labels_from_1_are_told, what_folders_hold_beside_pictures_is_told, a_place_that_is_not_there_is_told_before_the_work,
       the_published_layouts_are_imported, mistaken_lists_are_told_in_the_words_of_lists,
       damaged_pictures_fail_or_are_left_out_by_name, encoded_pictures_train_to_the_same_weights,
       cifars_python_files_are_read_and_nothing_in_them_is_run, noise_keeps_ids_and_refuses_noisy_input])

@@ -57,9 +57,7 @@ const char *mdm_nearest_name(const char *name, const char *const *names, int cou
     return best;
 }
 
-/* Bytes of the well-formed UTF-8 character at `s` (RFC 3629: no overlong forms, no surrogates), 0 if it is
- * none. */
-static size_t utf8_character(const unsigned char *s) {
+size_t mdm_utf8_character(const unsigned char *s) {
     if (s[0] < 0x80) return s[0] ? 1 : 0;
     size_t length = s[0] >= 0xC2 && s[0] <= 0xDF   ? 2
                     : (s[0] & 0xF0) == 0xE0        ? 3
@@ -80,7 +78,7 @@ const char *mdm_printable(const char *text, char *out, size_t size) {
     if (size == 0) return "";
     while (*s) {
         char piece[8];
-        size_t take = utf8_character(s), length;
+        size_t take = mdm_utf8_character(s), length;
         int control = *s < 0x20 || *s == 0x7F || (*s == 0xC2 && take == 2 && s[1] < 0xA0);
         if (take == 0 || control) {
             length = (size_t)snprintf(piece, sizeof piece, "\\x%02x", *s);
@@ -279,7 +277,7 @@ void mdm_text_add_json_string(mdm_text *text, const char *value) {
     const unsigned char *s = (const unsigned char *)value;
     mdm_text_add_bytes(text, "\"", 1);
     while (*s) {
-        size_t take = utf8_character(s);
+        size_t take = mdm_utf8_character(s);
         if (take == 0) {
             mdm_text_add_bytes(text, "\xEF\xBF\xBD", 3); /* U+FFFD, the replacement character */
             take = 1;

@@ -87,7 +87,8 @@ static mdm_status read_metrics(const char *run, run_state *s) {
     mdm_status status = there ? mdm_read_file(path, METRICS_LIMIT, &content, &bytes) : MDM_OK;
     free(path);
     if (status != MDM_OK || !there) return status;
-    for (char *line = content, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+    for (char *line = content, *end; (end = memchr(line, '\n', bytes - (size_t)(line - content))) != NULL;
+         line = end + 1) {
         json_t *event = json_loadb(line, (size_t)(end - line), 0, NULL);
         if (event) take_event(s, event);
         json_decref(event);

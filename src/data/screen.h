@@ -3,7 +3,6 @@
 #define MDM_DATA_SCREEN_H
 
 #include "mdm/base/text.h"
-#include <hdf5.h>
 
 /* Runs `examine` on the file in a child process that may neither write, nor fill the memory, nor run for
  * ever; its failure, its crash and its limits become MDM_INPUT here, and what it put into `found` comes back:

@@ -15,9 +15,10 @@ static int64_t row_sum(const chart_matrix *m, int row) {
 
 static void draw_cell(mdm_text *t, const chart_matrix *m, int given, int suggested, double left, double top,
                       double cell) {
-    int64_t count = m->counts[(int64_t)given * m->classes + suggested], sum = row_sum(m, given);
+    int64_t count = m->counts[(int64_t)given * m->classes + suggested];
     if (count == 0) return;
-    double share = (double)count / (double)sum, x = left + cell * suggested, y = top + cell * given;
+    double share = (double)count / (double)row_sum(m, given), x = left + cell * suggested,
+           y = top + cell * given;
     /* the eye sees weak colours badly: the power lifts small shares */
     mdm_text_add(t,
                  "<g><rect style=\"fill:var(--%s);fill-opacity:%.2f\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "

@@ -5,20 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Bytes of the valid UTF-8 sequence at `s`, 0 when it is none. */
-static size_t sequence_length(const unsigned char *s) {
-    size_t length = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : (s[0] & 0xf0) == 0xe0 ? 3 : 0;
-    if (s[0] >= 0xf0 && s[0] < 0xf5) length = 4;
-    for (size_t i = 1; i < length; i++)
-        if ((s[i] & 0xc0) != 0x80) return 0;
-    if (length == 3 && ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] >= 0xa0))) return 0;
-    if (length == 4 && ((s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] >= 0x90))) return 0;
-    return length;
-}
-
 void html_text(mdm_text *text, const char *value) {
     for (const unsigned char *s = (const unsigned char *)value; s && *s;) {
-        size_t length = sequence_length(s);
+        size_t length = mdm_utf8_character(s);
         const char *entity = *s == '&'    ? "&amp;"
                              : *s == '<'  ? "&lt;"
                              : *s == '>'  ? "&gt;"

@@ -1,7 +1,7 @@
 /* From given labels, ensemble predictions and scores to labels.csv. */
 #include "mdm/report/labels_csv.h"
 
-#include "mdm/base/text.h"
+#include "mdm/report/labels_rows.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -66,20 +66,6 @@ void mdm_labels_mislabelled(const float *clean, const float *suggested_probabili
         score[i] = verdict[i] == MDM_MISLABELLED ? (1.0f - clean[i]) * suggested_probability[i] : 0.0f;
 }
 
-static void add_field(mdm_text *text, const char *value) {
-    if (!strpbrk(value, ",\"\r\n")) {
-        mdm_text_add_bytes(text, value, strlen(value));
-        return;
-    }
-    mdm_text_add_bytes(text, "\"", 1);
-    for (const char *quote; (quote = strchr(value, '"')) != NULL; value = quote + 1) {
-        mdm_text_add_bytes(text, value, (size_t)(quote - value) + 1);
-        mdm_text_add_bytes(text, "\"", 1);
-    }
-    mdm_text_add_bytes(text, value, strlen(value));
-    mdm_text_add_bytes(text, "\"", 1);
-}
-
 static void add_number(mdm_text *text, float value) {
     if (isfinite(value)) mdm_text_add_json_number(text, (double)value);
 }
@@ -95,7 +81,7 @@ mdm_status mdm_labels_write(const char *path, const mdm_label_table *table) {
             return mdm_fail(MDM_USAGE, "sample %" PRId64 " has no verdict", i);
         }
         mdm_text_add(&text, "%" PRId64 ",", i);
-        if (table->ids && table->ids[i]) add_field(&text, table->ids[i]);
+        if (table->ids && table->ids[i]) mdm_csv_field(&text, table->ids[i]);
         mdm_text_add(&text, ",%" PRId32 ",%" PRId32 ",", table->given[i], table->suggested[i]);
         add_number(&text, table->clean_probability[i]);
         mdm_text_add_bytes(&text, ",", 1);

@@ -1,42 +1,25 @@
-/* From operators and constants to an ONNX file: protocol buffers, encoded by hand. Field numbers are those of
- * onnx.proto. */
+/* From operators and constants to an ONNX file. Field numbers are those of onnx.proto. */
 #include "mdm/report/onnx.h"
+
+#include "protobuf.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 enum { IR_VERSION = 7, FLOAT_TENSOR = 1, TWO_GIGABYTES = 0x7fffffff };
-enum { WIRE_VARINT = 0, WIRE_BYTES = 2, WIRE_FIXED32 = 5 };
-
-static void add_varint(mdm_text *text, uint64_t value) {
-    char bytes[10];
-    size_t count = 0;
-    do {
-        bytes[count] = (char)((value & 127) | (value > 127 ? 128 : 0));
-        value >>= 7;
-        count++;
-    } while (value);
-    mdm_text_add_bytes(text, bytes, count);
-}
 
 static void add_integer(mdm_text *text, int field, int64_t value) {
-    add_varint(text, (uint64_t)field << 3 | WIRE_VARINT);
-    add_varint(text, (uint64_t)value);
-}
-
-static void add_data(mdm_text *text, int field, const void *data, size_t bytes) {
-    add_varint(text, (uint64_t)field << 3 | WIRE_BYTES);
-    add_varint(text, bytes);
-    if (bytes) mdm_text_add_bytes(text, data, bytes);
+    protobuf_integer(text, field, (uint64_t)value);
 }
 
 static void add_string(mdm_text *text, int field, const char *value) {
-    add_data(text, field, value, strlen(value));
+    protobuf_bytes(text, field, value, strlen(value));
 }
 
 /* A message inside a message; frees it. */
 static void add_message(mdm_text *text, int field, mdm_text *inner) {
     if (inner->failed) text->failed = 1;
-    add_data(text, field, inner->data, inner->failed ? 0 : inner->length);
+    protobuf_bytes(text, field, inner->data, inner->failed ? 0 : inner->length);
     free(inner->data);
     memset(inner, 0, sizeof *inner);
 }
@@ -50,7 +33,8 @@ void mdm_onnx_tensor(mdm_onnx *model, const char *name, int rank, const int64_t 
     }
     add_integer(&tensor, 2, FLOAT_TENSOR);
     add_string(&tensor, 8, name);
-    add_data(&tensor, 9, data, bytes); /* raw_data: little-endian, as this memory is (see safetensors) */
+    protobuf_bytes(&tensor, 9, data,
+                   bytes); /* raw_data: little-endian, as this memory is (see safetensors) */
     add_message(&model->initializers, 5, &tensor);
 }
 
@@ -58,14 +42,9 @@ static void add_attribute(mdm_text *node, const mdm_onnx_attribute *a) {
     static const int types[] = {[MDM_ONNX_INTEGER] = 2, [MDM_ONNX_FLOAT] = 1, [MDM_ONNX_INTEGERS] = 7};
     mdm_text text = {0};
     add_string(&text, 1, a->name);
-    if (a->kind == MDM_ONNX_FLOAT) {
-        add_varint(&text, 2 << 3 | WIRE_FIXED32);
-        mdm_text_add_bytes(&text, (const char *)&a->real, sizeof a->real);
-    } else if (a->kind == MDM_ONNX_INTEGER) {
-        add_integer(&text, 3, a->integers[0]);
-    } else {
-        for (int i = 0; i < a->count; i++) add_integer(&text, 8, a->integers[i]);
-    }
+    if (a->kind == MDM_ONNX_FLOAT) protobuf_float(&text, 2, a->real);
+    if (a->kind == MDM_ONNX_INTEGER) add_integer(&text, 3, a->integers[0]);
+    for (int i = 0; a->kind == MDM_ONNX_INTEGERS && i < a->count; i++) add_integer(&text, 8, a->integers[i]);
     add_integer(&text, 20, types[a->kind]);
     add_message(node, 5, &text);
 }

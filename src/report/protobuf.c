@@ -68,7 +68,8 @@ void protobuf_doubles(mdm_text *t, int field, const double *values, int count) {
     for (int i = 0; i < count; i++) add_fixed(t, bits_of(values[i]), 8);
 }
 
-uint32_t record_checksum(const void *bytes, size_t count) {
+/* CRC-32C (Castagnoli) of the bytes, masked as records have it. */
+static uint32_t record_checksum(const void *bytes, size_t count) {
     const unsigned char *b = bytes;
     uint32_t crc = ~0u;
     for (size_t i = 0; i < count; i++) {

@@ -1,5 +1,5 @@
-/* The few pieces of protocol buffers and of TensorFlow's record format that events are made of. Internal to
- * this room. */
+/* The few pieces of protocol buffers that ONNX files and events are made of, and TensorFlow's record format.
+ * Internal to this room. */
 #ifndef MDM_REPORT_PROTOBUF_INTERNAL_H
 #define MDM_REPORT_PROTOBUF_INTERNAL_H
 
@@ -13,8 +13,6 @@ void protobuf_float(mdm_text *message, int field, float value);
 void protobuf_bytes(mdm_text *message, int field, const void *bytes, size_t count);
 void protobuf_doubles(mdm_text *message, int field, const double *values, int count);
 
-/* CRC-32C (Castagnoli) of the bytes, masked as records have it. */
-uint32_t record_checksum(const void *bytes, size_t count);
 /* Adds a record: length, checksum of the length, data, checksum of the data. */
 void record_add(mdm_text *records, const mdm_text *data);
 /* The record at *at of `bytes`; 0 at the end, or where a record is cut or damaged. */

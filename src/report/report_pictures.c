@@ -74,7 +74,7 @@ static int write_rows(png_structp png, png_infop info, buffer *b, const uint8_t 
     return 1;
 }
 
-mdm_status report_png_write(const uint8_t *pixels, int height, int width, int channels,
+static mdm_status write_png(const uint8_t *pixels, int height, int width, int channels,
                             report_picture *picture) {
     *picture = (report_picture){.width = width, .height = height};
     buffer b = {picture, 0};
@@ -95,14 +95,14 @@ mdm_status report_picture_make(const report_run *run, int64_t sample, int side, 
     int longer = info->height > info->width ? info->height : info->width;
     memset(picture, 0, sizeof *picture);
     MDM_TRY(mdm_store_fetch(run->store, MDM_TRAIN, &sample, 1, &pixels));
-    if (longer <= side) return report_png_write(pixels, info->height, info->width, info->channels, picture);
+    if (longer <= side) return write_png(pixels, info->height, info->width, info->channels, picture);
     int height = info->height * side / longer, width = info->width * side / longer;
     if (height < 1) height = 1;
     if (width < 1) width = 1;
     MDM_TRY(MDM_ALLOCATE(small, (int64_t)height * width * info->channels, "a small picture"));
     mdm_status status =
         mdm_picture_resize(pixels, info->height, info->width, info->channels, height, width, small);
-    if (status == MDM_OK) status = report_png_write(small, height, width, info->channels, picture);
+    if (status == MDM_OK) status = write_png(small, height, width, info->channels, picture);
     free(small);
     return status;
 }

@@ -60,8 +60,7 @@ const char *report_id(const report_run *run, int64_t sample);
 /* 0 clean, 1 wrong label, 2 of no class, by the true labels. */
 int report_truth(const report_run *run, int64_t sample);
 
-/* Pictures [count] of samples as PNG files, the longer side at most `side`: count pairs of memory (to be
- * freed by the caller) and length. */
+/* A sample's picture as a PNG file, the longer side at most `side`; the caller frees the bytes. */
 typedef struct report_picture {
     uint8_t *bytes;
     size_t count;
@@ -69,9 +68,6 @@ typedef struct report_picture {
 } report_picture;
 MDM_MUST_CHECK mdm_status report_picture_make(const report_run *run, int64_t sample, int side,
                                               report_picture *picture);
-/* PNG of one picture [height,width,channels]. */
-MDM_MUST_CHECK mdm_status report_png_write(const uint8_t *pixels, int height, int width, int channels,
-                                           report_picture *picture);
 /* The samples of largest score, best first, among those with score > 0: how many were found. */
 int64_t report_largest(const float *score, int64_t count, int64_t *index, int64_t most);
 /* What galleries are ordered by: into score [labels.count]. */

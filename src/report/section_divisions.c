@@ -64,8 +64,8 @@ static void fill(const report_run *run, const mdm_division_network *n, const flo
                  chart_histogram *h) {
     for (int64_t i = 0; i < samples; i++) {
         if (!isfinite(value[i])) continue;
-        int bin = (int)((value[i] - h->low) / (h->high - h->low) * h->bins);
-        bin = bin < 0 ? 0 : bin >= h->bins ? h->bins - 1 : bin;
+        double place = (value[i] - h->low) / (h->high - h->low) * h->bins; /* may be more than an int holds */
+        int bin = place < 0 ? 0 : place < h->bins ? (int)place : h->bins - 1;
         h->counts[part_of(run, n, i)][bin]++;
     }
 }
@@ -102,7 +102,7 @@ static void draw_losses(report_page *p, const mdm_division_network *n, int netwo
     h.context = &m;
     h.curve_names[0] = "component of the lower mean: clean", h.curve_colors[0] = "clean";
     h.curve_names[1] = "component of the higher mean: noisy", h.curve_colors[1] = "wrong";
-    h.mark = find_threshold(n, p->run->config ? p->run->config->divide.threshold : 0.5);
+    h.mark = p->run->config ? find_threshold(n, p->run->config->divide.threshold) : NAN;
     h.mark_name = "not believed \xe2\x86\x92";
     fill(p->run, n, n->loss, samples, &h);
     chart_draw_histogram(&p->text, &h);

@@ -161,10 +161,6 @@ def unknown_commands_and_help_behave(work):
 
 
 def options_of_all_commands_are_read_alike(work):
-    for arguments, near in ((["eval", "x", "--jsn"], "--json"), (["export", "x", "--onxx", "y"], "--onnx"), (["predict", "x", "y", "--cvs"], "--csv"),
-                            (["data", "noise", "x", "y", "--sead", "1"], "--seed"), (["data", "import", "x", "y", "--sise", "8"], "--size")):
-        done = run(*arguments)
-        assert done.returncode == 2 and f"did you mean {near};" in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
     for arguments, code in ((["eval", "nowhere", "--split=train"], 3), (["eval", "nowhere", "--split=valid"], 2), (["data", "info", work.data, "--force"], 2),
                             (["export", "nowhere", "--csv=-"], 3), (["export", "x", "--csv", "-", "--network=ensemble"], 2), (["export", "x", "y", "--csv", "-"], 2),
                             (["data", "noise", work.data, work.file("n.h5"), "--symmetric=lots"], 2), (["data", "noise", work.data, work.file("n.h5"), "--hold-out=1,x"], 2),

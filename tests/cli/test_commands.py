@@ -74,6 +74,9 @@ def status_of_no_run_is_exit_code_3_and_a_torn_line_is_passed_over(work):
     assert run("status", work.file("nowhere")).returncode == 3
     os.mkdir(work.file("empty"))
     assert run("status", work.file("empty")).returncode == 3
+    with open(work.file("empty") + "/metrics.jsonl", "wb") as f:  # zeros as a machine's crash may leave them
+        f.write(b'{"event":"start"}\n\0\0\0\0\n{"event":"end"}\n')
+    assert json.loads(run("status", work.file("empty"), "--json").stdout)["finished"]
     with open(work.file("ended") + "/metrics.jsonl", "a") as f:
         f.write('{"event":"epo')
     assert json.loads(run("status", work.file("ended"), "--json").stdout)["finished"]
@@ -130,7 +133,9 @@ def every_command_has_help_with_examples_that_starts_with_its_name(work):
 def unknown_commands_and_options_are_answered_with_the_nearest(work):
     for words, near in ((["doctr"], "doctor"), (["stats"], "status"), (["slurm", "--node", "2"], "--nodes"),
                         (["train", "--dryrun"], "--dry-run"), (["status", "x", "--jsn"], "--json"),
-                        (["data", "infos"], "info"), (["bench", "kn"], "knn")):
+                        (["data", "infos"], "info"), (["bench", "kn"], "knn"), (["eval", "x", "--jsn"], "--json"),
+                        (["export", "x", "--onxx", "y"], "--onnx"), (["predict", "x", "y", "--cvs"], "--csv"),
+                        (["data", "noise", "x", "y", "--sead", "1"], "--seed"), (["data", "import", "x", "y", "--sise", "8"], "--size")):
         done = run(*words)
         assert done.returncode == 2 and len(error_lines(done)) == 1 and near in done.stderr, (words, done.stderr)
 

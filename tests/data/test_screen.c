@@ -4,6 +4,7 @@
 #include "places.h"
 #include "screen.h"
 #include <fcntl.h>
+#include <hdf5.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>

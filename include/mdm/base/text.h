@@ -12,6 +12,10 @@ int mdm_edit_distance(const char *a, const char *b);
 /* The nearest of `count` names to `name`, or NULL when none is near enough to be a plausible typing error. */
 const char *mdm_nearest_name(const char *name, const char *const *names, int count);
 
+/* Bytes of the well-formed UTF-8 character at `text` (RFC 3629: no overlong forms, no surrogates), 0 if it is
+ * none. */
+size_t mdm_utf8_character(const unsigned char *text);
+
 /* Copies `text` into `out` with control characters written as \xNN, cut to `size` bytes: for quoting
  * untrusted text. */
 const char *mdm_printable(const char *text, char *out, size_t size);

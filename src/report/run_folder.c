@@ -158,6 +158,27 @@ static mdm_status empty_flight(const mdm_run_folder *f) {
     return MDM_OK;
 }
 
+/* Whether the name is that of a temporary file of mdm_write_file() for one of the run's files. */
+static int is_stray(const char *name) {
+    long process;
+    int attempt, end = 0, ours = strncmp(name, "epoch-", 6) == 0;
+    const char *mark = strstr(name, ".tmp-");
+    if (!mark || sscanf(mark, ".tmp-%ld-%d%n", &process, &attempt, &end) != 2 || mark[end]) return 0;
+    size_t length = (size_t)(mark - name);
+    for (size_t m = 0; m < sizeof members / sizeof *members; m++)
+        ours |= strlen(members[m]) == length && memcmp(members[m], name, length) == 0;
+    return ours;
+}
+
+/* What a kill left half written: nobody's, while this process holds the lock. */
+static void remove_strays(const mdm_run_folder *f, const char *path) {
+    DIR *entries = path && f->lock >= 0 ? opendir(path) : NULL;
+    for (struct dirent *entry; entries && (entry = readdir(entries)) != NULL;)
+        if (is_stray(entry->d_name) && unlinkat(dirfd(entries), entry->d_name, 0) != 0)
+            mdm_warn("cannot remove %s/%s: %s", path, entry->d_name, strerror(errno));
+    if (entries) closedir(entries);
+}
+
 mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder) {
     mdm_run_folder *f = NULL;
     mdm_status status = MDM_OK;
@@ -178,6 +199,10 @@ mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder) {
     MDM_TRY_OR(status, make_inner_folder(f, MDM_RUN_DIVISIONS), fail);
     MDM_TRY_OR(status, make_inner_folder(f, MDM_RUN_CHECKPOINTS), fail);
     MDM_TRY_OR(status, empty_flight(f), fail);
+    char *divisions = mdm_run_folder_member(path, MDM_RUN_DIVISIONS);
+    remove_strays(f, path);
+    remove_strays(f, divisions);
+    free(divisions);
     f->is_new = !member_exists(f, MDM_RUN_CONFIG) && !member_exists(f, MDM_RUN_METRICS) && !has_checkpoint(f);
     *folder = f;
     return MDM_OK;

@@ -150,7 +150,7 @@ def whole(work, name, reference, ranks=1):
         assert read(work, name, member) == read(work, reference, member), f"{member} differs from an undisturbed run's"
     folder = work.file(name)
     stray = [f for f in glob.glob(folder + "/**", recursive=True) + glob.glob(folder + "/**/.*", recursive=True)
-             if f.endswith((".tmp", ".part"))]
+             if f.endswith(".part") or ".tmp-" in os.path.basename(f)]
     assert not stray, stray
     assert not os.path.exists(folder + "/flight"), os.listdir(folder + "/flight")
     latest = open(folder + "/checkpoints/latest").read().strip()

@@ -98,6 +98,24 @@ static void a_second_run_is_refused_while_the_first_lives(void **state) {
     mdm_run_folder_close(f);
 }
 
+static void what_a_kill_left_half_written_is_removed(void **state) {
+    static const char *const left[] = {"run/report.html.tmp-12-0", "run/model-a.safetensors.tmp-12-3",
+                                       "run/divisions/epoch-0003.h5.tmp-12-0"};
+    static const char *const kept[] = {"run/summary.json.tmp-12-0.old", "run/notes.txt.tmp-12-0",
+                                       "run/summary.json", "run/summary.json.tmp-12-x",
+                                       "run/divisions/epoch-0003.h5"};
+    enum { LEFT = sizeof left / sizeof *left, KEPT = sizeof kept / sizeof *kept };
+    mdm_run_folder *f = NULL;
+    assert_int_equal(mkdir(in_folder(state, "run"), 0700), 0);
+    assert_int_equal(mkdir(in_folder(state, "run/divisions"), 0700), 0);
+    for (int i = 0; i < LEFT; i++) write_bytes(in_folder(state, left[i]), "x", 1);
+    for (int i = 0; i < KEPT; i++) write_bytes(in_folder(state, kept[i]), "x", 1);
+    assert_int_equal(mdm_run_folder_open(in_folder(state, "run"), &f), MDM_OK);
+    mdm_run_folder_close(f);
+    for (int i = 0; i < LEFT; i++) assert_int_equal(exists(in_folder(state, left[i])), 0);
+    for (int i = 0; i < KEPT; i++) assert_int_equal(exists(in_folder(state, kept[i])), 1);
+}
+
 static void a_planted_link_is_not_followed(void **state) {
     mdm_run_folder *f = NULL;
     const char *victim = in_folder(state, "victim");
@@ -119,6 +137,7 @@ int main(void) {
         IN_FOLDER(a_file_in_the_way_is_named),
         cmocka_unit_test(a_place_that_cannot_be_written_is_refused),
         IN_FOLDER(a_second_run_is_refused_while_the_first_lives),
+        IN_FOLDER(what_a_kill_left_half_written_is_removed),
         IN_FOLDER(a_planted_link_is_not_followed),
     };
     return cmocka_run_group_tests_name("run folder", tests, NULL, NULL);

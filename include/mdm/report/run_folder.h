@@ -18,8 +18,9 @@ typedef struct mdm_run_folder {
 } mdm_run_folder;
 
 /* Creates what is missing of `path`, path/divisions and path/checkpoints, makes sure that files can be
- * written there, takes the lock, and empties path/flight of the records of an earlier failure. MDM_RESOURCE,
- * naming the cause: a file in the way, not writable, in use by another run. */
+ * written there, takes the lock, empties path/flight of the records of an earlier failure, and removes what a
+ * kill left half written. MDM_RESOURCE, naming the cause: a file in the way, not writable, in use by another
+ * run. */
 MDM_MUST_CHECK mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder);
 
 /* Gives the lock back and frees; NULL is allowed. */

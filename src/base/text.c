@@ -147,10 +147,20 @@ static int sync_folder_of(const char *path) {
     return result;
 }
 
+/* /dev/stdout may lead to a file; its name is a device's all the same. */
+mdm_status mdm_check_replaceable(const char *path) {
+    int is_device = strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0;
+    struct stat state;
+    if (!is_device && (stat(path, &state) != 0 || S_ISREG(state.st_mode) || S_ISDIR(state.st_mode)))
+        return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "cannot write %s: it is a device or a pipe, not a file", path);
+}
+
 mdm_status mdm_write_file(const char *path, const void *content, size_t bytes) {
     char temporary[PATH_MAX];
     if (strlen(path) + 32 >= sizeof temporary)
         return mdm_fail(MDM_RESOURCE, "cannot write %.200s...: the name is too long", path);
+    MDM_TRY(mdm_check_replaceable(path));
     int file = -1;
     for (int attempt = 0; file < 0 && attempt < 100;
          attempt++) { /* names left over from a killed run are skipped */

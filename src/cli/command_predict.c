@@ -28,7 +28,9 @@ static mdm_status read_options(int argc, char **argv, request *r) {
         else if (strcmp(a, "--csv") == 0) {
             if (i + 1 == argc) return mdm_fail(MDM_USAGE, "--csv needs a value");
             r->csv = argv[++i];
-        } else if (a[0] == '-' && a[1])
+        } else if (strncmp(a, "--csv=", 6) == 0)
+            r->csv = a + 6;
+        else if (a[0] == '-' && a[1])
             return mdm_manual_refuse_option("predict", a);
         else if (!r->run)
             r->run = a;

@@ -2,6 +2,7 @@
  * not at all. */
 #include "dataset_hdf5.h"
 #include "dataset_internal.h"
+#include "mdm/base/text.h"
 #include "pictures.h"
 #include "spill.h"
 #include <errno.h>
@@ -308,6 +309,7 @@ mdm_status mdm_dataset_write(const char *path, const mdm_dataset *d, int force) 
     char temporary[4096];
     mdm_dataset_quiet();
     if (!force && access(path, F_OK) == 0) return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", path);
+    MDM_TRY(mdm_check_replaceable(path));
     /* an import is alone at its place, so that what a killed one left is replaced */
     int length = d->spill ? snprintf(temporary, sizeof temporary, "%s.part", path)
                           : snprintf(temporary, sizeof temporary, "%s.part-%ld", path, (long)getpid());

@@ -1,6 +1,7 @@
 /* IDX, the format of MNIST and its relatives: two zero bytes, the type, the number of dimensions, big-endian
  * lengths, data. */
 #include "import_internal.h"
+#include "mdm/data/picture.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -91,6 +92,12 @@ static mdm_status import_idx(const mdm_source *source, idx parts[4], mdm_dataset
     }
     int largest = largest_label(&parts[1]), test = largest_label(&parts[3]);
     if (test > largest) largest = test;
+    if (largest == 0)
+        return mdm_fail(MDM_INPUT, "%s: all labels are 0; at least 2 classes are needed", source->path);
+    if (parts[0].dims[1] > MDM_PICTURE_MOST_SIDE || parts[0].dims[2] > MDM_PICTURE_MOST_SIDE)
+        return mdm_fail(MDM_INPUT, "%s has pictures of %lldx%lld pixels; at most %d a side are possible",
+                        source->path, (long long)parts[0].dims[1], (long long)parts[0].dims[2],
+                        (int)MDM_PICTURE_MOST_SIDE);
     MDM_TRY(mdm_dataset_create(parts[0].dims[0], parts[2].data ? parts[2].dims[0] : 0, (int)parts[0].dims[1],
                                (int)parts[0].dims[2], 1, largest + 1, 1, &d));
     *out = d;

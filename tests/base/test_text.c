@@ -161,6 +161,26 @@ static void a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(voi
     assert_non_null(strstr(mdm_last_message(), "the name is too long"));
 }
 
+static void nothing_takes_the_place_of_a_device_or_a_pipe(void **state) {
+    (void)state;
+    char pipe[128], link[128];
+    struct stat found;
+    snprintf(pipe, sizeof pipe, "%s/pipe", folder);
+    snprintf(link, sizeof link, "%s/link", folder);
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    assert_int_equal(symlink(pipe, link), 0);
+    assert_int_equal(mdm_write_file(pipe, "x", 1), MDM_RESOURCE);
+    assert_int_equal(mdm_write_file(link, "x", 1), MDM_RESOURCE);
+    assert_non_null(strstr(mdm_last_message(), "a device or a pipe"));
+    assert_int_equal(mdm_check_replaceable("/dev/stdout"), MDM_RESOURCE);
+    assert_int_equal(mdm_check_replaceable("/dev/null"), MDM_RESOURCE);
+    assert_int_equal(lstat(pipe, &found), 0);
+    assert_true(S_ISFIFO(found.st_mode));
+    assert_int_equal(lstat(link, &found), 0);
+    assert_true(S_ISLNK(found.st_mode));
+    assert_int_equal(mdm_check_replaceable("/dev/shm/file"), MDM_OK);
+}
+
 static void reading_refuses_what_is_missing_too_large_or_no_file(void **state) {
     (void)state;
     char path[160], *content = (char *)path;
@@ -247,6 +267,7 @@ int main(void) {
         cmocka_unit_test(untrusted_text_is_quoted_and_cut_between_characters),
         cmocka_unit_test(folders_are_made_with_their_parents_and_may_exist),
         cmocka_unit_test(a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it),
+        cmocka_unit_test(nothing_takes_the_place_of_a_device_or_a_pipe),
         cmocka_unit_test(reading_refuses_what_is_missing_too_large_or_no_file),
         cmocka_unit_test(text_grows_and_stays_terminated),
         cmocka_unit_test(json_strings_are_escaped_and_always_valid_utf8),

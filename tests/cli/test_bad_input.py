@@ -1,6 +1,7 @@
 """Bad input: one clear line, the contract's exit code, everybody gone, earlier results intact."""
 import os
 import shutil
+import stat
 import subprocess
 import time
 
@@ -160,9 +161,18 @@ def unknown_commands_and_help_behave(work):
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
 
 
+def results_do_not_take_the_place_of_a_pipe(work):
+    os.mkfifo(work.file("pipe"))
+    for arguments in (["data", "noise", work.data, work.file("pipe"), "--symmetric", "0.1", "--force"],
+                      ["data", "noise", work.data, work.file("noisier.h5"), "--symmetric", "0.1", "--write-noise-file", work.file("pipe")]):
+        done = run(*arguments)
+        assert done.returncode == 4 and "a device or a pipe" in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
+    assert stat.S_ISFIFO(os.stat(work.file("pipe")).st_mode)
+
+
 def options_of_all_commands_are_read_alike(work):
     for arguments, code in ((["eval", "nowhere", "--split=train"], 3), (["eval", "nowhere", "--split=valid"], 2), (["data", "info", work.data, "--force"], 2),
-                            (["export", "nowhere", "--csv=-"], 3), (["export", "x", "--csv", "-", "--network=ensemble"], 2), (["export", "x", "y", "--csv", "-"], 2),
+                            (["export", "nowhere", "--csv=-"], 3), (["predict", "nowhere", "x", "--csv=-"], 3), (["export", "x", "--csv", "-", "--network=ensemble"], 2), (["export", "x", "y", "--csv", "-"], 2),
                             (["data", "noise", work.data, work.file("n.h5"), "--symmetric=lots"], 2), (["data", "noise", work.data, work.file("n.h5"), "--hold-out=1,x"], 2),
                             (["data", "noise", work.data], 2), (["data", "verify", work.data, "x"], 2), (["data", "verify", "nowhere.h5"], 3)):
         done = run(*arguments)
@@ -187,5 +197,5 @@ main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_la
       results_that_do_not_reach_stdout_are_exit_code_4,
       a_damaged_checkpoint_is_passed_over_for_the_one_before, another_configuration_does_not_overwrite_a_run,
       a_loss_that_is_not_finite_ends_with_exit_code_5, unknown_commands_and_help_behave,
-      options_of_all_commands_are_read_alike,
+      results_do_not_take_the_place_of_a_pipe, options_of_all_commands_are_read_alike,
       degenerate_data_have_a_defined_end], halved=True)

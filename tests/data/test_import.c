@@ -98,6 +98,7 @@ static void idx_files_that_do_not_fit_are_refused(void **state) {
         {"train-labels-idx1-ubyte", 4, 0, 0, "has 3 pictures, train-labels-idx1-ubyte has 4 labels"},
         {"t10k-images-idx3-ubyte", 2, 3, 4, "training pictures of 2x4, test pictures of 3x4"},
     };
+    static const uint8_t wide[16 + 2 * 16384] = {0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 64, 0};
     static const uint8_t huge[16] = {0, 0, 8, 3, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255, 255};
     mdm_dataset *d;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -109,6 +110,13 @@ static void idx_files_that_do_not_fit_are_refused(void **state) {
     put_sound_idx();
     put_file("train-images-idx3-ubyte", huge, sizeof huge);
     refused(mdm_import_idx(folder, &d), "it was cut short or damaged");
+    unlink(inside("t10k-images-idx3-ubyte"));
+    put_file("train-images-idx3-ubyte", wide, sizeof wide);
+    put_idx("train-labels-idx1-ubyte", 2, 0, 0, 0);
+    refused(mdm_import_idx(folder, &d), "pictures of 1x16384 pixels; at most 16383 a side");
+    put_idx("train-images-idx3-ubyte", 1, 2, 4, 0);
+    put_idx("train-labels-idx1-ubyte", 1, 0, 0, 0);
+    refused(mdm_import_idx(folder, &d), "all labels are 0");
     unlink(inside("train-images-idx3-ubyte"));
     refused(mdm_import_idx(folder, &d), "train-images-idx3-ubyte is missing");
 }

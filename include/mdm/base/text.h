@@ -23,6 +23,10 @@ const char *mdm_printable(const char *text, char *out, size_t size);
 /* Creates `path` and its missing parents. MDM_RESOURCE with the reason otherwise. */
 MDM_MUST_CHECK mdm_status mdm_make_folders(const char *path);
 
+/* MDM_RESOURCE where `path` leads to a device, a pipe or a socket, which a file that is renamed to it would
+ * take the place of. */
+MDM_MUST_CHECK mdm_status mdm_check_replaceable(const char *path);
+
 /* Writes the whole content to `path` so that a reader sees the old file or the new one, never a torn one:
  * temporary file beside it, fsync, rename, fsync of the folder. On failure the old file stays and the
  * temporary one is removed. */

@@ -9,7 +9,7 @@
 # BATCH (64), KNN_SAMPLES (20000), GMM_SAMPLES (1000000), PRECISIONS ("fp32 bf16"), MEASUREMENTS ("step semi knn gmm"),
 # LINES_FILE (file that keeps every JSON line as it came).
 set -euo pipefail
-root=$(cd -- "$(dirname -- "$0")/.." && pwd)
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 program=${BUILD:-$root/build}/mdm-dist
 python=${PYTHON:-python3}
 threads=${THREADS:-$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)}

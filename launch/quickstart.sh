@@ -5,7 +5,7 @@ set -eu
 samples=1000
 source=/usr/share/datasets/fashion-mnist
 
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 launch/install-dependencies.sh
 launch/build.sh -DMDM_TESTS=OFF
 program=${BUILD:-build}/mdm-dist

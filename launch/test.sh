@@ -2,7 +2,7 @@
 # Installs, builds and runs every test. Arguments go to ctest: launch/test.sh -R gmm, launch/test.sh -j 1, ...
 # The last line is ctest's verdict; skipped tests are named above it. The full log stays in build/tests.log.
 set -eu
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 launch/install-dependencies.sh --tests
 launch/build.sh -DMDM_TESTS=ON
 cd "${BUILD:-build}"

@@ -10,6 +10,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Of a call that should have been MDM_OK its message is told too: it has CUDA's words. */
+static inline void test_compare(int64_t a, int64_t b, const char *wanted, const char *file, int line) {
+    if (a == b) return;
+    print_error("%lld is not %lld: %s\n", (long long)a, (long long)b,
+                strcmp(wanted, "MDM_OK") == 0 ? mdm_last_message() : wanted);
+    _fail(file, line);
+}
+#undef assert_int_equal
+#define assert_int_equal(a, b) test_compare((int64_t)(a), (int64_t)(b), #b, __FILE__, __LINE__)
+
 static inline int test_device_is_cuda(void) {
     const char *name = getenv("MDM_TEST_DEVICE");
     return name && strcmp(name, "cuda") == 0;

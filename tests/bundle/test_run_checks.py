@@ -24,18 +24,21 @@ def lay_out(folder):
     """What a bundle has, as far as this part of run-checks looks: the emulated program in the place of the real one."""
     for name in ("bin", "libexec", "checks", "tools"):
         os.makedirs(os.path.join(folder, name))
-    programs = {"mdm-dist": "cli/mdm_dist_emulated", "test_group": "device/test_group_emulated"}
+    programs = {"mdm-dist": "cli/mdm_dist_emulated", "test_group": "device/test_group_emulated", "test_mixing": "device/test_mixing_emulated"}
     for name, program in programs.items():
         for place in ("bin", "libexec"):
             os.symlink(os.path.join(BUILD, "tests", program), os.path.join(folder, place, name))
     os.symlink(shutil.which("mpirun"), os.path.join(folder, "bin", "mpirun"))
     shutil.copy(os.path.join(SOURCE, "cmake", "bundle", "run-checks"), os.path.join(folder, "bin"))
     contents = {"checks/list": "test_group 1,2,3\n", "checks/quickstart.yaml": SETTINGS,
-                "tools/nvidia-smi": "#!/bin/sh\necho 'Emulated GPU, 580.0, 81559 MiB'\n"}
+                "checks/failing": "test_mixing 1\n", "tools/nvidia-smi": "#!/bin/sh\necho 'Emulated GPU, 580.0, 81559 MiB'\n",
+                "tools/compute-sanitizer": "#!/bin/sh\necho compute-sanitizer \"$@\"\nexit 9\n", "tools/torch.py": "",
+                "tools/peer.py": "import sys\nprint('{}')\n'--compile' in sys.argv and print('way 2 of recording failed', file=sys.stderr)\n"}
     for name, text in contents.items():
         with open(os.path.join(folder, name), "w") as f:
             f.write(text)
-    os.chmod(os.path.join(folder, "tools", "nvidia-smi"), 0o755)
+    for name in ("nvidia-smi", "compute-sanitizer"):
+        os.chmod(os.path.join(folder, "tools", name), 0o755)
 
 
 def make_pictures(path, count=128, test_count=16, side=8):
@@ -82,4 +85,16 @@ with tempfile.TemporaryDirectory() as work:
     # MPI in the place of NCCL
     code, told = run_checks(work, MDM_NCCL="off")
     has(told, "FAILED   two ranks sum by NCCL", f"FAILED   {BY_NCCL}, launched: code 1", f"failed: {BY_NCCL}, recorded\n")
+    assert code == 1, code
+    # Where CUDA fails in a test, the message tells it, and what failed is run again; none may be skipped; what was not recorded is told.
+    os.replace(os.path.join(work, "checks", "failing"), os.path.join(work, "checks", "list"))
+    code, told = run_checks(work, "tests", MDM_EMULATED_LOST="mix_rows", MDM_EMULATED_LOST_AT="1")
+    has(told, "FAILED   test_mixing: code ", "an illegal memory access was encountered (cudaErrorIllegalAddress)",
+        " alone: code 1 after", " alone (0 s)", " under memcheck: code 9", "--report-api-errors no", "failed: test_mixing\n")
+    assert code == 1, code
+    code, told = run_checks(work, "tests", MDM_EMULATED_GPUS="0")
+    has(told, "failed: tests were skipped, though there is a GPU\n")
+    assert code == 1, code
+    code, told = run_checks(work, "peer", PEER=os.path.join(work, "tools", "peer.py"), PYTHONPATH=os.path.join(work, "tools"))
+    has(told, "FAILED   PyTorch semi --bf16 --channels-last --compile: its recordings: way 2 of recording failed", "0 passed, 3 failed, ")
     assert code == 1, code

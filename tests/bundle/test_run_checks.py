@@ -92,6 +92,8 @@ with tempfile.TemporaryDirectory() as work:
     has(told, "FAILED   test_mixing: code ", "an illegal memory access was encountered (cudaErrorIllegalAddress)",
         " alone: code 1 after", " alone (0 s)", " under memcheck: code 9", "--report-api-errors no", "failed: test_mixing\n")
     assert code == 1, code
+    code, told = run_checks(work, "sanitize")
+    has(told, "FAILED   test_knn under memcheck: code 9", "FAILED   test_losses under racecheck: code 9", "--tool synccheck --kernel-name kns=mdm_ ")
     code, told = run_checks(work, "tests", MDM_EMULATED_GPUS="0")
     has(told, "failed: tests were skipped, though there is a GPU\n")
     assert code == 1, code

@@ -172,10 +172,10 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     t->seconds[stage_clock] += mdm_seconds() - start;
     if (t->first_step == 0) mdm_count_pass(t, stage, mdm_seconds() - start);
     if (stage_clock != 5) t->images += images;
-    if (stage < MDM_STAGE_BASELINE_CE)
-        MDM_TRY(mdm_executor_agree_statistics(t->executor, t->networks[network]));
-    else
-        MDM_TRY(mdm_executor_agree_statistics(t->executor, t->baseline));
+    int is_baseline = stage >= MDM_STAGE_BASELINE_CE;
+    MDM_TRY(mdm_executor_agree_statistics(t->executor, is_baseline ? t->baseline : t->networks[network]));
+    if (!is_baseline && t->averages[network])
+        MDM_TRY(mdm_executor_agree_statistics(t->executor, t->averages[network]));
     MDM_TRY(mdm_pace_compare(t));
     write_epoch_event(t, stage, epoch, images);
     return MDM_OK;

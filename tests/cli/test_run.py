@@ -236,6 +236,18 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 
 
+def averaged_weights_have_the_same_local_statistics_on_all_ranks(work):
+    """What two ranks measured, each its own pictures, is what the file of the first one's network is worth."""
+    for batch in (8, 16):
+        name = f"averaged-{batch}"
+        done = train(work, name, "train.batchnorm=local", "model.ema=0.5", "model.networks=1", "pretrain.epochs=0", "train.epochs=2",
+                     "train.rce_weight=0.1", "train.lr_backbone=0.02", "train.lr_head=0.02", f"train.batch={batch}", "report=false", ranks=2)
+        assert done.returncode == 0, done.stderr
+        alone, summary = json.loads(run("eval", work.file(name), work.data, "--json").stdout), json.loads(read(work, name, "summary.json"))
+        for kind in ("top1", "top5"):
+            assert abs(alone[kind] - summary["final_" + kind]) < 1e-6, (batch, kind, alone[kind], summary)
+
+
 def ranks_prefer_bf16_where_the_processors_of_all_have_it(work):
     flags = open("/proc/cpuinfo").read()
     # The second rank's processor passes for an older one.
@@ -371,6 +383,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
+      averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,

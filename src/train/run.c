@@ -66,7 +66,8 @@ static mdm_status validate_ensemble(mdm_trainer *t, mdm_network **networks, int6
     return mdm_comm_agree(t->comm, status);
 }
 
-/* Whether train.patience epochs after the warm-up brought no better validation accuracy. */
+/* After a measurement: whether train.patience epochs after the warm-up brought no better validation accuracy.
+ */
 static int is_patience_over(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
     int64_t since =
         t->best_validation_epoch > t->config.train.warmup ? t->best_validation_epoch : t->config.train.warmup;
@@ -122,12 +123,13 @@ static int is_evaluated(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
 /* What comes after an epoch's last step. The place moves on first, so that the checkpoint says where to
  * begin. */
 static mdm_status close_epoch(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
-    if (is_evaluated(t, stage, epoch)) {
+    const int is_measured = is_evaluated(t, stage, epoch);
+    if (is_measured) {
         mdm_watch_stage("evaluate", epoch, -1, 120);
         MDM_TRY(test_ensemble(t, stage, epoch));
     }
     t->place.position++;
-    if (is_patience_over(t, stage, epoch)) {
+    if (is_measured && is_patience_over(t, stage, epoch)) {
         t->place.position = t->config.pretrain.epochs + (int64_t)t->config.train.epochs;
         mdm_info("training ends after epoch %lld: no better validation accuracy in train.patience=%d epochs",
                  (long long)epoch + 1, t->config.train.patience);

@@ -308,6 +308,11 @@ def a_validation_set_chooses_the_best_networks_and_ends_training_in_time(work):
     assert done.returncode == 0, done.stderr
     trained = {e["epoch"] for e in events(work, "patient") if e.get("stage") in ("warmup", "semi")}
     assert trained == {0, 1, 2, 3}, trained  # warm-up of two, one to compare with, one without gain
+    done = train(work, "measured-late", f"data.validation={clean}", "train.patience=1", "train.epochs=9", "train.evaluate_every=6",
+                 "train.lr_backbone=1e-9", "train.lr_head=1e-9", "train.batchnorm=frozen", "divide.interval=100")
+    assert done.returncode == 0, done.stderr
+    measured = [e["epoch"] for e in events(work, "measured-late") if "validation_top1" in e]
+    assert measured == [1, 5], measured  # nothing is given up before it was measured
 
 
 def a_share_held_out_is_judged_but_never_trained_on(work):

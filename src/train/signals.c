@@ -43,7 +43,7 @@ int mdm_signals_time_is_up(double seconds_needed) {
 }
 
 int mdm_signals_take_save(void) {
-    int asked = save_asked;
+    if (!save_asked) return 0; /* and none that comes by now is lost */
     save_asked = 0;
-    return asked;
+    return 1;
 }

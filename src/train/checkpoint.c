@@ -381,11 +381,11 @@ static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     if (!*resumed) return MDM_OK;
     for (int i = 0; i < count; i++)
         MDM_TRY(mdm_comm_broadcast(t->comm, entries[i].data, entries[i].count, entries[i].wire, 0));
+    collect_scalars(t, &s, 1);
     if (!from_here) {
         t->seconds_before = t->place.seconds;
         for (int i = 0; i < 6; i++) t->seconds_before += t->seconds[i];
     }
-    collect_scalars(t, &s, 1);
     for (int n = 0; n < t->network_count; n++) {
         mdm_network_touch(t->networks[n]);
         if (t->averages[n]) mdm_network_touch(t->averages[n]);

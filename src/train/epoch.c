@@ -36,7 +36,7 @@ static int has_part(const mdm_trainer *t, mdm_stage stage, int part) {
     return part == MDM_PART_U || part == MDM_PART_BALANCE || mdm_semi_has_strong_pass(&o);
 }
 
-static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images) {
+static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, double images_per_s) {
     static const char *const part_names[MDM_PART_COUNT] = {"loss_x",  "loss_u",        "loss_xe",
                                                            "loss_ue", "loss_contrast", "loss_balance"};
     const mdm_place *p = &t->place;
@@ -60,7 +60,7 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
     mdm_metrics_number(t->metrics, "lr_head",
                        pretrain ? t->config.pretrain.lr
                                 : mdm_cosine_rate(t->config.train.lr_head, (double)epoch, epochs));
-    mdm_metrics_number(t->metrics, "images_per_s", p->seconds > 0 ? images / p->seconds : NAN);
+    mdm_metrics_number(t->metrics, "images_per_s", images_per_s);
     mdm_metrics_number(t->metrics, "seconds", p->seconds);
     if (mdm_comm_size(t->comm) > 1) {
         mdm_metrics_integer(t->metrics, "slowest_rank", t->pace.slowest);
@@ -161,6 +161,7 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
             add_report(p, &report);
         }
         images += (double)report.images;
+        if (stage_clock != 5) t->images += (double)report.images;
         p->step++;
         mdm_watch_step(p->step);
         mdm_watch_floor(STEP_SECONDS);
@@ -169,15 +170,15 @@ static mdm_status run_network(mdm_trainer *t, mdm_stage stage, int64_t epoch) {
         if (p->step < t->steps || t->options.dry_run) MDM_TRY(after_step(t));
         if (t->options.dry_run) break;
     }
-    t->seconds[stage_clock] += mdm_seconds() - start;
-    if (t->first_step == 0) mdm_count_pass(t, stage, mdm_seconds() - start);
-    if (stage_clock != 5) t->images += images;
+    const double taken = mdm_seconds() - start;
+    t->seconds[stage_clock] += earlier + taken;
+    if (t->first_step == 0) mdm_count_pass(t, stage, taken);
     int is_baseline = stage >= MDM_STAGE_BASELINE_CE;
     MDM_TRY(mdm_executor_agree_statistics(t->executor, is_baseline ? t->baseline : t->networks[network]));
     if (!is_baseline && t->averages[network])
         MDM_TRY(mdm_executor_agree_statistics(t->executor, t->averages[network]));
     MDM_TRY(mdm_pace_compare(t));
-    write_epoch_event(t, stage, epoch, images);
+    write_epoch_event(t, stage, epoch, taken > 0 ? images / taken : NAN);
     return MDM_OK;
 }
 

@@ -248,8 +248,8 @@ static mdm_status predict_training(mdm_trainer *t, float *all) {
     return status;
 }
 
-/* Out of distribution: removed by every network's latest division. Otherwise clean when the mean clean
- * probability is above the threshold or the prediction agrees with the given label. */
+/* Out of distribution: removed by every network's latest division. Otherwise clean when the calibrated
+ * probability of that is above a half or the prediction agrees with the given label. */
 static void judge(const mdm_trainer *t, const float *clean, const int32_t *suggested, uint8_t *verdict) {
     const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
     for (int64_t i = 0; i < t->data->train_count; i++) {
@@ -356,13 +356,16 @@ static mdm_status write_summary(mdm_trainer *t) {
 }
 
 static void tell_end(mdm_trainer *t) {
+    char before[64] = "";
     mdm_metrics_begin(t->metrics, "end");
     mdm_metrics_number(t->metrics, "seconds", seconds_of_run(t));
     if (t->latest.top1 >= 0) mdm_metrics_number(t->metrics, "test_top1", t->latest.top1);
     mdm_metrics_end(t->metrics);
+    if (t->divided && t->before_semi.top1 >= 0)
+        snprintf(before, sizeof before, " (%.4f before the semi-supervised phase)", t->before_semi.top1);
     if (t->latest.top1 >= 0)
-        mdm_info("test accuracy of the %s: %.4f (%.4f before the semi-supervised phase)",
-                 t->network_count > 1 ? "ensemble" : "network", t->latest.top1, t->before_semi.top1);
+        mdm_info("test accuracy of the %s: %.4f%s", t->network_count > 1 ? "ensemble" : "network",
+                 t->latest.top1, before);
     if (t->baseline_score[0].top1 >= 0) mdm_info("cross entropy alone: %.4f", t->baseline_score[0].top1);
     if (t->baseline_score[1].top1 >= 0)
         mdm_info("symmetric cross entropy alone: %.4f", t->baseline_score[1].top1);

@@ -197,6 +197,17 @@ def a_stopped_run_goes_on_to_the_same_bits(work):
         wanted = [(e["stage"], e["epoch"], e["network"], e["loss"]) for e in events(work, "ranks1")
                   if e["event"] == "epoch" and "loss" in e]
         assert losses == wanted, stage
+        assert count_images(work, name) == count_images(work, "ranks1"), stage
+        summary = json.loads(read(work, name, "summary.json"))
+        taken = summary["seconds_by_stage"]  # before the stop as well
+        assert taken[stage] >= (1 - 1e-6) * sum(e["seconds"] for e in lines if e.get("stage") == stage and "seconds" in e), stage
+        assert summary["seconds"] >= sum(taken.values()), (stage, summary)
+
+
+def count_images(work, name):
+    """Of pretraining, warm-up and MixEMatch, as the summary's rate tells."""
+    summary = json.loads(read(work, name, "summary.json"))
+    return round(summary["images_per_s"] * sum(summary["seconds_by_stage"][stage] for stage in ("pretrain", "warmup", "semi")))
 
 
 def a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two(work):
@@ -258,6 +269,13 @@ def ranks_prefer_bf16_where_the_processors_of_all_have_it(work):
         done = subprocess.run([os.path.join(SOURCE, "tests", "mpirun.sh"), "2", *program, *arguments], capture_output=True, text=True, timeout=240)
         assert done.returncode == 0, done.stderr
         assert json.loads(read(work, "p-" + name, "summary.json"))["precision"] == expected, (name, expected)
+
+
+def without_a_warm_up_nothing_is_told_of_before(work):
+    done = train(work, "cold", "train.warmup=0", "train.epochs=1", "pretrain.epochs=0", "model.networks=1", "report=false")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\ntest accuracy of the network: 0\.\d+\n", done.stderr), done.stderr
+    assert "before the semi-supervised phase)" in train(work, "ranks1").stderr
 
 
 def what_a_set_has_none_of_gets_no_auc(work):
@@ -390,7 +408,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
-      ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc,
+      ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

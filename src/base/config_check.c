@@ -6,10 +6,10 @@
 #include "config_internal.h"
 #include <string.h>
 
-/* Divisions of the whole run: at the end of warm-up and every interval epochs after it. */
+/* Divisions of the whole run: at the end of warm-up, and in later epochs that the interval divides. */
 static int64_t divisions(const mdm_config *config) {
-    int semi = config->train.epochs - config->train.warmup;
-    return semi > 0 ? 1 + (semi - 1) / config->divide.interval : 0;
+    int warmup = config->train.warmup, last = config->train.epochs - 1, interval = config->divide.interval;
+    return last >= warmup ? 1 + last / interval - warmup / interval : 0;
 }
 
 static mdm_status check_training(const mdm_config *config) {

@@ -118,13 +118,25 @@ static mdm_status search_neighbours(mdm_trainer *t, slice *s, int64_t *neighbour
                              t->layout->embedding, t->config.divide.k, s->score, neighbour, similarity, NULL);
 }
 
+/* So many samples are removed from here on, but never more than half of all. */
+static void remove_so_many(mdm_trainer *t, int64_t count) {
+    int64_t half = t->data->train_count / 2;
+    if (count > half && t->removed < half)
+        mdm_warn(
+            "divide.remove_first and divide.remove_step ask for %lld of %lld samples; no more than half of "
+            "them are removed",
+            (long long)count, (long long)t->data->train_count);
+    t->removed = count < half ? count : half;
+}
+
 mdm_status mdm_remove_first(mdm_trainer *t) {
     int64_t samples = t->data->train_count;
     mdm_opinion *o = &t->opinions[0];
     mdm_split_counts counts;
     slice s;
     double auc;
-    t->removed = (int64_t)ceil(t->config.divide.remove_first * (double)samples);
+    t->removed = 0;
+    remove_so_many(t, (int64_t)ceil(t->config.divide.remove_first * (double)samples));
     mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, 0, &s));
     if (status == MDM_OK) status = evaluate(t, 0, NULL, &s);
     if (status == MDM_OK) status = search_neighbours(t, &s, NULL, NULL);
@@ -291,9 +303,8 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     MDM_TRY(gather_neighbours(t, s, o));
     if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
     if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
-    int64_t remove = t->removed < samples / 2 ? t->removed : samples / 2;
-    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, remove, t->config.divide.threshold,
-                              o->split, &o->counts));
+    MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, t->removed,
+                              t->config.divide.threshold, o->split, &o->counts));
     MDM_TRY(true_auc(t, o->ood_score, 0, &o->auc_ood));
     float *suspicion;
     MDM_TRY(MDM_ALLOCATE(suspicion, samples, "noise scores"));
@@ -312,7 +323,7 @@ mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
     float *embedding = NULL, *logits = NULL;
     slice s;
     double start = mdm_seconds();
-    t->removed += (int64_t)ceil(t->config.divide.remove_step * (double)samples);
+    remove_so_many(t, t->removed + (int64_t)ceil(t->config.divide.remove_step * (double)samples));
     mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, save_all, &s));
     if (status == MDM_OK && save_all)
         status =

@@ -365,6 +365,10 @@ static void settings_that_contradict_each_other_are_refused_naming_both(void **s
         {{"divide.remove_first=0.5", "divide.interval=1", "divide.remove_step=0.002"},
          "divide.remove_first",
          "divide.remove_step"},
+        {{"divide.remove_first=0.5", "divide.remove_step=0.26", "train.warmup=9",
+          "train.epochs=11"}, /* at 9, 10 */
+         "divide.remove_first",
+         "2 divisions"},
         {{"semi.lambda_x=0", "semi.lambda_u=0", "semi.lambda_xe=0", "semi.lambda_ue=0", "semi.lambda_c=0"},
          "semi.lambda_x",
          "train.warmup"},
@@ -381,6 +385,9 @@ static void settings_that_contradict_each_other_are_refused_naming_both(void **s
         {{"train.batchnorm=frozen", "model.init=a.safetensors"}, NULL, NULL},
         {{"divide.remove_step=0.03"}, NULL, NULL}, /* 0.1 + 28 x 0.03 = 0.94 */
         {{"baseline=both", "divide.remove_step=0.02"}, NULL, NULL},
+        {{"divide.remove_first=0.5", "divide.remove_step=0.26", "train.warmup=9", "train.epochs=10"},
+         NULL,
+         NULL},
     };
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         apply(&config, &good[i]);

@@ -278,6 +278,15 @@ def without_a_warm_up_nothing_is_told_of_before(work):
     assert "before the semi-supervised phase)" in train(work, "ranks1").stderr
 
 
+def no_more_than_half_of_the_samples_is_removed(work):
+    settings = ["divide.remove_first=0.6", "divide.remove_step=0.1", "pretrain.epochs=0", "model.networks=1", "report=false"]
+    done = train(work, "halved", *settings)
+    assert done.returncode == 0, done.stderr
+    assert [e["removed"] for e in events(work, "halved") if e["event"] == "divide"] == [200, 200, 200]
+    told = [e for e in events(work, "halved") if e["event"] == "warning" and "240 of 400 samples" in e["message"]]
+    assert len(told) == 1, done.stderr
+
+
 def what_a_set_has_none_of_gets_no_auc(work):
     done = train(work, "strangers")
     assert re.search(r"divide, epoch \d, network a: .* removed; AUC of noise 0\.\d+; AUC of OOD [01]\.\d+\n", done.stderr), done.stderr
@@ -408,7 +417,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
-      ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before,
+      ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

@@ -218,7 +218,8 @@ static mdm_status run_opened(mdm_trainer *t) {
     int resumed = 0;
     mdm_watch_stage("load", -1, -1, 300);
     MDM_TRY(mdm_load_checkpoint(t, &resumed));
-    t->has_saved = resumed;
+    t->has_saved =
+        resumed && strcmp(t->config.resume, "auto") == 0; /* by a PATH it may come from elsewhere */
     mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
     if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
     if (t->options.dry_run) return rehearse(t);

@@ -64,6 +64,16 @@ def a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands(work):
     whole(work, "hopeless", "calm2", ranks=2)
 
 
+def a_streak_goes_back_to_no_checkpoint_of_what_was_before(work):
+    """A run that goes on from an older state has none of its own at first: its folder's newest one is not where it came from."""
+    done, _ = train(work, "older", "checkpoint.keep=99", ranks=2)
+    assert done.returncode == 0, done.stderr
+    older = work.file("older") + "/checkpoints/epoch-0001.h5"
+    done, _ = train(work, "older", "checkpoint.keep=99", f"resume={older}", ranks=2,
+                    environment=injected(work, "MPI_Iallreduce", 1, "nan", rank=1, MDM_INJECT_TIMES="8"))
+    assert was_hit(work) and done.returncode == 5 and "going on from there" not in done.stderr, (done.returncode, done.stderr)
+
+
 def rates_that_are_far_too_large_end_with_5(work):
     done, _ = train(work, "burst", "train.lr_backbone=1e2", "train.lr_head=1e2", "train.momentum=0.999", "train.epochs=12",
                     "train.warmup=11", ranks=2)
@@ -98,5 +108,6 @@ if __name__ == "__main__":
     main([undisturbed_runs_to_compare_with, one_step_without_finite_numbers_is_skipped_on_all_ranks,
           a_spike_is_skipped_on_all_ranks_at_most_once_a_pass_of_few_steps, predictions_of_one_class_alone_are_told,
           a_streak_of_bad_steps_goes_back_once_with_half_the_rates,
-          a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands, rates_that_are_far_too_large_end_with_5,
+          a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands,
+          a_streak_goes_back_to_no_checkpoint_of_what_was_before, rates_that_are_far_too_large_end_with_5,
           a_replica_with_a_wrong_bit_is_found_before_anything_is_saved, three_starts_without_progress_are_enough], halved=True)

@@ -261,7 +261,6 @@ static void add_heads(builder *b) {
     pool->residual = b->residual;
     pool->gradient = b->slot;
     l->embedding = b->channels;
-    l->slot_count = 3;
     int64_t fc[2] = {s->classes, b->channels}, head[2] = {s->projection, b->channels};
     l->classifier_weight = add_named(b, MDM_TENSOR_CLASSIFIER, 2, fc, "fc", "weight");
     add_named(b, MDM_TENSOR_CLASSIFIER, 1, fc, "fc", "bias");
@@ -282,9 +281,7 @@ static void place_tensors(mdm_layout *l) {
         t->offset = *end;
         *end += t->count;
         if (t->role == MDM_TENSOR_ENCODER) l->encoder_count = l->weight_count;
-        if (t->role != MDM_TENSOR_STATISTIC) l->weight_count_tensors++;
     }
-    l->encoder_statistic_count = l->tensors[l->projection_running].offset; /* the head's come last */
 }
 
 static mdm_status check_spec(const mdm_network_spec *s, const architecture **found) {

@@ -71,12 +71,12 @@ static mdm_status gather_references(mdm_trainer *t, const float *embedding, cons
 
 static mdm_status score_all(mdm_trainer *t, const float *embedding, const int64_t *place,
                             mdm_ood_reference *r, int network) {
-    int64_t first, count, samples = t->data->train_count, *counts;
+    int64_t first, count, samples = t->data->train_count, *counts = NULL;
     int ranks = mdm_comm_size(t->comm);
-    float *mine, *all;
+    float *mine, *all = NULL;
     mdm_comm_my_slice(t->comm, samples, &first, &count);
-    MDM_TRY(MDM_ALLOCATE(mine, count + 1, "scores"));
-    mdm_status status = MDM_ALLOCATE(all, samples, "scores");
+    mdm_status status = MDM_ALLOCATE(mine, count + 1, "scores");
+    if (status == MDM_OK) status = MDM_ALLOCATE(all, samples, "scores");
     if (status == MDM_OK) status = MDM_ALLOCATE(counts, ranks, "scores");
     if (status == MDM_OK)
         status = mdm_ood_scores(r->embedding[network], r->count[network], r->width, r->k, embedding,
@@ -88,9 +88,9 @@ static mdm_status score_all(mdm_trainer *t, const float *embedding, const int64_
             mdm_comm_slice(samples, k, ranks, &start, &counts[k]);
         }
         status = mdm_comm_all_gather(t->comm, mine, count, all, counts, MDM_FLOAT);
-        free(counts);
     }
     if (status == MDM_OK) r->threshold[network] = choose_threshold(t, network, all);
+    free(counts);
     free(mine);
     free(all);
     return status;

@@ -299,7 +299,6 @@ MDM_MUST_CHECK mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found);
 /* outputs.c */
 MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,
                                              const float *logits);
-MDM_MUST_CHECK mdm_status mdm_write_weights(mdm_trainer *t, mdm_network *network, const char *path);
 /* Not collective, rank 0: the predicting networks as best-a.safetensors and best-b.safetensors. */
 MDM_MUST_CHECK mdm_status mdm_write_best(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);

@@ -13,10 +13,10 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
     for (int64_t i = 0; i < samples; i++) t->order[i] = t->training[i];
     mdm_shuffle_samples(t, &random, t->order, samples);
     t->steps = mdm_step_count(samples, t->config.train.batch);
-    most = samples / t->steps + 1;
+    most = samples / t->steps + (samples % t->steps != 0);
     MDM_TRY(
         mdm_trainer_reserve(t, most / mdm_comm_size(t->comm) + 1, most / mdm_comm_size(t->comm) + 1, most));
-    for (int64_t n = most - 1; n <= most; n++) {
+    for (int64_t n = samples / t->steps; n <= most; n++) {
         int64_t first, count;
         mdm_comm_my_slice(t->comm, n, &first, &count);
         mdm_executor_set_batch(t->executor, 1, n);

@@ -69,12 +69,12 @@ typedef struct mdm_layout {
     mdm_layer *layers;
     int layer_count;
     mdm_buffer_info *buffers; /* activations */
-    int buffer_count, slot_count;
+    int buffer_count;
     mdm_tensor_info
         *tensors; /* weights in backward-ready order (encoder, classifier, projection), then statistics */
-    int tensor_count, weight_count_tensors;
+    int tensor_count;
     int64_t weight_count, encoder_count; /* floats; the encoder's come first */
-    int64_t statistic_count, encoder_statistic_count;
+    int64_t statistic_count;
     int classifier_weight, projection_weight, projection_gamma,
         projection_running; /* tensor numbers; bias or beta is the next */
     int layer_capacity, buffer_capacity, tensor_capacity;

@@ -119,10 +119,11 @@ MDM_INLINE double mdm_random_gamma(mdm_random *r, double shape) {
     }
 }
 
-/* Beta(a, b). */
+/* Beta(a, b). Where both draws are too small for a double, as for shapes below 0.01, it is 0 or 1. */
 MDM_INLINE double mdm_random_beta(mdm_random *r, double a, double b) {
     double x = mdm_random_gamma(r, a), y = mdm_random_gamma(r, b);
-    return x / (x + y);
+    if (x + y > 0.0) return x / (x + y);
+    return mdm_random_open(r) < a / (a + b) ? 1.0 : 0.0;
 }
 
 /* Puts items[0..n) into random order (Fisher and Yates), n < 2^32. */

@@ -50,6 +50,18 @@ static double recorded_bytes(const mdm_trainer *t, double chunks) {
                               (passes - 1) * chunks);
 }
 
+/* What is known of all samples on every rank, and of its slice while it divides: embeddings as they are, of
+ * unit length and travelling, and the lists of the neighbour search. On every rank as well, in turn: what
+ * divide.save=all gathers, and the last predictions. */
+static double sample_bytes(const mdm_trainer *t) {
+    double count = (double)t->data->train_count, slice = count / mdm_comm_size(t->comm),
+           width = t->layout->embedding, classes = t->data->classes, k = t->config.divide.k;
+    double gathered =
+        t->config.divide.save == MDM_CONFIG_SAVE_ALL ? t->network_count * (width + classes) : classes;
+    return count * (21.0 * t->network_count + 42 + 4 * gathered) +
+           slice * (4 * (3 * width + 2 * classes) + 40 * k + 96);
+}
+
 /* With batches computed at most `chunk` samples a rank at once (0: no limit). */
 static need estimate(const mdm_trainer *t, double chunk) {
     const mdm_config *c = &t->config;
@@ -80,8 +92,7 @@ static need estimate(const mdm_trainer *t, double chunk) {
         n.networks += 2.0 * weights * (t->network_count + (t->baseline != NULL));
     }
     n.images = 4.0 * image * (3 * rows + evaluation) + 4.0 * image * rows;
-    n.samples = count * (13.0 * t->network_count + 33) +
-                4.0 * count / ranks * (3.0 * t->layout->embedding + 2.0 * d->classes);
+    n.samples = sample_bytes(t);
     if (d->resident && !t->on_device) n.data = (count + (double)d->test_count) * image;
     if (mdm_device_get_info(t->device)->is_cuda) {
         n.plans = weights * (copies + 1); /* filters, which all plans share, and their gradients */

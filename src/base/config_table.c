@@ -83,7 +83,7 @@ static const mdm_config_key keys[] = {
     STRING("model.init", model.init, "none", HASHED, WORDS("none"),
            "safetensors file with an encoder to start from"),
     REAL("model.ema", model.ema, "0", 0, 1, HIGH | HASHED, "",
-         "decay of averaged weights for guessing and evaluation; 0: off"),
+         "decay of averaged weights, which guess for the other network and are evaluated; 0: off"),
 
     INTEGER("train.epochs", train.epochs, "300", 1, 1000000, HASHED, "epochs",
             "all epochs, warm-up included"),
@@ -95,8 +95,9 @@ static const mdm_config_key keys[] = {
             "CUDA: steps are recorded as graphs and replayed; false: they are launched kernel by kernel"),
     KEY("train.micro_batch", INTEGER, train.micro_batch, "auto", 1, 1048576, 0, WORDS("auto"), "samples",
         "samples (of each view) a rank computes at once; auto: its whole share, or what memory allows"),
-    INTEGER("train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",
-            "epochs between measurements on the test set; the last epoch of a stage is always measured"),
+    INTEGER(
+        "train.evaluate_every", train.evaluate_every, "1", 1, 1000000, 0, "epochs",
+        "epochs between measurements on test and validation set; a stage's last epoch is always measured"),
     INTEGER(
         "train.patience", train.patience, "0", 0, 1000000, HASHED, "epochs",
         "with data.validation: training ends after so many epochs without a better accuracy there; 0: never"),
@@ -144,7 +145,7 @@ static const mdm_config_key keys[] = {
          "fits strangers",
          "latest", "latest", "first"),
     REAL("divide.remove_first", divide.remove_first, "0.1", 0, 1, HIGH | HASHED, "share",
-         "share of the samples removed as out of distribution before warm-up"),
+         "share of the samples removed as out of distribution before warm-up; in all at most half"),
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",
          "share removed in addition at every division"),
     REAL("divide.loss_limit", divide.loss_limit, "0", 0, 1e6, HASHED, "times log(classes)",

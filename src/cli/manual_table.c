@@ -12,11 +12,12 @@ static const mdm_manual pages[] = {
          "Trains as the config says; without CONFIG the built-in quickstart. Start under mpirun or srun for "
          "several ranks. The same command goes on from the last checkpoint of its run folder.",
      .words = MDM_WORD_CONFIG | MDM_WORD_KEY,
-     .options = {{"--help-config", NULL, "every key with its default, range and meaning"},
-                 {"--print-config", NULL, "the settings as resolved, and stop"},
-                 {"--dry-run", NULL,
-                  "check settings, data and memory, take one step of every stage, write nothing"},
-                 {"--force", NULL, "begin afresh in a folder that holds a run"}},
+     .options =
+         {{"--help-config", NULL, "every key with its default, range and meaning"},
+          {"--print-config", NULL, "the settings as resolved, and stop"},
+          {"--dry-run", NULL,
+           "check settings, data, memory and a used run folder, take one step of every stage, write nothing"},
+          {"--force", NULL, "begin afresh in a folder that holds a run"}},
      .examples = {"mdm-dist configs/quickstart.yaml run=runs/first train.epochs=5",
                   "mpirun -np 4 mdm-dist configs/cifar100.yaml data.train=cifar100-noisy.h5",
                   "mdm-dist train my.yaml --dry-run"}},

@@ -293,15 +293,36 @@ static mdm_status refuse_other_settings(const mdm_trainer *t, const mdm_checkpoi
     return refuse_other(file, what);
 }
 
-static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
-    int64_t format;
+/* Whether a run with these settings and data may go on from the file. Baselines come last and begin afresh,
+ * so others than before may be asked for until the first has begun, and a second one after it; `fresh` tells
+ * that the file's own has not begun. */
+static mdm_status check_origin(mdm_trainer *t, const mdm_checkpoint *file, int *fresh) {
+    int64_t format, integers[sizeof((scalars *)0)->integers / sizeof(int64_t)];
     MDM_TRY(mdm_checkpoint_get_integer(file, "format", FORMAT, FORMAT, &format));
-    int same;
-    MDM_TRY(check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), &same));
+    MDM_TRY(mdm_checkpoint_get(file, "integers", MDM_CHECKPOINT_INT64,
+                               (int64_t)(sizeof integers / sizeof *integers), integers));
+    int64_t trained = t->config.pretrain.epochs + (int64_t)t->config.train.epochs, position = integers[0];
+    *fresh = position < trained || (position == trained && integers[1] == 0 && integers[2] == 0);
+    int wanted = t->config.baseline, same = 0;
+    mdm_status status = MDM_OK;
+    for (int b = MDM_CONFIG_BASELINE_NONE; status == MDM_OK && !same && b <= MDM_CONFIG_BASELINE_BOTH; b++) {
+        int may =
+            b == wanted || *fresh || (b == MDM_CONFIG_BASELINE_CE && wanted == MDM_CONFIG_BASELINE_BOTH);
+        t->config.baseline = b;
+        if (may) status = check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), &same);
+    }
+    t->config.baseline = wanted;
+    MDM_TRY(status);
     if (!same) return refuse_other_settings(t, file);
     MDM_TRY(check_fingerprint(file, "data_fingerprint", t->data->fingerprint, &same));
-    if (!same) return refuse_other(file, "data");
+    return same ? MDM_OK : refuse_other(file, "data");
+}
+
+static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
+    int fresh;
+    MDM_TRY(check_origin(t, file, &fresh));
     for (int i = 0; i < count; i++) {
+        if (fresh && strncmp(entries[i].name, "baseline", 8) == 0) continue;
         if (entries[i].type == MDM_CHECKPOINT_FLOAT && strncmp(entries[i].name, "division", 8) != 0)
             MDM_TRY(mdm_checkpoint_get_finite(file, entries[i].name, entries[i].count, entries[i].data));
         else
@@ -332,7 +353,7 @@ static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint *
     *file = NULL;
     if (!from_here && strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
         return mdm_checkpoint_open(t->config.resume, file);
-    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
+    char *folder = mdm_run_folder_member(t->config.run.folder, MDM_RUN_CHECKPOINTS);
     if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_checkpoint_open_newest(folder, file);
     free(folder);
@@ -352,6 +373,23 @@ static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, cons
     if (status == MDM_OK) mdm_info("going on from %s", mdm_checkpoint_path(file));
     mdm_checkpoint_close(file);
     return status;
+}
+
+static mdm_status foresee_on_rank_0(mdm_trainer *t) {
+    mdm_checkpoint *file;
+    int fresh;
+    MDM_TRY(open_on_rank_0(t, 0, &file));
+    if (!file) return MDM_OK;
+    mdm_status status = check_origin(t, file, &fresh);
+    if (status == MDM_OK) status = mdm_refuse_used_folder(t);
+    if (status == MDM_OK) mdm_info("dry run: the run would go on from %s", mdm_checkpoint_path(file));
+    mdm_checkpoint_close(file);
+    return status;
+}
+
+mdm_status mdm_foresee_start(mdm_trainer *t) {
+    int asks = mdm_comm_rank(t->comm) == 0 && !t->options.force;
+    return mdm_comm_agree(t->comm, asks ? foresee_on_rank_0(t) : MDM_OK);
 }
 
 static mdm_status open_metrics(mdm_trainer *t, int64_t length) {

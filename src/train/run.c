@@ -211,7 +211,7 @@ static mdm_status rehearse(mdm_trainer *t) {
         MDM_TRY(mdm_run_epoch(t, stage, epoch));
         mdm_info("dry run: %s works", mdm_stage_name(stage));
     }
-    return MDM_OK;
+    return mdm_foresee_start(t);
 }
 
 static mdm_status run_opened(mdm_trainer *t) {

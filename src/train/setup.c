@@ -173,16 +173,17 @@ mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int
     return mdm_views_reserve(t->views, listed, 3 * rows);
 }
 
-/* A used folder: go on, or refuse. */
+mdm_status mdm_refuse_used_folder(const mdm_trainer *t) {
+    if (t->options.force || strcmp(t->config.resume, "never") != 0) return MDM_OK;
+    return mdm_fail(MDM_USAGE,
+                    "%s holds a run and resume=never; choose another folder (run=...), resume=auto to go "
+                    "on, or --force to begin afresh",
+                    t->config.run.folder);
+}
+
 static mdm_status open_folder(mdm_trainer *t) {
     MDM_TRY(mdm_run_folder_open(t->config.run.folder, &t->folder));
-    if (t->folder->is_new || t->options.force) return MDM_OK;
-    if (strcmp(t->config.resume, "never") == 0)
-        return mdm_fail(MDM_USAGE,
-                        "%s holds a run and resume=never; choose another folder (run=...), resume=auto to go "
-                        "on, or --force to begin afresh",
-                        t->folder->path);
-    return MDM_OK;
+    return t->folder->is_new ? MDM_OK : mdm_refuse_used_folder(t);
 }
 
 static mdm_status open_all(mdm_trainer *t) {

@@ -158,6 +158,8 @@ MDM_MUST_CHECK mdm_status mdm_pace_compare(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config,
                                            const mdm_run_options *options, mdm_trainer **trainer);
 void mdm_trainer_close(mdm_trainer *trainer);
+/* Not collective. MDM_USAGE where resume and --force do not let a run begin in a folder that holds one. */
+MDM_MUST_CHECK mdm_status mdm_refuse_used_folder(const mdm_trainer *t);
 /* Room for steps of `rows` image rows, of `listed` pictures (at most 3 `rows` views are made of them) and of
  * lists of 2 `samples`; not inside a step. */
 MDM_MUST_CHECK mdm_status mdm_trainer_reserve(mdm_trainer *t, int64_t rows, int64_t listed, int64_t samples);
@@ -293,6 +295,8 @@ MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);
 mdm_status mdm_notice_saved(mdm_trainer *t, int wait);
 /* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
+/* Collective, for dry runs. Tells what a start would go on from, or fails as it would. Loads nothing. */
+MDM_MUST_CHECK mdm_status mdm_foresee_start(mdm_trainer *t);
 /* Collective. Back to the newest checkpoint in the middle of a run; *found 0: there is none. */
 MDM_MUST_CHECK mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found);
 

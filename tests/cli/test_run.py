@@ -233,6 +233,37 @@ def a_finished_run_started_again_has_nothing_to_do(work):
     assert again["seconds_by_stage"] == summary["seconds_by_stage"], (summary, again)
 
 
+def baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run(work):
+    shutil.copytree(work.file("ranks1"), work.file("asked-later"))
+    done = train(work, "asked-later", "baseline=ce", "--dry-run")
+    assert done.returncode == 0 and "would go on from" in done.stderr, done.stderr
+    for baseline, ran in (("ce", 4), ("both", 8)):
+        done = train(work, "asked-later", f"baseline={baseline}")
+        assert done.returncode == 0, done.stderr
+        losses = [e["loss"] for e in events(work, "asked-later") if "loss" in e and e["stage"].startswith("baseline")]
+        wanted = [e["loss"] for e in events(work, "whole") if "loss" in e and e["stage"].startswith("baseline")]
+        assert len(wanted) == 8 and losses == wanted[:ran], (losses, wanted)
+    for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv"):
+        assert read(work, "asked-later", member) == read(work, "whole", member), member
+    known = [json.loads(read(work, name, "summary.json")) for name in ("asked-later", "whole")]
+    for key in ("final_top1", "before_semi_top1", "baseline_ce_top1", "baseline_sce_top1"):
+        assert known[0][key] == known[1][key], key
+    for baseline in ("none", "ce", "sce"):
+        for check in ([], ["--dry-run"]):
+            done = train(work, "asked-later", f"baseline={baseline}", *check)
+            assert done.returncode == 2 and f"baseline was both and is {baseline}" in done.stderr, done.stderr
+
+
+def a_dry_run_foresees_that_its_run_would_be_refused(work):
+    before = sorted(os.listdir(work.file("whole")))
+    for arguments, told in ((["train.batch=20"], "train.batch was 40 and is 20"),
+                            (["baseline=both", "resume=never"], "holds a run and resume=never")):
+        done = train(work, "whole", "--dry-run", *arguments)
+        assert done.returncode == 2 and told in done.stderr and "semi works" in done.stderr, done.stderr
+        assert train(work, "whole", "--dry-run", "--force", *arguments).returncode == 0
+    assert sorted(os.listdir(work.file("whole"))) == before
+
+
 def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
     variants = {"one": ["model.networks=1"], "stream": ["data.resident=stream"], "local": ["train.batchnorm=local"],
                 "frozen": ["train.batchnorm=frozen"], "average": ["model.ema=0.9"], "all": ["divide.save=all"],
@@ -414,7 +445,9 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well,
       a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
-      a_finished_run_started_again_has_nothing_to_do, one_network_streamed_data_local_statistics_and_bf16_all_work,
+      a_finished_run_started_again_has_nothing_to_do,
+      baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run,
+      a_dry_run_foresees_that_its_run_would_be_refused, one_network_streamed_data_local_statistics_and_bf16_all_work,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,

@@ -143,7 +143,7 @@ static void print_info(const mdm_dataset *d, const char *path, const census *cla
             printf("  %-9s %s\n", mdm_printable(d->notes[i].key, key, sizeof key),
                    mdm_printable(d->notes[i].value, text, sizeof text));
     if (d->true_labels)
-        printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), %lld samples are out of "
+        printf("  truth     known: %lld of %lld labels are wrong (%.1f %%), and %lld samples are out of "
                "distribution (%.1f %%)\n",
                (long long)wrong, (long long)d->train_count, 100.0 * (double)wrong / (double)d->train_count,
                (long long)ood, 100.0 * (double)ood / (double)d->train_count);
@@ -207,7 +207,7 @@ static mdm_status run_info(const mdm_arguments *a) {
             if (!d->true_labels) continue;
             if (d->true_labels[i] >= 0) classes[d->true_labels[i]].truth++;
             ood += d->true_labels[i] < 0;
-            wrong += d->true_labels[i] != d->train_labels[i];
+            wrong += d->true_labels[i] >= 0 && d->true_labels[i] != d->train_labels[i];
         }
         for (int64_t i = 0; i < d->test_count; i++) classes[d->test_labels[i]].test++;
         if (is_given(a, "--json"))

@@ -1,6 +1,7 @@
 /* Noise: choose samples, hold classes out, bring foreign pictures in, then change labels; every draw from its
  * own stream. */
 #include "mdm/data/noise.h"
+#include "mdm/base/log.h"
 #include "mdm/base/random.h"
 #include "mdm/base/text.h"
 #include "noise_tables.h"
@@ -346,14 +347,22 @@ static mdm_status check_options(const mdm_dataset *source, const mdm_noise_optio
                         "--noise-file gives the labels, so --symmetric and --asymmetric cannot change them");
     if (o->samples < 0 || o->samples > (int64_t)UINT32_MAX)
         return mdm_fail(MDM_USAGE, "--samples must not be negative");
-    for (int64_t i = 0;
-         (o->hold_out_count > 0 || o->ood > 0) && source->true_labels && i < source->train_count; i++)
-        if (source->true_labels[i] != source->train_labels[i])
+    int64_t ood = 0, first = source->train_count;
+    for (int64_t i = 0; source->true_labels && i < source->train_count; i++) {
+        if (source->true_labels[i] != source->train_labels[i] && i < first) first = i;
+        ood += source->true_labels[i] < 0;
+    }
+    if (first < source->train_count) {
+        if (o->hold_out_count > 0 || o->ood > 0)
             return mdm_fail(
                 MDM_USAGE,
                 "the input is noisy already (sample %lld): --hold-out and --ood would drop its labels; "
                 "start from the clean file",
-                (long long)i);
+                (long long)first);
+        mdm_warn("the input is noisy already: the noise begins from its true labels, and its %lld "
+                 "out-of-distribution samples are left out",
+                 (long long)ood);
+    }
     const mdm_dataset *f = o->ood_from;
     if (f && (f->height != source->height || f->width != source->width || f->channels != source->channels))
         return mdm_fail(MDM_USAGE, "--ood-from: pictures of %dx%dx%d do not fit %dx%dx%d", f->height,

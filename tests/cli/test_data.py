@@ -112,6 +112,8 @@ def noise_has_the_counts_asked_for(work):
         given, truth = f["train/labels"][:], f["train/true_labels"][:]
         assert (truth == -1).sum() == 150 and ((truth >= 0) & (given != truth)).sum() == 300
         assert f["test/labels"].shape == (8000,) and given.max() == 7
+    told = json.loads(run("data", "info", out, "--json").stdout)
+    assert told["wrong_labels"] == 300 and told["out_of_distribution"] == 150, told  # as data noise counts them
     again = work.file("again.h5")
     run("data", "noise", work.full, again, "--samples", "1000", "--hold-out", "8,9", "--ood", "0.15", "--symmetric", "0.3",
         "--exclude-own", "--seed", "4")

@@ -374,6 +374,8 @@ def noise_keeps_ids_and_refuses_noisy_input(work):
     assert info["ids"] and "seed 9" in info["notes"]["noise"] and len(info["notes"]["transition_counts"].split()) == 100
     done = run("data", "noise", out, work.file("twice.h5"), "--hold-out", "8,9", "--ood", "0.1")
     assert done.returncode == 2 and "noisy already" in done.stderr
+    done = run("data", "noise", out, work.file("twice.h5"), "--symmetric", "0.1")
+    assert done.returncode == 0 and "begins from its true labels" in done.stderr
 
 
 main([folders_are_imported_alike_by_any_number_of_threads, imports_go_on_where_they_were_killed,

@@ -47,8 +47,8 @@ static mdm_status find_data(request *r) {
     mdm_status status =
         path ? mdm_config_read_yaml(config, path) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
     if (status == MDM_OK) {
-        memcpy(r->data_path, config->data.train, sizeof r->data_path);
-        memcpy(r->test_path, config->data.test, sizeof r->test_path);
+        mdm_run_folder_data(r->run, config->data.train, r->data_path, sizeof r->data_path);
+        mdm_run_folder_data(r->run, config->data.test, r->test_path, sizeof r->test_path);
     }
     free(path);
     free(config);
@@ -134,10 +134,11 @@ static void row_sums(const tally *t, int c, int64_t *right, int64_t *row, int64_
 }
 
 static void print_table(const mdm_predictor *p, const tally *t, const char *data, int64_t samples,
-                        int64_t hits) {
-    printf("%s: %" PRId64 " pictures, %s of %d network%s\n  top-1  %.4f\n  top-5  %.4f\n", data, samples,
+                        int64_t hits, int by_given) {
+    printf("%s: %" PRId64 " pictures, %s of %d network%s%s\n  top-1  %.4f\n  top-5  %.4f\n", data, samples,
            mdm_predictor_networks(p) > 1 ? "ensemble" : "prediction", mdm_predictor_networks(p),
-           mdm_predictor_networks(p) > 1 ? "s" : "", share(hits, samples), share(t->top5, samples));
+           mdm_predictor_networks(p) > 1 ? "s" : "", by_given ? ", against the given labels" : "",
+           share(hits, samples), share(t->top5, samples));
     if (t->skipped) printf("  %" PRId64 " pictures of no class of this set were left out\n", t->skipped);
     printf("  class  pictures  recall  precision  name\n");
     for (int c = 0; c < t->classes; c++) {
@@ -151,7 +152,7 @@ static void print_table(const mdm_predictor *p, const tally *t, const char *data
         printf("  confusion matrix: by --json, it is too wide for a terminal\n");
         return;
     }
-    printf("  confusion matrix (row: true class, column: predicted)\n       ");
+    printf("  confusion matrix (row: %s class, column: predicted)\n       ", by_given ? "given" : "true");
     for (int c = 0; c < t->classes; c++) printf(" %6d", c);
     for (int c = 0; c < t->classes; c++) {
         printf("\n  %5d", c);
@@ -217,7 +218,7 @@ static mdm_status evaluate(mdm_comm *comm, mdm_predictor *p, mdm_store *store, c
         if (r->json)
             status = print_json(p, &t, r, data->path, samples, hits);
         else
-            print_table(p, &t, data->path, samples, hits);
+            print_table(p, &t, data->path, samples, hits, r->train && !mdm_store_true_labels(store));
     }
     free(t.confusion);
     return status;

@@ -22,6 +22,8 @@ static mdm_status check_request(const request *r) {
     if (outputs != 1)
         return mdm_fail(
             MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
+    if ((r->names || r->drop) && !r->list)
+        return mdm_fail(MDM_USAGE, "--names and --drop-mislabelled are for --list");
     if (!r->onnx && r->network && strcmp(r->network, "ensemble") == 0)
         return mdm_fail(MDM_USAGE, "--network ensemble is for --onnx; expected a or b");
     return MDM_OK;

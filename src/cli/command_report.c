@@ -15,13 +15,14 @@
 /* The run's data set by its own settings; `why` tells what is missing. Pictures stay in the file. */
 static void open_data(mdm_comm *comm, const char *run, mdm_store **store, char *why, size_t size) {
     mdm_config *config = NULL;
-    char *path = mdm_run_folder_member(run, MDM_RUN_CONFIG), quoted[512];
+    char *path = mdm_run_folder_member(run, MDM_RUN_CONFIG), quoted[512], data[MDM_CONFIG_TEXT];
     *store = NULL;
     snprintf(why, size, "config.yaml, which names the data set file, cannot be read");
     if (path && MDM_ALLOCATE(config, 1, "the configuration") == MDM_OK) {
         mdm_config_defaults(config);
-        if (mdm_config_read_yaml(config, path) == MDM_OK &&
-            mdm_store_open(comm, config->data.train, MDM_RESIDENT_STREAM, store) != MDM_OK)
+        int readable = mdm_config_read_yaml(config, path) == MDM_OK;
+        mdm_run_folder_data(run, config->data.train, data, sizeof data);
+        if (readable && mdm_store_open(comm, data, MDM_RESIDENT_STREAM, store) != MDM_OK)
             snprintf(why, size, "the data set file cannot be read (%s)",
                      mdm_printable(mdm_last_message(), quoted, sizeof quoted));
     }

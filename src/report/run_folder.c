@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -42,6 +44,22 @@ char *mdm_run_folder_member(const char *path, mdm_run_member member) {
     mdm_text text = {0};
     mdm_text_add(&text, "%s/%s", path, members[member]);
     return text_or_null(&text);
+}
+
+void mdm_run_folder_data(const char *path, const char *file, char *out, size_t size) {
+    char *environment = mdm_run_folder_member(path, MDM_RUN_ENVIRONMENT);
+    json_t *object = NULL;
+    snprintf(out, size, "%s", file);
+    if (environment && file[0] && file[0] != '/' && access(file, F_OK) != 0)
+        object = json_load_file(environment, 0, NULL);
+    free(environment);
+    const char *folder = json_string_value(json_object_get(object, "folder"));
+    mdm_text text = {0};
+    if (folder) mdm_text_add(&text, "%s/%s", folder, file);
+    if (text.data && !text.failed && text.length < size && access(text.data, F_OK) == 0)
+        snprintf(out, size, "%s", text.data);
+    free(text.data);
+    json_decref(object);
 }
 
 char *mdm_run_folder_division(const char *path, int64_t epoch) {

@@ -78,6 +78,26 @@ def eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out(work):
     assert np.array(result["confusion"]).sum(1).tolist() == np.bincount(truth[truth >= 0], minlength=8).tolist()
 
 
+def a_set_without_the_truth_is_measured_by_its_given_labels_and_says_so(work):
+    path = work.file("no-truth.h5")
+    with h5py.File(work.data) as source, h5py.File(path, "w") as f:
+        f["train/images"], f["train/labels"] = source["train/images"][:], source["train/labels"][:]
+    told = [run("eval", work.file("asked"), data, "--split", "train").stdout for data in (path, work.data)]
+    assert "against the given labels" in told[0] and "row: given class" in told[0], told[0]
+    assert "given" not in told[1] and "row: true class" in told[1], told[1]
+
+
+def eval_and_report_find_the_data_from_any_folder(work):
+    done = train(work, "elsewhere", "data.train=noisy.h5", "train.epochs=1", "train.warmup=1", "pretrain.epochs=0", cwd=work.path)
+    assert done.returncode == 0, done.stderr
+    os.makedirs(work.file("beside"))
+    told = [run("eval", work.file("elsewhere"), "--json", cwd=folder) for folder in (work.path, work.file("beside"))]
+    assert told[0].returncode == told[1].returncode == 0, told[1].stderr
+    assert json.loads(told[0].stdout)["top1"] == json.loads(told[1].stdout)["top1"]
+    done = run("report", work.file("elsewhere"), cwd=work.file("beside"))
+    assert done.returncode == 0 and "warning" not in done.stderr, done.stderr
+
+
 def eval_refuses_pictures_of_another_size_and_unfinished_runs(work):
     with h5py.File(work.file("tiny.h5"), "w") as f:
         f["train/images"], f["train/labels"] = np.zeros((4, 16, 16, 1), np.uint8), np.arange(4, dtype=np.int32)
@@ -135,6 +155,8 @@ def the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts(work):
     wanted = [f"{r['id'] or r['index']} {r['given']}" for r in kept
               if r["verdict"] == "clean" and float(r["clean_probability"]) >= 0.6]
     assert done.stdout.splitlines() == wanted
+    done = run("export", work.file("asked"), "--csv", "-", "--names")
+    assert done.returncode == 2 and "for --list" in done.stderr
     done = run("export", work.file("asked"), "--csv", "-", "--verdict", "mislabelled", "--max-clean", "0.3")
     found = list(csv.DictReader(io.StringIO(done.stdout)))
     assert found == [r for r in rows if r["verdict"] == "mislabelled" and float(r["clean_probability"]) <= 0.3] and found
@@ -274,6 +296,7 @@ def names_of_classes_cannot_steer_the_terminal(work):
 
 main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eval_counts_the_same_on_two_and_three_ranks,
       eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out,
+      a_set_without_the_truth_is_measured_by_its_given_labels_and_says_so, eval_and_report_find_the_data_from_any_folder,
       eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
       about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,

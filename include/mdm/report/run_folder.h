@@ -51,6 +51,9 @@ typedef enum mdm_run_member {
 /* The path of a member of the run folder `path` in a new string that the caller frees; NULL when out of
  * memory. */
 char *mdm_run_folder_member(const char *path, mdm_run_member member);
+/* Where the data set `file` of the run's settings lies, as it is or, where there is none, seen from the
+ * folder in which the run was started (environment.json); `file` itself where it is found in neither. */
+void mdm_run_folder_data(const char *path, const char *file, char *out, size_t size);
 /* divisions/epoch-NNNN.h5, or divisions/epoch-NNNN-a.safetensors with network 0 (-b with 1). */
 char *mdm_run_folder_division(const char *path, int64_t epoch);
 char *mdm_run_folder_division_weights(const char *path, int64_t epoch, int network);

@@ -55,8 +55,9 @@ mdm_status mdm_reader_open_array(const mdm_reader *r, const char *name, int rank
     H5Pclose(plist);
     mdm_status status = MDM_OK;
     if (actual != rank)
-        status = mdm_fail(MDM_INPUT, "%s: %s has %d dimension%s, expected %d", r->path, name, actual,
-                          actual == 1 ? "" : "s", rank);
+        status =
+            mdm_fail(MDM_INPUT, "%s: %s has %d dimension%s, expected %d%s", r->path, name, actual,
+                     actual == 1 ? "" : "s", rank, rank == 4 ? " ([N,H,W,C]; C is 1 for grey pictures)" : "");
     else if (mdm_reader_is_elsewhere(r, *array))
         status = mdm_fail(MDM_INPUT, "%s: %s is a link into another file, which is refused; copy the data",
                           r->path, name);

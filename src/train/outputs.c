@@ -106,6 +106,9 @@ static void announce(const mdm_trainer *t, int resumed) {
     mdm_metrics_integer(t->metrics, "samples", t->data->train_count);
     mdm_metrics_integer(t->metrics, "position", t->place.position);
     mdm_metrics_end(t->metrics);
+    if (t->config.baseline != MDM_CONFIG_BASELINE_NONE && t->data->test_count == 0)
+        mdm_warn(
+            "baseline is trained, but nothing will measure it: there is no test set (data.test names one)");
     if (!resumed)
         mdm_warn_of_empty_classes(mdm_store_labels(t->store, MDM_TRAIN), t->data->train_count,
                                   t->data->classes,

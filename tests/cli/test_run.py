@@ -331,6 +331,16 @@ def what_a_set_has_none_of_gets_no_auc(work):
     assert (True, False) in kinds and not any(strangers for _, strangers in kinds), kinds
 
 
+def a_baseline_that_nothing_measures_is_warned_of(work):
+    with h5py.File(work.data) as source, h5py.File(work.file("no-test.h5"), "w") as f:
+        f["train/images"], f["train/labels"] = source["train/images"][:], source["train/labels"][:]
+    short = ["train.epochs=1", "train.warmup=1", "pretrain.epochs=0", "baseline=ce"]
+    done = train(work, "unmeasured", f"data.train={work.file('no-test.h5')}", *short)
+    assert done.returncode == 0 and "nothing will measure it" in done.stderr, done.stderr
+    done = train(work, "measured", *short)
+    assert done.returncode == 0 and "nothing will measure it" not in done.stderr, done.stderr
+
+
 def an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept(work):
     few, config = work.file("runs.h5"), os.path.join(SOURCE, "configs", "quickstart.yaml")
     # 1337 pictures are a run: two of them and a rest
@@ -451,6 +461,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,
+      a_baseline_that_nothing_measures_is_warned_of,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
       a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

@@ -9,6 +9,9 @@
  * of the float product; the others are searched again against that known limit (knn_exact.c). So the answer
  * is that of an exhaustive search in double, whatever the tiles, threads and ranks.
  *
+ * Where only some rows may be neighbours, all queries go the way of those that were not proven: tiles serve
+ * one side, as rows and columns differ.
+ *
  * A CUDA device goes the same way with products in half precision (knn_device.c). */
 #include "mdm/divide/knn.h"
 #include "knn_internal.h"
@@ -36,6 +39,11 @@ static mdm_status check_arguments(const mdm_knn *knn) {
     if (knn->total > INT32_MAX)
         return mdm_fail(MDM_USAGE, "nearest neighbours: %lld samples, at most %d are supported",
                         (long long)knn->total, INT32_MAX);
+    int64_t marked = 0;
+    for (int64_t i = 0; knn->among && i < knn->total; i++) marked += knn->among[i] != 0;
+    if (knn->among && marked <= knn->k)
+        return mdm_fail(MDM_USAGE, "nearest neighbours among %lld samples; divide.k is %d and must be less",
+                        (long long)marked, knn->k);
     return MDM_OK;
 }
 
@@ -72,18 +80,17 @@ mdm_status mdm_knn_allocate_result(mdm_knn *knn) {
 
 /* What the phases after duplicates need, at this rank's number of searched rows. */
 static mdm_status allocate_search(mdm_knn *knn) {
-    int64_t rows = mdm_knn_kept_count(knn, knn->rank);
+    int64_t rows = mdm_knn_query_count(knn), entries = knn->among ? 0 : rows * knn->width;
     MDM_TRY(MDM_ALLOCATE(knn->normal, rows * knn->dimension, "unit embeddings"));
-    MDM_TRY(MDM_ALLOCATE(knn->list, rows * knn->width, "neighbour candidates"));
-    MDM_TRY(MDM_ALLOCATE(knn->exact, rows * knn->width, "neighbour candidates"));
+    MDM_TRY(MDM_ALLOCATE(knn->list, entries, "neighbour candidates"));
+    MDM_TRY(MDM_ALLOCATE(knn->exact, entries, "neighbour candidates"));
     MDM_TRY(mdm_knn_allocate_result(knn));
-    const int32_t *kept = mdm_knn_kept(knn);
+    for (int64_t e = 0; e < entries; e++) knn->list[e] = (mdm_candidate){-INFINITY, -1};
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++) {
-        int64_t row = kept[i] - knn->first;
+        int64_t row = mdm_knn_query(knn, i) - knn->first;
         mdm_knn_normalise(knn->embedding + row * knn->dimension, knn->norm[row], knn->dimension,
                           knn->normal + i * knn->dimension);
-        for (int j = 0; j < knn->width; j++) knn->list[i * knn->width + j] = (mdm_candidate){-INFINITY, -1};
     }
     return MDM_OK;
 }
@@ -92,6 +99,7 @@ static mdm_status run_on_cpu(mdm_knn *knn) {
     MDM_TRY(mdm_comm_agree(knn->comm, measure_rows(knn)));
     MDM_TRY(mdm_knn_find_duplicates(knn));
     MDM_TRY(mdm_comm_agree(knn->comm, allocate_search(knn)));
+    if (knn->among) return mdm_knn_search_among(knn);
     MDM_TRY(mdm_knn_search(knn));
     MDM_TRY(mdm_knn_finish(knn));
     return mdm_knn_answer_duplicates(knn);
@@ -131,14 +139,15 @@ static void write_answer(const mdm_knn *knn, float *score, int64_t *neighbour, f
 }
 
 mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float *embedding, int64_t total,
-                                int dimension, int k, int tile_rows, int tile_columns, float *score,
-                                int64_t *neighbour, float *similarity, mdm_knn_report *report) {
+                                int dimension, int k, const uint8_t *among, int tile_rows, int tile_columns,
+                                float *score, int64_t *neighbour, float *similarity, mdm_knn_report *report) {
     int is_cuda = device && mdm_device_get_info(device)->is_cuda;
     mdm_knn knn = {.comm = comm,
                    .kernels = mdm_divide_kernels(),
                    .device = is_cuda ? device : NULL,
                    .on_device = is_cuda ? embedding : NULL,
                    .embedding = is_cuda ? NULL : embedding,
+                   .among = among,
                    .tile_rows = tile_rows,
                    .tile_columns = tile_columns,
                    .total = total};
@@ -172,8 +181,14 @@ mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float 
 mdm_status mdm_knn_scores_on(mdm_comm *comm, mdm_device *device, const float *embedding, int64_t total,
                              int dimension, int k, float *score, int64_t *neighbour, float *similarity,
                              mdm_knn_report *report) {
-    return mdm_knn_scores_tiled(comm, device, embedding, total, dimension, k, 0, 0, score, neighbour,
+    return mdm_knn_scores_tiled(comm, device, embedding, total, dimension, k, NULL, 0, 0, score, neighbour,
                                 similarity, report);
+}
+
+mdm_status mdm_knn_scores_among(mdm_comm *comm, mdm_device *device, const float *embedding, int64_t total,
+                                int dimension, int k, const uint8_t *among, float *score) {
+    return mdm_knn_scores_tiled(comm, device, embedding, total, dimension, k, among, 0, 0, score, NULL, NULL,
+                                NULL);
 }
 
 mdm_status mdm_knn_scores(mdm_comm *comm, const float *embedding, int64_t total, int dimension, int k,

@@ -6,7 +6,9 @@
  * any.
  *
  * The host looks for identical rows while the device does a first, small part of the search among own rows,
- * as if there were none to leave out; where there are, that part alone is done once more without them. */
+ * as if there were none to leave out; where there are, that part alone is done once more without them.
+ *
+ * Where only some rows may be neighbours, there is the second round alone, and own rows come as visitors. */
 #include "knn_internal.h"
 #include "mdm/device/group.h"
 #include "mdm/device/neighbours.h"
@@ -18,7 +20,7 @@ typedef struct search {
     mdm_group *group;
     float *buffer[2]; /* rows of other ranks, in the device's memory */
     int32_t *all;     /* [n] this rank's rows, global indices */
-    int is_second;
+    int is_second;    /* search, of queries without proof or of all */
 } search;
 
 mdm_status mdm_knn_copy_rows(mdm_knn *knn) {
@@ -30,7 +32,7 @@ mdm_status mdm_knn_copy_rows(mdm_knn *knn) {
 
 static mdm_status prepare(search *s) {
     mdm_knn *knn = s->knn;
-    int64_t most = 0;
+    int64_t most = knn->among ? knn->n : 0;
     for (int r = 0; r < knn->ranks; r++) {
         int64_t first, count;
         mdm_comm_slice(knn->total, r, knn->ranks, &first, &count);
@@ -59,9 +61,19 @@ static mdm_status prepare(search *s) {
     return MDM_OK;
 }
 
+/* Rows [first, first + count). */
+static mdm_status search_visitors(search *s, const float *rows, int64_t first, int64_t count) {
+    const mdm_knn *knn = s->knn;
+    int64_t kept = mdm_knn_kept_from(knn, first), end = mdm_knn_kept_from(knn, first + count);
+    const mdm_visiting_rows visitors = {rows, first, count, knn->kept + kept, end - kept};
+    return s->is_second ? mdm_neighbours_again_visitors(s->neighbours, &visitors)
+                        : mdm_neighbours_search_visitors(s->neighbours, &visitors);
+}
+
 /* Collective, the first time. */
 static mdm_status search_own(search *s) {
     mdm_knn *knn = s->knn;
+    if (knn->among) return search_visitors(s, knn->on_device, knn->first, knn->n);
     if (s->is_second) return mdm_neighbours_again_own(s->neighbours);
     mdm_status begun = mdm_neighbours_begin(s->neighbours, s->all, knn->n);
     MDM_TRY(mdm_knn_find_duplicates(knn));
@@ -69,15 +81,6 @@ static mdm_status search_own(search *s) {
     int64_t kept = mdm_knn_kept_count(knn, knn->rank);
     if (kept < knn->n) MDM_TRY(mdm_neighbours_begin(s->neighbours, mdm_knn_kept(knn), kept));
     return mdm_neighbours_search_own(s->neighbours);
-}
-
-/* Rows [first, first + count) of another rank. */
-static mdm_status search_visitors(search *s, const float *rows, int64_t first, int64_t count) {
-    const mdm_knn *knn = s->knn;
-    int64_t kept = mdm_knn_kept_from(knn, first), end = mdm_knn_kept_from(knn, first + count);
-    const mdm_visiting_rows visitors = {rows, first, count, knn->kept + kept, end - kept};
-    return s->is_second ? mdm_neighbours_again_visitors(s->neighbours, &visitors)
-                        : mdm_neighbours_search_visitors(s->neighbours, &visitors);
 }
 
 /* A rank's rows are searched while the next one's come. */
@@ -112,14 +115,28 @@ static mdm_status search_again(search *s) {
     return MDM_OK;
 }
 
-static mdm_status run(search *s, int wants_neighbours, float *score) {
+static mdm_status search_among(search *s) {
+    MDM_TRY(mdm_knn_find_duplicates(s->knn));
+    MDM_TRY(mdm_comm_agree(s->knn->comm, mdm_neighbours_begin_among(s->neighbours, s->all, s->knn->n)));
+    s->is_second = 1;
+    MDM_TRY(go_round(s));
+    mdm_neighbours_again_end(s->neighbours);
+    return MDM_OK;
+}
+
+static mdm_status search_everyone(search *s) {
     mdm_knn *knn = s->knn;
-    MDM_TRY(mdm_comm_agree(knn->comm, prepare(s)));
     MDM_TRY(go_round(s));
     knn->report.tiles = mdm_neighbours_tiles(s->neighbours);
     MDM_TRY(mdm_comm_agree(knn->comm, mdm_neighbours_answer(s->neighbours, &knn->report.repeated)));
     MDM_TRY(mdm_comm_all_reduce(knn->comm, &knn->report.repeated, 1, MDM_INT64, MDM_SUM));
-    if (knn->report.repeated > 0) MDM_TRY(search_again(s));
+    return knn->report.repeated > 0 ? search_again(s) : MDM_OK;
+}
+
+static mdm_status run(search *s, int wants_neighbours, float *score) {
+    mdm_knn *knn = s->knn;
+    MDM_TRY(mdm_comm_agree(knn->comm, prepare(s)));
+    MDM_TRY(knn->among ? search_among(s) : search_everyone(s));
     mdm_status local = MDM_OK;
     if (wants_neighbours || knn->head_count > 0) local = mdm_knn_allocate_result(knn);
     if (local == MDM_OK)

@@ -4,7 +4,10 @@
  * k + 1 identical rows before it is never among anybody's k nearest. Such rows are not searched. Their own
  * answer is that of the row with exactly k identical ones before it (the head): neither is among the other's
  * neighbours, and everything else looks the same to both. This keeps ties from defeating the certificate of
- * every query. Rows are recognised by a 128-bit hash of their bytes. */
+ * every query. Rows are recognised by a 128-bit hash of their bytes.
+ *
+ * Where only some rows may be neighbours, identical ones among these count, and all rows have their
+ * neighbours searched. */
 #include "knn_internal.h"
 #include <stdlib.h>
 #include <string.h>
@@ -35,11 +38,16 @@ static mdm_status gather_hashes(mdm_knn *knn, uint64_t *all, int64_t *counts) {
     return mdm_comm_all_gather(knn->comm, knn->hash, 2 * knn->n, all, counts, MDM_INT64);
 }
 
+static int may_be_neighbour(const mdm_knn *knn, int64_t row) {
+    return !knn->among || knn->among[row];
+}
+
 /* Counts rows by some bits of their hashes, up to UINT8_MAX a place; tells whether one has more than `most`.
  */
-static int count_rows(const uint64_t *all, int64_t total, int most, uint8_t *counted, uint64_t places) {
+static int count_rows(const mdm_knn *knn, const uint64_t *all, int most, uint8_t *counted, uint64_t places) {
     int is_crowded = 0;
-    for (int64_t i = 0; i < total; i++) {
+    for (int64_t i = 0; i < knn->total; i++) {
+        if (!may_be_neighbour(knn, i)) continue;
         uint8_t *place = &counted[all[2 * i] & (places - 1)];
         *place += *place < UINT8_MAX;
         is_crowded |= *place > most;
@@ -57,11 +65,12 @@ static mdm_status sort_suspects(const mdm_knn *knn, const uint64_t *all, hashed_
     mdm_status status = MDM_OK;
     while (places < (uint64_t)knn->total * 2) places *= 2;
     MDM_TRY(MDM_ALLOCATE(counted, places, "hashes of the embeddings"));
-    if (count_rows(all, knn->total, most, counted, places)) {
-        for (int64_t i = 0; i < knn->total; i++) *count += counted[all[2 * i] & (places - 1)] > most;
+    if (count_rows(knn, all, most, counted, places)) {
+        for (int64_t i = 0; i < knn->total; i++)
+            *count += may_be_neighbour(knn, i) && counted[all[2 * i] & (places - 1)] > most;
         status = MDM_ALLOCATE(*rows, *count, "hashes of the embeddings");
         for (int64_t i = 0, next = 0; status == MDM_OK && i < knn->total; i++)
-            if (counted[all[2 * i] & (places - 1)] > most)
+            if (may_be_neighbour(knn, i) && counted[all[2 * i] & (places - 1)] > most)
                 (*rows)[next++] = (hashed_row){all[2 * i + 1], all[2 * i], i};
     }
     free(counted);
@@ -93,9 +102,12 @@ static mdm_status sort_out(mdm_knn *knn, const int32_t *head_of) {
         mdm_comm_slice(knn->total, r, knn->ranks, &first, &count);
         knn->kept_start[r] = next;
         for (int64_t i = first; i < first + count; i++)
-            if (head_of[i] < 0) knn->kept[next++] = (int32_t)i;
+            if (head_of[i] < 0 && may_be_neighbour(knn, i)) knn->kept[next++] = (int32_t)i;
     }
-    knn->kept_start[knn->ranks] = knn->report.searched = next;
+    knn->kept_start[knn->ranks] = next;
+    knn->report.searched = knn->among ? knn->total : next;
+    if (knn->among) knn->head_count = 0; /* nobody's answer is another's */
+    if (knn->among) return MDM_OK;
     int64_t copies = knn->n - mdm_knn_kept_count(knn, knn->rank);
     if (copies == 0) return MDM_OK;
     MDM_TRY(MDM_ALLOCATE(knn->copies, copies, "searched rows"));

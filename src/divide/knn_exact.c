@@ -5,7 +5,10 @@
  * approximate similarity of at most the list's last, and the approximation is off by at most `error_bound`;
  * when their sum is below the limit, the answer is proven. Otherwise the query is searched a second time: now
  * everything whose approximate similarity comes within the error bound of the limit is scored exactly, which
- * proves itself, however many ties there are. */
+ * proves itself, however many ties there are.
+ *
+ * Where only some rows may be neighbours, the second search is the only one, from no limit at all: the first
+ * gains by serving both rows of a pair. */
 #include "knn_internal.h"
 #include <cblas.h>
 #include <float.h>
@@ -14,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TILE = MDM_KNN_TILE, QUERIES = 64 };
+enum { TILE = MDM_KNN_TILE, QUERIES = 64, FIRST = 32 };
 
 typedef struct exact_neighbour {
     double similarity;
@@ -162,28 +165,40 @@ typedef struct second {
     mdm_knn_hit *hits; /* [workers, TILE] */
 } second;
 
+/* The rows of a tile that may be among the k nearest of query `u`, from its similarities to `columns` of
+ * them, of which the first is place `column` of the visitors. */
+static void take_near(mdm_knn *knn, second *s, int64_t u, const float *scores, int64_t column, int columns,
+                      const float *rows, int64_t first, mdm_knn_hit *hits) {
+    int dimension = knn->dimension;
+    int64_t global = mdm_knn_query(knn, s->query[u]), own = global - knn->first;
+    exact_neighbour *sorted = s->neighbour + u * knn->k;
+    double limit = s->limit[u];
+    if (s->found[u] == knn->k && sorted[knn->k - 1].similarity > limit) limit = sorted[knn->k - 1].similarity;
+    float below = nextafterf((float)(limit - error_bound(dimension)), -INFINITY);
+    int64_t found = knn->kernels->scan_row(scores, columns, below, 0, hits);
+    for (int64_t h = 0; h < found; h++) {
+        int32_t other = s->index[column + hits[h].other];
+        if (other == global) continue;
+        double cosine = mdm_knn_cosine(knn, knn->embedding + own * dimension, knn->norm[own],
+                                       rows + (other - first) * dimension, s->norm[other - first]);
+        s->found[u] = insert(sorted, s->found[u], knn->k, (exact_neighbour){cosine, other});
+    }
+}
+
 /* Queries [begin, end) against visiting tile [column, column + columns). */
 static void search_tile(mdm_knn *knn, second *s, int64_t begin, int64_t end, const float *queries,
                         float *scores, mdm_knn_hit *hits, const float *rows, int64_t first, int64_t column,
                         int columns) {
     int dimension = knn->dimension, count = (int)(end - begin);
-    double bound = error_bound(dimension);
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, count, columns, dimension, 1.0f, queries, dimension,
                 s->unit + column * dimension, dimension, 0.0f, scores, TILE);
     for (int i = 0; i < count; i++) {
-        int64_t u = begin + i, global = mdm_knn_kept(knn)[s->query[u]], own = global - knn->first;
-        exact_neighbour *sorted = s->neighbour + u * knn->k;
-        double limit = s->limit[u];
-        if (s->found[u] == knn->k && sorted[knn->k - 1].similarity > limit)
-            limit = sorted[knn->k - 1].similarity;
-        float below = nextafterf((float)(limit - bound), -INFINITY);
-        int64_t found = knn->kernels->scan_row(scores + (int64_t)i * TILE, columns, below, i, hits);
-        for (int64_t h = 0; h < found; h++) {
-            int32_t other = s->index[column + hits[h].other];
-            if (other == global) continue;
-            double cosine = mdm_knn_cosine(knn, knn->embedding + own * dimension, knn->norm[own],
-                                           rows + (other - first) * dimension, s->norm[other - first]);
-            s->found[u] = insert(sorted, s->found[u], knn->k, (exact_neighbour){cosine, other});
+        int64_t u = begin + i;
+        for (int from = 0, next; from < columns; from = next) {
+            /* a few at a time until there is a limit, so that few are scored without one */
+            next = s->found[u] < knn->k && from + FIRST < columns ? from + FIRST : columns;
+            take_near(knn, s, u, scores + (int64_t)i * TILE + from, column + from, next - from, rows, first,
+                      hits);
         }
     }
 }
@@ -271,14 +286,25 @@ static mdm_status answer_all(mdm_knn *knn, second *s) {
     return MDM_OK;
 }
 
+/* The queries listed in s, among the rows of all ranks. */
+static mdm_status search_all_rows(mdm_knn *knn, float *const buffer[2], second *s) {
+    MDM_TRY(pass_round(knn, buffer, search_again, s));
+    for (int64_t u = 0; u < s->count; u++)
+        write_result(knn, mdm_knn_query(knn, s->query[u]) - knn->first, s->neighbour + u * knn->k);
+    return MDM_OK;
+}
+
 static mdm_status repeat(mdm_knn *knn, float *const buffer[2], second *s) {
     knn->report.repeated = s->count;
     MDM_TRY(mdm_comm_all_reduce(knn->comm, &knn->report.repeated, 1, MDM_INT64, MDM_SUM));
     if (knn->report.repeated == 0) return MDM_OK;
     MDM_TRY(mdm_comm_agree(knn->comm, allocate_second(knn, s)));
-    MDM_TRY(pass_round(knn, buffer, search_again, s));
-    for (int64_t u = 0; u < s->count; u++)
-        write_result(knn, mdm_knn_kept(knn)[s->query[u]] - knn->first, s->neighbour + u * knn->k);
+    return search_all_rows(knn, buffer, s);
+}
+
+static mdm_status allocate_buffers(const mdm_knn *knn, float *buffer[2]) {
+    for (int b = 0; b < 2 && knn->ranks > 1; b++)
+        MDM_TRY(MDM_ALLOCATE(buffer[b], knn->chunk * knn->dimension, "travelling embeddings"));
     return MDM_OK;
 }
 
@@ -287,8 +313,7 @@ mdm_status mdm_knn_finish(mdm_knn *knn) {
     double *norm = NULL;
     second again = {0};
     mdm_status status = MDM_ALLOCATE(norm, knn->chunk, "exact similarities");
-    for (int b = 0; b < 2 && status == MDM_OK && knn->ranks > 1; b++)
-        status = MDM_ALLOCATE(buffer[b], knn->chunk * knn->dimension, "travelling embeddings");
+    if (status == MDM_OK) status = allocate_buffers(knn, buffer);
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, status), release);
     MDM_TRY_OR(status, pass_round(knn, buffer, score_candidates, norm), release);
     MDM_TRY_OR(status, mdm_comm_agree(knn->comm, answer_all(knn, &again)), release);
@@ -296,6 +321,31 @@ mdm_status mdm_knn_finish(mdm_knn *knn) {
 release:
     release_second(&again);
     free(norm);
+    free(buffer[0]);
+    free(buffer[1]);
+    return status;
+}
+
+/* Every row is a query that nothing is known of. */
+static mdm_status list_all(mdm_knn *knn, second *s) {
+    MDM_TRY(MDM_ALLOCATE(s->query, knn->n, "neighbours among some"));
+    MDM_TRY(MDM_ALLOCATE(s->limit, knn->n, "neighbours among some"));
+    for (; s->count < knn->n; s->count++) {
+        s->query[s->count] = (int32_t)s->count;
+        s->limit[s->count] = -INFINITY;
+    }
+    return MDM_OK;
+}
+
+mdm_status mdm_knn_search_among(mdm_knn *knn) {
+    float *buffer[2] = {NULL, NULL};
+    second all = {0};
+    mdm_status status = allocate_buffers(knn, buffer);
+    if (status == MDM_OK) status = list_all(knn, &all);
+    if (status == MDM_OK) status = allocate_second(knn, &all);
+    status = mdm_comm_agree(knn->comm, status);
+    if (status == MDM_OK) status = search_all_rows(knn, buffer, &all);
+    release_second(&all);
     free(buffer[0]);
     free(buffer[1]);
     return status;

@@ -30,13 +30,15 @@ typedef struct mdm_knn {
     const float *embedding;               /* [n, dimension] in host memory, the caller's or a copy */
     double *norm;                         /* [n] */
     uint64_t *hash;                       /* [n, 2] of the rows' bytes */
+    const uint8_t *among;                 /* [total] who may be a neighbour, the caller's; NULL: everyone */
 
     mdm_device *device;          /* a CUDA device that searches, or NULL */
     const float *on_device;      /* [n, dimension] in its memory, the caller's */
     float *copy;                 /* of these in host memory, where they are needed there */
     int tile_rows, tile_columns; /* of the device's search; 0: as it likes them */
 
-    /* Searched rows: all but those with more than k identical rows before them (knn_duplicates.c). */
+    /* Rows that may be neighbours: all but those with more than k identical rows before them
+     * (knn_duplicates.c). Unless `among` is given they are also the rows whose neighbours are searched. */
     int32_t *kept;       /* [kept_start[ranks]] global indices, ascending */
     int64_t *kept_start; /* [ranks + 1] */
     int32_t *heads;      /* [head_count] rows that have exactly k identical ones before them and some after,
@@ -61,6 +63,14 @@ static inline int64_t mdm_knn_kept_count(const mdm_knn *knn, int rank) {
 }
 static inline const int32_t *mdm_knn_kept(const mdm_knn *knn) {
     return knn->kept + knn->kept_start[knn->rank];
+}
+
+/* Global index of query `place`: with `among`, all of this rank's rows are searched. */
+static inline int32_t mdm_knn_query(const mdm_knn *knn, int64_t place) {
+    return knn->among ? (int32_t)(knn->first + place) : mdm_knn_kept(knn)[place];
+}
+static inline int64_t mdm_knn_query_count(const mdm_knn *knn) {
+    return knn->among ? knn->n : mdm_knn_kept_count(knn, knn->rank);
 }
 
 /* Exact cosine of two rows of lengths norm_a and norm_b: 0 when one is zero, else their dot product in
@@ -94,6 +104,9 @@ MDM_MUST_CHECK mdm_status mdm_knn_search(mdm_knn *knn);
 /* Collective. Scores the candidates exactly, proves or repeats, fills result of the searched rows. */
 MDM_MUST_CHECK mdm_status mdm_knn_finish(mdm_knn *knn);
 
+/* Collective. With `among`: fills result of all rows, by the second search alone. */
+MDM_MUST_CHECK mdm_status mdm_knn_search_among(mdm_knn *knn);
+
 /* Place in kept[] of the first row from global index `first` on. */
 int64_t mdm_knn_kept_from(const mdm_knn *knn, int64_t first);
 
@@ -101,10 +114,11 @@ int64_t mdm_knn_kept_from(const mdm_knn *knn, int64_t first);
  * and have the last word, where the caller wants them or identical rows need them. */
 MDM_MUST_CHECK mdm_status mdm_knn_run_on_device(mdm_knn *knn, int wants_neighbours, float *score);
 
-/* mdm_knn_scores_on (device NULL: on the CPU, from host memory) with tiles of a given size. */
+/* mdm_knn_scores_on, or mdm_knn_scores_among where `among` is given (device NULL: on the CPU, from host
+ * memory), with tiles of a given size. */
 MDM_MUST_CHECK mdm_status mdm_knn_scores_tiled(mdm_comm *comm, mdm_device *device, const float *embedding,
-                                               int64_t total, int dimension, int k, int tile_rows,
-                                               int tile_columns, float *score, int64_t *neighbour,
-                                               float *similarity, mdm_knn_report *report);
+                                               int64_t total, int dimension, int k, const uint8_t *among,
+                                               int tile_rows, int tile_columns, float *score,
+                                               int64_t *neighbour, float *similarity, mdm_knn_report *report);
 
 #endif

@@ -30,9 +30,9 @@ static void release(answer *a) {
 }
 
 /* Searches this rank's part of `embedding` [total, dimension] on the CPU (`on` NULL) or a device, there in
- * tiles of a given size (0: its own choice). */
+ * tiles of a given size (0: its own choice), among the rows marked in `among` (NULL: all). */
 static answer search_on(mdm_device *on, int tile_rows, int tile_columns, const float *embedding,
-                        int64_t total, int dimension, int k) {
+                        int64_t total, int dimension, int k, const uint8_t *among) {
     answer a;
     mdm_comm_my_slice(comm, total, &a.first, &a.n);
     a.score = calloc((size_t)a.n + 1, sizeof *a.score);
@@ -42,8 +42,8 @@ static answer search_on(mdm_device *on, int tile_rows, int tile_columns, const f
     float *mine = calloc(bytes / sizeof(float) + 1, sizeof *mine); /* so that ASan sees overruns */
     memcpy(mine, embedding + a.first * dimension, bytes);
     float *rows = on ? test_device_copy(on, mine, bytes) : mine;
-    mdm_status status = mdm_knn_scores_tiled(comm, on, rows, total, dimension, k, tile_rows, tile_columns,
-                                             a.score, a.neighbour, a.similarity, &a.report);
+    mdm_status status = mdm_knn_scores_tiled(comm, on, rows, total, dimension, k, among, tile_rows,
+                                             tile_columns, a.score, a.neighbour, a.similarity, &a.report);
     if (status != MDM_OK) print_error("%s\n", mdm_last_message());
     assert_int_equal(status, MDM_OK);
     if (on) assert_int_equal(mdm_device_download(on, mine, rows, bytes), MDM_OK);
@@ -62,12 +62,13 @@ static void assert_same(const answer *a, const answer *b, int k) {
 
 /* Searches on the device under test; a CUDA device must answer as the CPU does, to the bit, in tiles of any
  * size, whether it is asked for neighbours or for scores alone. */
-static answer search(const float *embedding, int64_t total, int dimension, int k) {
-    answer a = search_on(NULL, 0, 0, embedding, total, dimension, k);
+static answer search_among(const float *embedding, int64_t total, int dimension, int k,
+                           const uint8_t *among) {
+    answer a = search_on(NULL, 0, 0, embedding, total, dimension, k, among);
     if (!test_device_is_cuda()) return a;
     const int tiles[][2] = {{64, 192}, {0, 0}};
     for (int t = getenv("MDM_TEST_GROUP") ? 1 : 0; t < 2; t++) { /* over NCCL the ring alone is of interest */
-        answer b = search_on(device, tiles[t][0], tiles[t][1], embedding, total, dimension, k);
+        answer b = search_on(device, tiles[t][0], tiles[t][1], embedding, total, dimension, k, among);
         assert_same(&a, &b, k);
         release(&a);
         a = b;
@@ -75,9 +76,14 @@ static answer search(const float *embedding, int64_t total, int dimension, int k
     return a;
 }
 
+static answer search(const float *embedding, int64_t total, int dimension, int k) {
+    return search_among(embedding, total, dimension, k, NULL);
+}
+
 /* Exhaustive search in double by definition; the same order of summation as the room's for rows of whole
  * numbers, whose products and sums are exact. */
-static void assert_exhaustive(const answer *a, const float *embedding, int64_t total, int dimension, int k) {
+static void assert_exhaustive_among(const answer *a, const float *embedding, int64_t total, int dimension,
+                                    int k, const uint8_t *among) {
     double *norm = calloc((size_t)total, sizeof *norm), *cosine = calloc((size_t)total, sizeof *cosine);
     for (int64_t i = 0; i < total; i++) {
         for (int d = 0; d < dimension; d++)
@@ -90,6 +96,7 @@ static void assert_exhaustive(const answer *a, const float *embedding, int64_t t
             for (int d = 0; d < dimension; d++)
                 dot += (double)embedding[i * dimension + d] * embedding[j * dimension + d];
             cosine[j] = norm[i] > 0 && norm[j] > 0 ? fmin(dot / (norm[i] * norm[j]), 1) : 0;
+            if (among && !among[j]) cosine[j] = -INFINITY;
         }
         cosine[i] = -INFINITY;
         double distance = 0;
@@ -109,6 +116,10 @@ static void assert_exhaustive(const answer *a, const float *embedding, int64_t t
     }
     free(norm);
     free(cosine);
+}
+
+static void assert_exhaustive(const answer *a, const float *embedding, int64_t total, int dimension, int k) {
+    assert_exhaustive_among(a, embedding, total, dimension, k, NULL);
 }
 
 static void check_golden(const char *group, int dimension, int k) {
@@ -337,8 +348,8 @@ static void rows_that_are_set_aside_cost_no_second_search(void **state) {
     for (int t = 0; t < 5; t++) {
         float *embedding = random_embeddings(TOTAL, D, 0, 33);
         make_identical(embedding, D, identical[t]);
-        answer a = search_on(NULL, 0, 0, embedding, TOTAL, D, K);
-        answer b = search_on(device, ROWS, COLUMNS, embedding, TOTAL, D, K);
+        answer a = search_on(NULL, 0, 0, embedding, TOTAL, D, K, NULL);
+        answer b = search_on(device, ROWS, COLUMNS, embedding, TOTAL, D, K, NULL);
         assert_same(&a, &b, K);
         assert_int_equal(b.report.tiles, expected_tiles(TOTAL, identical[t], K, ROWS, COLUMNS));
         release(&a);
@@ -387,6 +398,65 @@ static void neighbours_closer_than_float_resolution_are_found(void **state) {
     free(embedding);
 }
 
+/* Marks every `step`-th row, and those of the first `front`. */
+static uint8_t *mark(int64_t total, int64_t step, int64_t front) {
+    uint8_t *among = calloc((size_t)total, 1);
+    for (int64_t i = 0; i < total; i++) among[i] = i < front || i % step == 0;
+    return among;
+}
+
+static void check_among(const float *embedding, int64_t total, int dimension, int k, int64_t step,
+                        int64_t front) {
+    uint8_t *among = mark(total, step, front);
+    answer a = search_among(embedding, total, dimension, k, among);
+    assert_exhaustive_among(&a, embedding, total, dimension, k, among);
+    release(&a);
+    free(among);
+}
+
+static void neighbours_among_marked_rows_are_the_exhaustive_answer(void **state) {
+    (void)state;
+    const int64_t totals[] = {2900, 1025, 37};
+    for (int t = 0; t < 3; t++) {
+        float *embedding = random_embeddings(totals[t], 24, 0, 60 + (uint32_t)t);
+        check_among(embedding, totals[t], 24, 7, 3, 0);
+        check_among(embedding, totals[t], 24, 7, totals[t],
+                    8); /* all of the first rank's, as few as possible */
+        check_among(embedding, totals[t], 24, 7, 1, 0);
+        free(embedding);
+    }
+}
+
+/* Hundreds of ties, identical rows on either side of the mark, more of them marked than k, and zero rows. */
+static void ties_and_identical_rows_among_marked_ones_go_by_index(void **state) {
+    (void)state;
+    enum { TOTAL = 1500, D = 6, K = 10 };
+    float *embedding = random_embeddings(TOTAL, D, 3, 70);
+    for (int64_t i = 0; i < TOTAL; i++) {
+        if (i % 5 < 2) memcpy(embedding + i * D, embedding + i % 7 * D, D * sizeof(float));
+        if (i % 11 == 3) memset(embedding + i * D, 0, D * sizeof(float));
+    }
+    check_among(embedding, TOTAL, D, K, 2, 0);
+    check_among(embedding, TOTAL, D, K, 3, 40);
+    for (int64_t i = 0; i < TOTAL; i++)
+        memcpy(embedding + i * D, embedding, D * sizeof(float)); /* a collapsed network */
+    check_among(embedding, TOTAL, D, K, 2, 0);
+    free(embedding);
+}
+
+static void fewer_marked_rows_than_neighbours_are_refused_on_every_rank(void **state) {
+    (void)state;
+    float *embedding = random_embeddings(40, 4, 0, 61), score[40];
+    uint8_t *among = mark(40, 40, 3);
+    int64_t first, n;
+    mdm_comm_my_slice(comm, 40, &first, &n);
+    assert_int_equal(mdm_knn_scores_among(comm, NULL, embedding + first * 4, 40, 4, 3, among, score),
+                     MDM_USAGE);
+    assert_int_equal(mdm_knn_scores_among(comm, NULL, embedding + first * 4, 40, 4, 2, among, score), MDM_OK);
+    free(among);
+    free(embedding);
+}
+
 static void bad_arguments_and_embeddings_are_refused_on_every_rank(void **state) {
     (void)state;
     float *embedding = random_embeddings(40, 4, 0, 60), score[40];
@@ -423,6 +493,9 @@ int main(int argc, char **argv) {
         cmocka_unit_test(rows_that_are_set_aside_cost_no_second_search),
         cmocka_unit_test(zero_rows_are_similar_to_nothing),
         cmocka_unit_test(neighbours_closer_than_float_resolution_are_found),
+        cmocka_unit_test(neighbours_among_marked_rows_are_the_exhaustive_answer),
+        cmocka_unit_test(ties_and_identical_rows_among_marked_ones_go_by_index),
+        cmocka_unit_test(fewer_marked_rows_than_neighbours_are_refused_on_every_rank),
         cmocka_unit_test(bad_arguments_and_embeddings_are_refused_on_every_rank),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

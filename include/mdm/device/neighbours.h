@@ -76,6 +76,13 @@ MDM_MUST_CHECK mdm_status mdm_neighbours_again_visitors(mdm_neighbours *neighbou
                                                         const mdm_visiting_rows *visitors);
 void mdm_neighbours_again_end(mdm_neighbours *neighbours);
 
+/* In place of the first search and of mdm_neighbours_again_begin, where only some rows may be neighbours:
+ * every row of this rank is a query of the second search. `all` [count], in host memory: their global
+ * indices, ascending. Afterwards every block comes once, as visitors, this rank's own too, and
+ * mdm_neighbours_again_end; shape.visitors counts own rows. */
+MDM_MUST_CHECK mdm_status mdm_neighbours_begin_among(mdm_neighbours *neighbours, const int32_t *all,
+                                                     int64_t count);
+
 /* To host memory: score [rows], the mean of 1 - similarity over the k nearest; index [rows, k], global, and
  * similarity [rows, k], by (similarity descending, index ascending); each may be NULL. */
 MDM_MUST_CHECK mdm_status mdm_neighbours_read(mdm_neighbours *neighbours, float *score, int32_t *index,

@@ -36,4 +36,11 @@ MDM_MUST_CHECK mdm_status mdm_knn_scores_on(mdm_comm *comm, mdm_device *device, 
                                             int64_t total, int dimension, int k, float *score,
                                             int64_t *neighbour, float *similarity, mdm_knn_report *report);
 
+/* Collective. The same where only the rows marked in `among` [total], which every rank passes, may be
+ * neighbours: score = mean over the k nearest marked others of 1 - cosine. More than k are marked, else
+ * MDM_USAGE. `device` NULL: on the CPU, from embeddings in host memory. */
+MDM_MUST_CHECK mdm_status mdm_knn_scores_among(mdm_comm *comm, mdm_device *device, const float *embedding,
+                                               int64_t total, int dimension, int k, const uint8_t *among,
+                                               float *score);
+
 #endif

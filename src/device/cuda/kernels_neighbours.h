@@ -148,12 +148,12 @@ MDM_BOTH void mdm_search_again_stage(const mdm_search_again_arguments *a, mdm_gp
         if (t.thread < a->k) s->candidate[t.thread] = list[t.thread];
         if (t.thread == 0) s->count = 0;
         break;
-    case 1: /* what comes near */
+    case 1: /* what comes near, at least as near as the k-th so far */
         column += t.thread;
         if (column >= a->columns || a->other.kept[a->first_column + column] == self) break;
         if ((double)a->tile[(size_t)t.block * a->stride + column] +
                 mdm_bound_of_bits(*a->error, a->dimension) >=
-            a->limit[query])
+            fmax(a->limit[query], s->candidate[a->k - 1].exact))
             s->place[mdm_atomic_add(&s->count, 1)] = a->first_column + column;
         break;
     case 2:

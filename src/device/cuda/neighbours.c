@@ -320,6 +320,27 @@ mdm_status mdm_neighbours_again_begin(mdm_neighbours *n) {
     return MDM_OK;
 }
 
+mdm_status mdm_neighbours_begin_among(mdm_neighbours *n, const int32_t *all, int64_t count) {
+    double *limit = NULL;
+    uint32_t *query = NULL;
+    mdm_status status = MDM_ALLOCATE(limit, count, "neighbours among some");
+    if (status == MDM_OK) status = MDM_ALLOCATE(query, count, "neighbours among some");
+    for (int64_t i = 0; status == MDM_OK && i < count; i++) {
+        limit[i] = -2.0; /* below every cosine, by more than the bound */
+        query[i] = (uint32_t)i;
+    }
+    if (status == MDM_OK) status = pack(n, &n->own, all, count);
+    if (status == MDM_OK && count > 0)
+        status = mdm_gpu_upload(n->gpu, n->limit, limit, (size_t)count * sizeof *limit);
+    if (status == MDM_OK && count > 0)
+        status = mdm_gpu_upload(n->gpu, n->unproven, query, (size_t)count * sizeof *query);
+    free(limit);
+    free(query);
+    MDM_TRY(status);
+    n->unproven_count = count;
+    return mdm_neighbours_again_begin(n);
+}
+
 static mdm_status search_again(mdm_neighbours *n, const mdm_row_block *other) {
     mdm_search_again_arguments a = {.tile = n->tile,
                                     .own = n->own,

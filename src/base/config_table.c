@@ -144,6 +144,9 @@ static const mdm_config_key keys[] = {
          "out-of-distribution scores that count: of the latest division, or of the first, before training "
          "fits strangers",
          "latest", "latest", "first"),
+    WORD("divide.ood_neighbours", divide.ood_neighbours, HASHED,
+         "nearest neighbours among all samples, or among those that the losses' mixture finds clean", "all",
+         "all", "clean"),
     REAL("divide.remove_first", divide.remove_first, "0.1", 0, 1, HIGH | HASHED, "share",
          "share of the samples removed as out of distribution before warm-up; in all at most half"),
     REAL("divide.remove_step", divide.remove_step, "0.01", 0, 1, HIGH | HASHED, "share",

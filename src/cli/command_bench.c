@@ -101,6 +101,7 @@ static void free_on_device(bench *b, const float *host, float *memory) {
 
 typedef struct knn_context {
     float *embedding, *on_device, *score;
+    uint8_t *among; /* [total] with divide.ood_neighbours=clean: every other sample; or NULL */
     int64_t total, first, count;
     int dimension, k;
     mdm_knn_report report;
@@ -108,6 +109,9 @@ typedef struct knn_context {
 
 static mdm_status run_knn(bench *b, void *context) {
     knn_context *c = context;
+    if (c->among)
+        return mdm_knn_scores_among(b->comm, b->device, c->on_device, c->total, c->dimension, c->k, c->among,
+                                    c->score);
     return mdm_knn_scores_on(b->comm, b->device, c->on_device, c->total, c->dimension, c->k, c->score, NULL,
                              NULL, &c->report);
 }
@@ -116,6 +120,9 @@ static mdm_status make_embeddings(bench *b, knn_context *c) {
     mdm_comm_my_slice(b->comm, c->total, &c->first, &c->count);
     MDM_TRY(MDM_ALLOCATE(c->embedding, c->count * c->dimension, "bench data"));
     MDM_TRY(MDM_ALLOCATE(c->score, c->count, "bench data"));
+    if (b->config->divide.ood_neighbours == MDM_CONFIG_OOD_NEIGHBOURS_CLEAN)
+        MDM_TRY(MDM_ALLOCATE(c->among, c->total, "bench data"));
+    for (int64_t i = 0; c->among && i < c->total; i += 2) c->among[i] = 1;
 #pragma omp parallel for num_threads(b->threads)
     for (int64_t i = 0; i < c->count; i++) {
         mdm_random random = mdm_random_stream(1, MDM_RANDOM_TEST, 4, (uint64_t)(c->first + i), 0);
@@ -133,12 +140,13 @@ static mdm_status time_knn(bench *b, int64_t total) {
     if (status == MDM_OK) status = mdm_bench_measure(b, run_knn, &c, times, 3);
     snprintf(more, sizeof more, ",\"samples\":%lld,\"searched_again\":%lld", (long long)total,
              (long long)c.report.repeated);
+    double pairs = (double)total * (double)total / (c.among ? 2 : 1);
     if (status == MDM_OK)
-        mdm_bench_report(b, "knn", times, 3, (double)total, 2.0 * (double)total * (double)total * c.dimension,
-                         more);
+        mdm_bench_report(b, "knn", times, 3, (double)total, 2.0 * pairs * c.dimension, more);
     free_on_device(b, c.embedding, c.on_device);
     free(c.embedding);
     free(c.score);
+    free(c.among);
     return status;
 }
 

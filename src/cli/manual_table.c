@@ -125,9 +125,11 @@ static const mdm_manual pages[] = {
          "a line on stdin. Pictures of another size are scaled until they cover the run's, and cut out of "
          "the middle. One that cannot be read is told and left out; the exit code is then 3. "
          "out_of_distribution: the mean cosine distance of the picture's embedding to those of the "
-         "divide.k nearest training pictures (of at most 4096 that the last division kept), divided by "
-         "the network's threshold, mean over the networks, is above 1. The threshold is the score that "
-         "the same share of training pictures exceeds as the run removed.",
+         "divide.k nearest training pictures (of at most 4096 that the division kept, with "
+         "divide.ood_neighbours=clean that it labelled), divided by the network's threshold, mean over the "
+         "networks, is above 1. The threshold is the score that the same share of training pictures exceeds "
+         "as the run removed. Embeddings are by the final networks, with divide.ood_scores=first by those of "
+         "the first division.",
      .words = MDM_WORD_RUN | MDM_WORD_FILE,
      .options = {{"--csv", "FILE",
                   "rows of path,class,name,confidence,ood_score,out_of_distribution; - is stdout"},
@@ -167,8 +169,9 @@ static const mdm_manual pages[] = {
      .usage = "MEASUREMENT [key=value ...]",
      .text =
          "Prints one JSON line a measurement. Networks see 32x32 colour pictures of 100 classes; the keys "
-         "that matter are model.arch, model.width, train.batch, train.precision, run.threads, divide.k, and "
-         "data.train for io. images_per_s counts labelled pictures for semi, samples for knn and gmm, views "
+         "that matter are model.arch, model.width, train.batch, train.precision, run.threads, divide.k, "
+         "divide.ood_neighbours (clean: every other sample counts as clean), and data.train for io. "
+         "images_per_s counts labelled pictures for semi, samples for knn and gmm, views "
          "for augment, which a CUDA device also normalises. Under mpirun the ranks work together; step then "
          "also tells what a step of each rank alone takes (alone_median_ms), and which share of the ranks' "
          "step is more than that (exposed_percent): communication that no computation hides. allreduce sums "

@@ -1,7 +1,7 @@
 /* Divide: joint evaluation, exact KNN scores and a mixture fitted over all samples, then the split; for every
  * network.
  *
- * store -> evaluate (my slice) -> losses and embeddings -> KNN ring + GMM -> gathered -> split, the same on
+ * store -> evaluate (my slice) -> losses and embeddings -> GMM + KNN ring -> gathered -> split, the same on
  * every rank.
  */
 #include "mdm/base/log.h"
@@ -127,6 +127,30 @@ static void remove_so_many(mdm_trainer *t, int64_t count) {
             "them are removed",
             (long long)count, (long long)t->data->train_count);
     t->removed = count < half ? count : half;
+}
+
+/* Scores by neighbours among the samples that the network's own mixture finds clean: strangers that are still
+ * there make each other look at home. */
+static mdm_status score_among_clean(mdm_trainer *t, int64_t epoch, int network, slice *s) {
+    const mdm_opinion *o = &t->opinions[network];
+    int64_t samples = t->data->train_count, clean = 0;
+    uint8_t *among;
+    MDM_TRY(mdm_comm_agree(t->comm, MDM_ALLOCATE(among, samples, "clean samples")));
+    for (int64_t i = 0; i < samples; i++) {
+        among[i] = o->clean_probability[i] > (float)t->config.divide.threshold;
+        clean += among[i];
+    }
+    mdm_device *device = s->on_device ? t->device : NULL;
+    mdm_status status = MDM_OK;
+    if (clean > t->config.divide.k)
+        status = mdm_knn_scores_among(t->comm, device, device ? s->on_device : s->embedding, samples,
+                                      t->layout->embedding, t->config.divide.k, among, s->score);
+    else
+        mdm_warn("epoch %lld, network %c: %lld clean samples are too few for divide.ood_neighbours=clean; "
+                 "scores are of neighbours among all",
+                 (long long)epoch, 'a' + network, (long long)clean);
+    free(among);
+    return status;
 }
 
 mdm_status mdm_remove_first(mdm_trainer *t) {
@@ -288,18 +312,21 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     int64_t samples = t->data->train_count;
     MDM_TRY(evaluate(t, network, s->loss, s));
     double start = mdm_seconds();
-    MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
-    if (t->config.divide.ood_scores == MDM_CONFIG_OOD_SCORES_LATEST || !t->divided)
-        MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
-    double middle = mdm_seconds();
     cut_losses(t, s);
     if (t->deterministic)
         MDM_TRY(fit_mixture_alone(t, s, &o->gmm));
-    else /* the scores were gathered: their memory is free */
+    else /* there are no scores yet: their memory is free */
         MDM_TRY(fit_mixture(t, t->comm, s->count, t->held + s->first, s->cut, s->score, &o->gmm, s->clean));
-    double end = mdm_seconds();
+    double middle = mdm_seconds();
     MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
     MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));
+    MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
+    if (t->config.divide.ood_scores == MDM_CONFIG_OOD_SCORES_LATEST || !t->divided) {
+        if (t->config.divide.ood_neighbours == MDM_CONFIG_OOD_NEIGHBOURS_CLEAN)
+            MDM_TRY(score_among_clean(t, epoch, network, s));
+        MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
+    }
+    double end = mdm_seconds();
     MDM_TRY(gather_neighbours(t, s, o));
     if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
     if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
@@ -312,7 +339,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     if (status == MDM_OK) status = true_auc(t, suspicion, 1, &o->auc_noise);
     free(suspicion);
     MDM_TRY(status);
-    report_division(t, epoch, network, middle - start, end - middle);
+    report_division(t, epoch, network, end - middle, middle - start);
     warn_of_degenerate_cases(t, epoch, network);
     return MDM_OK;
 }
@@ -336,8 +363,10 @@ mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
             form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
                          logits ? logits + n * samples * t->layout->spec.classes : NULL);
     free_slice(t, &s);
+    int is_first = !t->divided;
     t->divided = status == MDM_OK;
     if (status == MDM_OK) status = mdm_write_division(t, epoch, embedding, logits);
+    if (status == MDM_OK && is_first) status = mdm_write_first_ood_reference(t);
     free(embedding);
     free(logits);
     t->seconds[3] += mdm_seconds() - start;

@@ -34,7 +34,8 @@ static double search_bytes(const mdm_trainer *t) {
     const double tile = 64 << 20;
     double width = t->layout->embedding, k = t->config.divide.k, ranks = mdm_comm_size(t->comm);
     double rows = (double)t->data->train_count / ranks + 1;
-    return rows * ((ranks > 1 ? 16 : 6) * width + 16 * (k + MDM_NEIGHBOUR_SPARE) + 12 * k + 64) + tile;
+    double own = t->config.divide.ood_neighbours == MDM_CONFIG_OOD_NEIGHBOURS_CLEAN ? 8 : 6; /* visit, too */
+    return rows * ((ranks > 1 ? 16 : own) * width + 16 * (2 * k + MDM_NEIGHBOUR_SPARE) + 12 * k + 64) + tile;
 }
 
 /* Of recorded steps, of which MixEMatch's are the longest: its passes, joined or in so many chunks, of which

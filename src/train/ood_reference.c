@@ -2,6 +2,7 @@
 #include "ood_reference.h"
 #include "mdm/device/device.h"
 #include "mdm/report/safetensors.h"
+#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,15 +56,19 @@ mdm_status mdm_ood_scores(const float *reference, int64_t count, int width, int 
 mdm_status mdm_ood_write(const char *path, const mdm_ood_reference *r) {
     static const char *const names[2] = {"a.embedding", "b.embedding"};
     mdm_safetensors_entry entries[2];
-    char k[16], thresholds[2][32];
+    char k[16], division[32], thresholds[2][32];
     for (int n = 0; n < r->networks; n++) {
         entries[n] = (mdm_safetensors_entry){names[n], 2, {r->count[n], r->width}, r->embedding[n]};
         snprintf(thresholds[n], sizeof thresholds[n], "%.9g", r->threshold[n]);
     }
     snprintf(k, sizeof k, "%d", r->k);
-    const mdm_safetensors_note notes[] = {
-        {"format", "pt"}, {"k", k}, {"a.threshold", thresholds[0]}, {"b.threshold", thresholds[1]}};
-    return mdm_safetensors_write(path, entries, r->networks, notes, 2 + r->networks);
+    snprintf(division, sizeof division, "%016" PRIx64, r->first_division);
+    const mdm_safetensors_note notes[] = {{"format", "pt"},
+                                          {"k", k},
+                                          {"first_division", division},
+                                          {"a.threshold", thresholds[0]},
+                                          {"b.threshold", thresholds[1]}};
+    return mdm_safetensors_write(path, entries, r->networks, notes, 3 + r->networks);
 }
 
 static mdm_status read_network(const mdm_safetensors *file, int n, const char *path, mdm_ood_reference *r) {
@@ -94,6 +99,8 @@ mdm_status mdm_ood_read(const char *path, int networks, int width, mdm_ood_refer
     if (neighbours < 1 || neighbours > MOST_K)
         status = mdm_fail(MDM_INPUT, "%s: the note k is missing or not between 1 and %d", path, MOST_K);
     r->k = (int)neighbours;
+    const char *division = mdm_safetensors_note_value(file, "first_division");
+    r->first_division = division ? strtoull(division, NULL, 16) : 0;
     for (int n = 0; status == MDM_OK && n < networks; n++) status = read_network(file, n, path, r);
     mdm_safetensors_close(file);
     return status;

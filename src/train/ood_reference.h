@@ -13,6 +13,9 @@ typedef struct mdm_ood_reference {
     int64_t count[2];       /* M */
     float *embedding[2];    /* [M,D] */
     double threshold[2];
+    /* Not 0: the embeddings are by the networks of ood-a and ood-b.safetensors, as they were at the first
+     * division, which this number identifies; 0: by the run's final networks. */
+    uint64_t first_division;
 } mdm_ood_reference;
 
 MDM_MUST_CHECK mdm_status mdm_ood_write(const char *path, const mdm_ood_reference *reference);

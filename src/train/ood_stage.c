@@ -1,28 +1,40 @@
-/* The end of a run: which embeddings of training samples are kept for judging new pictures, and the
- * threshold.
+/* Which embeddings of training samples are kept for judging new pictures, and the threshold: at the end of a
+ * run, or where the first division's scores count, as the networks of that division see them.
  *
- * The references are training samples that the division kept, evenly over the file. Every training sample is
- * scored against them (itself left out); the threshold is the score that the share of samples removed by the
- * division exceeds, so that `predict` removes of pictures like the training ones as many as the run did.
+ * The references are training samples that the division kept, or with divide.ood_neighbours=clean those that
+ * it labelled, evenly over the file. Every training sample is scored against them (itself left out); the
+ * threshold is the score that the share of samples removed by the division exceeds, so that `predict` removes
+ * of pictures like the training ones as many as the run did.
  */
+#include "mdm/base/log.h"
 #include "ood_reference.h"
 #include "trainer.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
 
-static int is_kept(const mdm_trainer *t, int network, int64_t sample) {
-    return t->divided ? t->opinions[network].split[sample] != MDM_REMOVED : t->keep[sample];
+static const mdm_run_member network_members[MDM_MOST_NETWORKS] = {MDM_RUN_OOD_A, MDM_RUN_OOD_B};
+
+static int is_removed(const mdm_trainer *t, int network, int64_t sample) {
+    return t->divided ? t->opinions[network].split[sample] == MDM_REMOVED : !t->keep[sample];
+}
+
+static int may_be_reference(const mdm_trainer *t, int network, int64_t sample) {
+    int clean_only = t->divided && t->config.divide.ood_neighbours == MDM_CONFIG_OOD_NEIGHBOURS_CLEAN &&
+                     t->opinions[network].counts.labelled > t->config.divide.k;
+    return clean_only ? t->opinions[network].split[sample] == MDM_LABELLED : !is_removed(t, network, sample);
 }
 
 /* Place of every sample among the references, or -1. */
 static int64_t choose_references(const mdm_trainer *t, int network, int64_t *place) {
     int64_t samples = t->data->train_count, kept = 0, seen = 0, chosen = 0;
-    for (int64_t i = 0; i < samples; i++) kept += is_kept(t, network, i);
+    for (int64_t i = 0; i < samples; i++) kept += may_be_reference(t, network, i);
     int64_t wanted = kept < MDM_OOD_MOST_REFERENCES ? kept : MDM_OOD_MOST_REFERENCES;
     for (int64_t i = 0; i < samples; i++) {
         place[i] = -1;
-        if (!is_kept(t, network, i)) continue;
+        if (!may_be_reference(t, network, i)) continue;
         if (seen * wanted / kept < (seen + 1) * wanted / kept) place[i] = chosen++;
         seen++;
     }
@@ -36,7 +48,7 @@ static int descending(const void *a, const void *b) {
 
 static double choose_threshold(const mdm_trainer *t, int network, float *score) {
     int64_t samples = t->data->train_count, removed = 0;
-    for (int64_t i = 0; i < samples; i++) removed += !is_kept(t, network, i);
+    for (int64_t i = 0; i < samples; i++) removed += is_removed(t, network, i);
     qsort(score, (size_t)samples, sizeof *score, descending);
     double least = 1e-6; /* a network that gives every picture the same embedding has only zeros */
     return removed < samples && score[removed] > least ? score[removed] : least;
@@ -108,24 +120,104 @@ static mdm_status refer_to(mdm_trainer *t, int network, float *embedding, int64_
     return score_all(t, embedding, place, r, network);
 }
 
-mdm_status mdm_write_ood_reference(mdm_trainer *t) {
-    mdm_ood_reference r = {
-        .networks = t->network_count, .k = t->config.divide.k, .width = t->layout->embedding};
+static mdm_status write_first_networks(mdm_trainer *t) {
+    for (int n = 0; n < t->network_count; n++) {
+        char *path = mdm_run_folder_member(t->folder->path, network_members[n]);
+        if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+        mdm_status status = mdm_write_weights(t, mdm_predicting_network(t, n), path);
+        free(path);
+        MDM_TRY(status);
+    }
+    return MDM_OK;
+}
+
+/* Networks of another run, or that nothing refers to. */
+static void remove_first_networks(const mdm_trainer *t, int from) {
+    for (int n = from; n < MDM_MOST_NETWORKS; n++) {
+        char *path = mdm_run_folder_member(t->folder->path, network_members[n]);
+        if (path) (void)unlink(path);
+        free(path);
+    }
+}
+
+/* Rank 0. The reference comes last: it names networks that are there. */
+static mdm_status write_files(mdm_trainer *t, const mdm_ood_reference *r) {
+    if (r->first_division) MDM_TRY(write_first_networks(t));
+    remove_first_networks(t, r->first_division ? t->network_count : 0);
+    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_OOD_REFERENCE);
+    mdm_status status = path ? mdm_ood_write(path, r) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    free(path);
+    return status;
+}
+
+/* Collective. The references as the networks see them now; `first_division` as in mdm_ood_reference. The
+ * caller frees *r, also after a failure. */
+static mdm_status make_reference(mdm_trainer *t, uint64_t first_division, mdm_ood_reference *r) {
     int64_t first, count, *place = NULL;
     float *embedding = NULL;
+    *r = (mdm_ood_reference){.networks = t->network_count,
+                             .k = t->config.divide.k,
+                             .width = t->layout->embedding,
+                             .first_division = first_division};
     mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
-    mdm_status status = MDM_ALLOCATE(embedding, (count + 1) * r.width, "training embeddings");
+    mdm_status status = MDM_ALLOCATE(embedding, (count + 1) * r->width, "training embeddings");
     if (status == MDM_OK) status = MDM_ALLOCATE(place, t->data->train_count, "training embeddings");
     status = mdm_comm_agree(t->comm, status);
     for (int n = 0; status == MDM_OK && n < t->network_count; n++)
-        status = refer_to(t, n, embedding, place, &r);
+        status = refer_to(t, n, embedding, place, r);
     free(embedding);
     free(place);
-    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
-        char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_OOD_REFERENCE);
-        status = path ? mdm_ood_write(path, &r) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    return status;
+}
+
+/* Identifies the first division by its scores, which count to the end, in checkpoints too. */
+static uint64_t name_of_first_division(const mdm_trainer *t) {
+    XXH64_hash_t name = 0;
+    for (int n = 0; n < t->network_count; n++)
+        name = XXH64(t->opinions[n].ood_score, sizeof(float) * (size_t)t->data->train_count, name);
+    return name ? name : 1;
+}
+
+/* Rank 0. Whether this run, before it was resumed too, left its first division's. */
+static int has_first_reference(mdm_trainer *t) {
+    mdm_ood_reference r = {0};
+    int is_there = 1;
+    for (int n = 0; n <= t->network_count; n++) {
+        mdm_run_member member = n < t->network_count ? network_members[n] : MDM_RUN_OOD_REFERENCE;
+        char *path = mdm_run_folder_member(t->folder->path, member);
+        is_there = is_there && path && access(path, F_OK) == 0;
+        if (is_there && n == t->network_count)
+            is_there = mdm_ood_read(path, t->network_count, t->layout->embedding, &r) == MDM_OK &&
+                       r.first_division == name_of_first_division(t);
         free(path);
     }
+    mdm_ood_free(&r);
+    return is_there;
+}
+
+static int first_division_counts(const mdm_trainer *t) {
+    return t->divided && t->config.divide.ood_scores == MDM_CONFIG_OOD_SCORES_FIRST;
+}
+
+mdm_status mdm_write_first_ood_reference(mdm_trainer *t) {
+    mdm_ood_reference r;
+    if (!first_division_counts(t) || t->options.dry_run) return MDM_OK;
+    mdm_status status = make_reference(t, name_of_first_division(t), &r);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && write_files(t, &r) != MDM_OK)
+        mdm_warn("what predict needs of the first division could not be saved: %s; it will use the final "
+                 "networks",
+                 mdm_last_message());
+    mdm_ood_free(&r);
+    return status;
+}
+
+mdm_status mdm_write_ood_reference(mdm_trainer *t) {
+    mdm_ood_reference r;
+    int32_t is_there = mdm_comm_rank(t->comm) == 0 && first_division_counts(t) && has_first_reference(t);
+    MDM_TRY(mdm_comm_all_reduce(t->comm, &is_there, 1, MDM_INT32, MDM_MAX));
+    if (is_there) return MDM_OK;
+    mdm_status status = make_reference(t, 0, &r);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) status = write_files(t, &r);
     mdm_ood_free(&r);
     return mdm_comm_agree(t->comm, status);
 }

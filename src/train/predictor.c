@@ -18,6 +18,7 @@ struct mdm_predictor {
     mdm_layout *layout;
     mdm_executor *executor;
     mdm_network *networks[MOST_NETWORKS];
+    mdm_network *ood_networks[MOST_NETWORKS]; /* of the first division, or NULL: the same */
     int network_count, knows_ood;
     mdm_ood_reference ood;
     float *images, *embedding, *one, *score; /* [ROWS, ...] */
@@ -52,6 +53,19 @@ static mdm_status load_networks(mdm_predictor *p, const char *run) {
     return status;
 }
 
+static mdm_status load_ood_networks(mdm_predictor *p, const char *run) {
+    static const mdm_run_member members[MOST_NETWORKS] = {MDM_RUN_OOD_A, MDM_RUN_OOD_B};
+    for (int n = 0; n < p->network_count; n++) {
+        char *path = mdm_run_folder_member(run, members[n]);
+        mdm_status status = path ? mdm_network_create(p->layout, 0, n, &p->ood_networks[n])
+                                 : mdm_fail(MDM_RESOURCE, "out of memory for a path");
+        if (status == MDM_OK) status = mdm_weights_read(p->ood_networks[n], path);
+        free(path);
+        MDM_TRY(status);
+    }
+    return MDM_OK;
+}
+
 static mdm_status load_ood(mdm_predictor *p, const char *run) {
     char *path = mdm_run_folder_member(run, MDM_RUN_OOD_REFERENCE);
     mdm_status status = MDM_OK;
@@ -59,7 +73,7 @@ static mdm_status load_ood(mdm_predictor *p, const char *run) {
     p->knows_ood = access(path, F_OK) == 0;
     if (p->knows_ood) status = mdm_ood_read(path, p->network_count, p->layout->embedding, &p->ood);
     free(path);
-    return status;
+    return status == MDM_OK && p->ood.first_division ? load_ood_networks(p, run) : status;
 }
 
 static mdm_status make_room(mdm_predictor *p, mdm_comm *comm, int threads) {
@@ -94,7 +108,10 @@ mdm_status mdm_predictor_open(mdm_comm *comm, const char *run, mdm_predictor **p
 void mdm_predictor_close(mdm_predictor *p) {
     if (!p) return;
     mdm_executor_destroy(p->executor);
-    for (int n = 0; n < MOST_NETWORKS; n++) mdm_network_destroy(p->networks[n]);
+    for (int n = 0; n < MOST_NETWORKS; n++) {
+        mdm_network_destroy(p->networks[n]);
+        mdm_network_destroy(p->ood_networks[n]);
+    }
     mdm_layout_destroy(p->layout);
     mdm_device_destroy(p->device);
     mdm_ood_free(&p->ood);
@@ -140,6 +157,9 @@ static mdm_status ask_network(mdm_predictor *p, int network, int64_t rows, float
     mdm_softmax(out.logits, rows, classes, p->one);
     for (int64_t i = 0; i < rows * classes; i++) probability[i] += share * p->one[i];
     if (!ood) return MDM_OK;
+    if (p->ood_networks[network])
+        MDM_TRY(mdm_executor_forward(p->executor, p->ood_networks[network], ROWS, p->images,
+                                     MDM_PASS_EVALUATE, &out));
     memcpy(p->embedding, out.embedding, sizeof(float) * (size_t)(rows * width));
     mdm_ood_normalise(p->embedding, rows, width);
     MDM_TRY(mdm_ood_scores(p->ood.embedding[network], p->ood.count[network], width, p->ood.k, p->embedding,

@@ -308,7 +308,10 @@ MDM_MUST_CHECK mdm_status mdm_write_best(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);
 MDM_MUST_CHECK mdm_status mdm_write_results(mdm_trainer *t);
 
-/* ood_stage.c. Collective. Writes ood-reference.safetensors: what predict compares new pictures with. */
+/* ood_stage.c. Collective. Writes ood-reference.safetensors, what predict compares new pictures with: after
+ * the first division, where its scores count, with its networks (a failure to write is only told); and at the
+ * end, unless that is there. */
+MDM_MUST_CHECK mdm_status mdm_write_first_ood_reference(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_ood_reference(mdm_trainer *t);
 
 /* start.c. Collective. Takes what fits of model.init into all networks, and tells what that was. */

@@ -77,6 +77,18 @@ def train(work, name, *arguments, ranks=1, small=True, **options):
                ranks=ranks, **options)
 
 
+def read_safetensors(raw):
+    import numpy as np
+    length = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:8 + length])
+    notes = header.pop("__metadata__", {})
+    tensors = {}
+    for name, t in header.items():
+        begin, end = t["data_offsets"]
+        tensors[name] = np.frombuffer(raw[8 + length + begin:8 + length + end], "<f4").reshape(t["shape"])
+    return tensors, notes
+
+
 def predictions(work, name, data, count):
     """The probabilities that a run's ensemble gives the first test pictures."""
     import numpy as np

@@ -7,18 +7,7 @@ import shutil
 
 import h5py
 import numpy as np
-from program import SMALL, SOURCE, main, read, run, train
-
-
-def read_safetensors(raw):
-    length = int.from_bytes(raw[:8], "little")
-    header = json.loads(raw[8:8 + length])
-    notes = header.pop("__metadata__", {})
-    tensors = {}
-    for name, t in header.items():
-        begin, end = t["data_offsets"]
-        tensors[name] = np.frombuffer(raw[8 + length + begin:8 + length + end], "<f4").reshape(t["shape"])
-    return tensors, notes
+from program import SMALL, SOURCE, main, read, read_safetensors, run, train
 
 
 def write_safetensors(path, tensors):

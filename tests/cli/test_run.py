@@ -10,7 +10,8 @@ import time
 
 import h5py
 import numpy as np
-from program import events, halve_pictures, main, read, run, shorten_test_set, start, train, command, PROGRAM, SMALL, SOURCE
+from program import (events, halve_pictures, main, read, read_safetensors, run, shorten_test_set, start, train, command, PROGRAM,
+                     SMALL, SOURCE)
 
 
 def a_run_leaves_every_file_of_the_contract(work):
@@ -87,6 +88,48 @@ def ood_scores_that_count_are_the_first_divisions_or_the_latest(work):
                 assert same == (scores == "first"), (scores, network)
                 gone, still = (f[network]["split"][:] == 0 for f in (before, after))
                 assert still.sum() > gone.sum() and (scores == "latest" or still[gone].all()), (scores, network)
+
+
+def mean_distance(rows, among, k, own):
+    """Mean cosine distance to the k nearest rows of `among`; a row is its own neighbour only with `own`."""
+    similarity = rows @ rows.T
+    if not own:
+        np.fill_diagonal(similarity, -2)
+    return 1 - np.sort(similarity[:, among], axis=1)[:, -k:].mean(axis=1)
+
+
+def scores_among_clean_neighbours_and_the_networks_of_the_first_division_serve_predict(work):
+    done = train(work, "among", "divide.ood_neighbours=clean", "divide.ood_scores=first", "divide.save=all")
+    assert done.returncode == 0, done.stderr
+    folder, expected = work.file("among"), 0
+    with h5py.File(work.data) as f, h5py.File(work.file("asked.h5"), "w") as g:
+        g["train/images"], g["train/labels"] = f["train/images"][:], f["train/labels"][:]
+    reference, notes = read_safetensors(read(work, "among", "ood-reference.safetensors"))
+    for network in "ab":
+        with h5py.File(f"{folder}/divisions/epoch-0002.h5") as f:
+            g = {name: array[:] for name, array in f[network].items()}
+        rows = g["embedding"] / np.linalg.norm(g["embedding"], axis=1, keepdims=True)
+        clean, labelled = g["clean_probability"] > 0.5, g["split"] == 1
+        assert 20 < clean.sum() < 380
+        assert np.allclose(g["ood_score"], mean_distance(rows, clean, 5, own=False), atol=1e-5)
+        assert np.allclose(reference[network + ".embedding"], rows[labelled], atol=1e-5)
+        threshold = float(notes[network + ".threshold"])
+        beyond = mean_distance(rows, labelled, 5, own=False) > threshold
+        assert abs(int(beyond.sum()) - int((g["split"] == 0).sum())) <= 1
+        expected = expected + mean_distance(rows, labelled, 5, own=True) / threshold / 2
+        assert (read(work, "among", f"ood-{network}.safetensors")
+                == read(work, "among", f"divisions/epoch-0002-{network}.safetensors"))
+    asked = run("predict", folder, work.file("asked.h5"), "--json")
+    assert asked.returncode == 0, asked.stderr
+    assert np.allclose([json.loads(line)["ood_score"] for line in asked.stdout.splitlines()], expected, atol=1e-3)
+
+
+def another_run_in_the_folder_leaves_no_networks_of_the_first_division(work):
+    before = read(work, "among", "ood-reference.safetensors")
+    done = train(work, "among", "divide.ood_scores=latest", "--force")
+    assert done.returncode == 0, done.stderr
+    assert read(work, "among", "ood-reference.safetensors") != before
+    assert not os.path.exists(work.file("among") + "/ood-a.safetensors")
 
 
 def the_configuration_written_repeats_the_run(work):
@@ -450,7 +493,9 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       parts_of_the_loss_that_have_no_weight_are_neither_computed_nor_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
       divisions_hold_scores_and_splits_that_agree_with_the_metrics,
-      ood_scores_that_count_are_the_first_divisions_or_the_latest, the_configuration_written_repeats_the_run,
+      ood_scores_that_count_are_the_first_divisions_or_the_latest,
+      scores_among_clean_neighbours_and_the_networks_of_the_first_division_serve_predict,
+      another_run_in_the_folder_leaves_no_networks_of_the_first_division, the_configuration_written_repeats_the_run,
       without_deterministic_sums_losses_and_all_but_marginal_splits_do_not_depend_on_the_number_of_ranks,
       splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_threads, runs_to_compare_with_end_well,
       a_stopped_run_goes_on_to_the_same_bits,

@@ -56,6 +56,7 @@ enum {
 enum { MDM_CONFIG_BATCHNORM_SYNC, MDM_CONFIG_BATCHNORM_LOCAL, MDM_CONFIG_BATCHNORM_FROZEN };
 enum { MDM_CONFIG_METRIC_COSINE };
 enum { MDM_CONFIG_OOD_SCORES_LATEST, MDM_CONFIG_OOD_SCORES_FIRST };
+enum { MDM_CONFIG_OOD_NEIGHBOURS_ALL, MDM_CONFIG_OOD_NEIGHBOURS_CLEAN };
 enum { MDM_CONFIG_SAVE_SCORES, MDM_CONFIG_SAVE_ALL };
 enum { MDM_CONFIG_SUPERVISED_SCE, MDM_CONFIG_SUPERVISED_CE };
 enum { MDM_CONFIG_VIEWS_STRONG, MDM_CONFIG_VIEWS_WEAK };
@@ -106,7 +107,7 @@ typedef struct mdm_config {
     } pretrain;
     struct {
         int interval, k, metric;
-        int ood_scores;                   /* MDM_CONFIG_OOD_SCORES_... */
+        int ood_scores, ood_neighbours;   /* MDM_CONFIG_OOD_SCORES_..., _OOD_NEIGHBOURS_... */
         double remove_first, remove_step; /* shares of the training samples */
         double loss_limit; /* multiple of log C at which losses are cut for the mixture; 0: not cut */
         double threshold;

@@ -41,6 +41,8 @@ typedef enum mdm_run_member {
     MDM_RUN_BEST_A, /* best-a.safetensors, with data.validation */
     MDM_RUN_BEST_B,
     MDM_RUN_OOD_REFERENCE, /* ood-reference.safetensors */
+    MDM_RUN_OOD_A,         /* ood-a.safetensors, with divide.ood_scores=first */
+    MDM_RUN_OOD_B,
     MDM_RUN_LABELS,        /* labels.csv */
     MDM_RUN_REPORT,        /* report.html */
     MDM_RUN_SUMMARY,       /* summary.json */

@@ -124,7 +124,7 @@ static mdm_status write_first_networks(mdm_trainer *t) {
     for (int n = 0; n < t->network_count; n++) {
         char *path = mdm_run_folder_member(t->folder->path, network_members[n]);
         if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = mdm_write_weights(t, mdm_predicting_network(t, n), path);
+        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
         free(path);
         MDM_TRY(status);
     }

@@ -134,7 +134,7 @@ mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
     return status;
 }
 
-static mdm_status write_network(mdm_trainer *t, mdm_network *network, const char *path) {
+mdm_status mdm_write_network(mdm_trainer *t, mdm_network *network, const char *path) {
     mdm_model_notes notes = {.spec = t->layout->spec};
     memcpy(notes.mean, t->data->mean, sizeof notes.mean);
     memcpy(notes.std, t->data->std, sizeof notes.std);
@@ -158,7 +158,7 @@ mdm_status mdm_write_best(mdm_trainer *t) {
     for (int n = 0; n < t->network_count; n++) {
         char *path = mdm_run_folder_member(t->folder->path, names[n]);
         if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = write_network(t, mdm_predicting_network(t, n), path);
+        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
         free(path);
         MDM_TRY(status);
     }
@@ -176,7 +176,7 @@ static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
     for (int n = 0; n < t->network_count; n++) {
         char *path = mdm_run_folder_division_weights(t->folder->path, epoch, n);
         if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = write_network(t, mdm_predicting_network(t, n), path);
+        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
         free(path);
         MDM_TRY(status);
     }
@@ -397,7 +397,7 @@ mdm_status mdm_write_results(mdm_trainer *t) {
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
         for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
             char *path = mdm_run_folder_member(t->folder->path, n ? MDM_RUN_MODEL_B : MDM_RUN_MODEL_A);
-            status = path ? write_network(t, mdm_predicting_network(t, n), path)
+            status = path ? mdm_write_network(t, mdm_predicting_network(t, n), path)
                           : mdm_fail(MDM_RESOURCE, "out of memory for a path");
             free(path);
         }

@@ -43,11 +43,11 @@ typedef enum mdm_run_member {
     MDM_RUN_OOD_REFERENCE, /* ood-reference.safetensors */
     MDM_RUN_OOD_A,         /* ood-a.safetensors, with divide.ood_scores=first */
     MDM_RUN_OOD_B,
-    MDM_RUN_LABELS,        /* labels.csv */
-    MDM_RUN_REPORT,        /* report.html */
-    MDM_RUN_SUMMARY,       /* summary.json */
-    MDM_RUN_LOCK,          /* .lock */
-    MDM_RUN_FLIGHT         /* flight: what supervisors record of a failure */
+    MDM_RUN_LABELS,  /* labels.csv */
+    MDM_RUN_REPORT,  /* report.html */
+    MDM_RUN_SUMMARY, /* summary.json */
+    MDM_RUN_LOCK,    /* .lock */
+    MDM_RUN_FLIGHT   /* flight: what supervisors record of a failure */
 } mdm_run_member;
 
 /* The path of a member of the run folder `path` in a new string that the caller frees; NULL when out of

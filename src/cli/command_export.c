@@ -12,7 +12,7 @@
 #include <string.h>
 
 typedef struct request {
-    const char *run, *safetensors, *onnx, *csv, *list, *network, *verdict;
+    const char *run, *safetensors, *onnx, *csv, *list, *labels, *network, *verdict;
     double min_clean, max_clean, max_ood;
     int names, drop;
 } request;
@@ -24,6 +24,7 @@ static mdm_status check_request(const request *r) {
             MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
     if ((r->names || r->drop) && !r->list)
         return mdm_fail(MDM_USAGE, "--names and --drop-mislabelled are for --list");
+    if (r->labels && !r->list && !r->csv) return mdm_fail(MDM_USAGE, "--labels is for --list and --csv");
     if (!r->onnx && r->network && strcmp(r->network, "ensemble") == 0)
         return mdm_fail(MDM_USAGE, "--network ensemble is for --onnx; expected a or b");
     return MDM_OK;
@@ -38,6 +39,7 @@ static mdm_status read_options(int argc, char **argv, request *r) {
                  {"--onnx", &r->onnx},
                  {"--csv", &r->csv},
                  {"--list", &r->list},
+                 {"--labels", &r->labels},
                  {"--network", &r->network},
                  {"--verdict", &r->verdict}};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -156,11 +158,33 @@ static mdm_status export_list(const request *r, const mdm_labels_rows *rows) {
     return status;
 }
 
+/* What a person may have written into a labels.csv. */
+static mdm_status check_rows(const char *path, const mdm_labels_rows *rows) {
+    static const char *const verdicts[] = {"clean", "mislabelled", "out_of_distribution"};
+    for (int64_t i = 0; i < rows->rows; i++) {
+        const char *verdict = mdm_labels_field(rows, i, "verdict"),
+                   *suggested = mdm_labels_field(rows, i, "suggested"),
+                   *sample = mdm_labels_field(rows, i, "index");
+        int known = 0;
+        for (int v = 0; v < 3; v++) known |= strcmp(verdict, verdicts[v]) == 0;
+        if (!known)
+            return mdm_fail(MDM_INPUT,
+                            "%s: the verdict of sample %s is '%s'; expected clean, mislabelled or "
+                            "out_of_distribution",
+                            path, sample, verdict);
+        if (!*suggested || suggested[strspn(suggested, "0123456789")])
+            return mdm_fail(MDM_INPUT, "%s: '%s' is suggested for sample %s; expected the number of a class",
+                            path, suggested, sample);
+    }
+    return MDM_OK;
+}
+
 static mdm_status export_labels(const request *r) {
     mdm_labels_rows rows;
-    char *path = mdm_run_folder_member(r->run, MDM_RUN_LABELS);
+    char *path = r->labels ? strdup(r->labels) : mdm_run_folder_member(r->run, MDM_RUN_LABELS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_labels_rows_read(path, &rows);
+    if (status == MDM_OK) status = check_rows(path, &rows);
     if (status == MDM_OK) status = r->csv ? export_csv(r, &rows) : export_list(r, &rows);
     mdm_labels_rows_free(&rows);
     free(path);

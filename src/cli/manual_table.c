@@ -154,6 +154,9 @@ static const mdm_manual pages[] = {
                   "cleaned `path label` lines: the given label where the verdict is clean, the suggested one "
                   "where it is mislabelled; out-of-distribution samples are left out. The path is the "
                   "sample's id, or its number where the data set has no ids"},
+                 {"--labels", "FILE",
+                  "a copy of labels.csv that a person has corrected, in place of the run's: verdicts, and "
+                  "suggested classes by their numbers"},
                  {"--names", NULL, "class names instead of numbers"},
                  {"--drop-mislabelled", NULL, "leaves those out, too, instead of relabelling them"},
                  {"--min-clean", "P", "only rows with a clean_probability of at least P"},

@@ -62,6 +62,7 @@ mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows) {
     if (strlen(rows->memory) != bytes) return mdm_fail(MDM_INPUT, "%s holds zero bytes", path);
     for (size_t i = 0; i < bytes; i++) lines += rows->memory[i] == '\n';
     char *at = rows->memory;
+    if (strncmp(at, "\xef\xbb\xbf", 3) == 0) at += 3; /* the mark that spreadsheets put first */
     MDM_TRY(cut_head(rows, &at, path));
     MDM_TRY(MDM_ALLOCATE(rows->fields, (lines + 1) * rows->columns, "the rows of labels.csv"));
     for (; *at; rows->rows++)

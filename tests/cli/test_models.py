@@ -153,6 +153,33 @@ def the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts(work):
         assert run("export", work.file("asked"), *wrong).returncode == 2, wrong
 
 
+def labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs(work):
+    rows = list(csv.DictReader(io.StringIO(read(work, "asked", "labels.csv").decode())))
+    rows[0]["verdict"], rows[1]["verdict"] = "out_of_distribution", "clean"
+    rows[2]["verdict"], rows[2]["suggested"] = "mislabelled", "6"
+    reviewed = work.file("reviewed.csv")
+
+    def write():
+        with open(reviewed, "w", newline="", encoding="utf-8-sig") as f:  # as spreadsheets write it
+            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\r\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write()
+    done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+    wanted = [f"{r['id'] or r['index']} {r['suggested' if r['verdict'] == 'mislabelled' else 'given']}" for r in rows
+              if r["verdict"] != "out_of_distribution"]
+    assert done.returncode == 0 and done.stdout.splitlines() == wanted and wanted[1].endswith(" 6"), done.stderr
+    for column, value in (("verdict", "wrong"), ("suggested", "boot"), ("suggested", "")):
+        before, rows[3][column] = rows[3][column], value
+        write()
+        done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+        assert done.returncode == 3 and "of sample 3" in done.stderr or "for sample 3" in done.stderr, done.stderr
+        rows[3][column] = before
+    done = run("export", work.file("asked"), "--onnx", work.file("no.onnx"), "--labels", reviewed)
+    assert done.returncode == 2 and "--labels" in done.stderr
+
+
 def quoted_ids_come_back_from_labels_csv_as_they_were(work):
     shutil.copytree(work.file("asked"), work.file("quoted"))
     with open(work.file("quoted") + "/labels.csv", newline="") as f:
@@ -289,6 +316,7 @@ main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eva
       eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
       about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
+      labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs,
       pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
       a_file_of_which_nothing_fits_is_refused_with_the_reasons, frozen_statistics_must_come_from_somewhere,
       the_notes_of_a_weights_file_rebuild_its_network, names_of_classes_cannot_steer_the_terminal])

@@ -267,6 +267,17 @@ static void judge(const mdm_trainer *t, const float *clean, const int32_t *sugge
     }
 }
 
+/* Networks that have learnt nothing disagree with most labels. */
+static void warn_of_most_labels(const mdm_trainer *t, const uint8_t *verdict) {
+    int64_t wrong = 0, samples = t->data->train_count;
+    for (int64_t i = 0; i < samples; i++) wrong += verdict[i] == MDM_MISLABELLED;
+    if (2 * wrong > samples)
+        mdm_warn(
+            "labels.csv calls %lld of %lld labels wrong; if that cannot be, the networks have learnt too "
+            "little to judge: docs/settings.md, \"Are the settings right?\", tells what to change",
+            (long long)wrong, (long long)samples);
+}
+
 static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     int64_t samples = t->data->train_count;
     const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
@@ -293,6 +304,7 @@ static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
     }
     if (status == MDM_OK) {
         judge(t, clean, suggested, verdict);
+        warn_of_most_labels(t, verdict);
         mdm_labels_mislabelled(clean, certain, verdict, samples, wrong);
         for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
         mdm_label_table table = {samples,   ids,     mdm_store_labels(t->store, MDM_TRAIN),

@@ -163,8 +163,8 @@ def unknown_commands_and_help_behave(work):
 
 def results_do_not_take_the_place_of_a_pipe(work):
     os.mkfifo(work.file("pipe"))
-    for arguments in (["data", "noise", work.data, work.file("pipe"), "--symmetric", "0.1", "--force"],
-                      ["data", "noise", work.data, work.file("noisier.h5"), "--symmetric", "0.1", "--write-noise-file", work.file("pipe")]):
+    for arguments in (["data", "noise", work.full, work.file("pipe"), "--symmetric", "0.1", "--force"],
+                      ["data", "noise", work.full, work.file("noisier.h5"), "--symmetric", "0.1", "--write-noise-file", work.file("pipe")]):
         done = run(*arguments)
         assert done.returncode == 4 and "a device or a pipe" in done.stderr and done.stderr.count("\n") == 1, (arguments, done.stderr)
     assert stat.S_ISFIFO(os.stat(work.file("pipe")).st_mode)

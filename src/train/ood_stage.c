@@ -120,20 +120,9 @@ static mdm_status refer_to(mdm_trainer *t, int network, float *embedding, int64_
     return score_all(t, embedding, place, r, network);
 }
 
-static mdm_status write_first_networks(mdm_trainer *t) {
-    for (int n = 0; n < t->network_count; n++) {
-        char *path = mdm_run_folder_member(t->folder->path, network_members[n]);
-        if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
-        free(path);
-        MDM_TRY(status);
-    }
-    return MDM_OK;
-}
-
-/* Networks of another run, or that nothing refers to. */
-static void remove_first_networks(const mdm_trainer *t, int from) {
-    for (int n = from; n < MDM_MOST_NETWORKS; n++) {
+/* Another run's, which nothing refers to. */
+static void remove_first_networks(const mdm_trainer *t) {
+    for (int n = 0; n < MDM_MOST_NETWORKS; n++) {
         char *path = mdm_run_folder_member(t->folder->path, network_members[n]);
         if (path) (void)unlink(path);
         free(path);
@@ -142,8 +131,10 @@ static void remove_first_networks(const mdm_trainer *t, int from) {
 
 /* Rank 0. The reference comes last: it names networks that are there. */
 static mdm_status write_files(mdm_trainer *t, const mdm_ood_reference *r) {
-    if (r->first_division) MDM_TRY(write_first_networks(t));
-    remove_first_networks(t, r->first_division ? t->network_count : 0);
+    if (r->first_division)
+        MDM_TRY(mdm_write_networks(t, network_members));
+    else
+        remove_first_networks(t);
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_OOD_REFERENCE);
     mdm_status status = path ? mdm_ood_write(path, r) : mdm_fail(MDM_RESOURCE, "out of memory for a path");
     free(path);

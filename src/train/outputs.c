@@ -134,7 +134,7 @@ mdm_status mdm_write_start(mdm_trainer *t, int resumed) {
     return status;
 }
 
-mdm_status mdm_write_network(mdm_trainer *t, mdm_network *network, const char *path) {
+static mdm_status write_network(mdm_trainer *t, mdm_network *network, const char *path) {
     mdm_model_notes notes = {.spec = t->layout->spec};
     memcpy(notes.mean, t->data->mean, sizeof notes.mean);
     memcpy(notes.std, t->data->std, sizeof notes.std);
@@ -153,30 +153,31 @@ mdm_status mdm_write_network(mdm_trainer *t, mdm_network *network, const char *p
     return status;
 }
 
-mdm_status mdm_write_best(mdm_trainer *t) {
-    static const mdm_run_member names[MDM_MOST_NETWORKS] = {MDM_RUN_BEST_A, MDM_RUN_BEST_B};
-    for (int n = 0; n < t->network_count; n++) {
+mdm_status mdm_write_networks(mdm_trainer *t, const mdm_run_member names[MDM_MOST_NETWORKS]) {
+    for (int n = 0; n < MDM_MOST_NETWORKS; n++) {
         char *path = mdm_run_folder_member(t->folder->path, names[n]);
         if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
+        mdm_status status = MDM_OK;
+        if (n < t->network_count)
+            status = write_network(t, mdm_predicting_network(t, n), path);
+        else
+            (void)unlink(path); /* an earlier run's, which would be taken for this one's */
         free(path);
         MDM_TRY(status);
     }
     return MDM_OK;
 }
 
-/* A second network of an earlier run in this folder would be taken for this run's. */
-static void remove_other_network(const mdm_trainer *t) {
-    char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_MODEL_B);
-    if (path && t->network_count == 1) unlink(path);
-    free(path);
+mdm_status mdm_write_best(mdm_trainer *t) {
+    static const mdm_run_member names[MDM_MOST_NETWORKS] = {MDM_RUN_BEST_A, MDM_RUN_BEST_B};
+    return mdm_write_networks(t, names);
 }
 
 static mdm_status write_division_weights(mdm_trainer *t, int64_t epoch) {
     for (int n = 0; n < t->network_count; n++) {
         char *path = mdm_run_folder_division_weights(t->folder->path, epoch, n);
         if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-        mdm_status status = mdm_write_network(t, mdm_predicting_network(t, n), path);
+        mdm_status status = write_network(t, mdm_predicting_network(t, n), path);
         free(path);
         MDM_TRY(status);
     }
@@ -402,18 +403,13 @@ static void write_report(mdm_trainer *t) {
 }
 
 mdm_status mdm_write_results(mdm_trainer *t) {
+    static const mdm_run_member names[MDM_MOST_NETWORKS] = {MDM_RUN_MODEL_A, MDM_RUN_MODEL_B};
     float *probabilities;
     mdm_status status = MDM_OK;
     MDM_TRY(MDM_ALLOCATE(probabilities, t->data->train_count * t->layout->spec.classes, "predictions"));
     status = predict_training(t, probabilities);
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
-        for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
-            char *path = mdm_run_folder_member(t->folder->path, n ? MDM_RUN_MODEL_B : MDM_RUN_MODEL_A);
-            status = path ? mdm_write_network(t, mdm_predicting_network(t, n), path)
-                          : mdm_fail(MDM_RESOURCE, "out of memory for a path");
-            free(path);
-        }
-        remove_other_network(t);
+        status = mdm_write_networks(t, names);
         if (status == MDM_OK && t->divided) status = write_labels(t, probabilities);
     }
     free(probabilities);

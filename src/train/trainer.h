@@ -303,8 +303,8 @@ MDM_MUST_CHECK mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found);
 /* outputs.c */
 MDM_MUST_CHECK mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedding,
                                              const float *logits);
-/* Not collective, rank 0: one network with what its users need to know, as safetensors. */
-MDM_MUST_CHECK mdm_status mdm_write_network(mdm_trainer *t, mdm_network *network, const char *path);
+/* Not collective, rank 0: the predicting networks under these names, with what their users need to know. */
+MDM_MUST_CHECK mdm_status mdm_write_networks(mdm_trainer *t, const mdm_run_member names[MDM_MOST_NETWORKS]);
 /* Not collective, rank 0: the predicting networks as best-a.safetensors and best-b.safetensors. */
 MDM_MUST_CHECK mdm_status mdm_write_best(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_write_start(mdm_trainer *t, int resumed);

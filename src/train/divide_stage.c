@@ -137,7 +137,7 @@ static mdm_status score_among_clean(mdm_trainer *t, int64_t epoch, int network, 
     uint8_t *among;
     MDM_TRY(mdm_comm_agree(t->comm, MDM_ALLOCATE(among, samples, "clean samples")));
     for (int64_t i = 0; i < samples; i++) {
-        among[i] = o->clean_probability[i] > (float)t->config.divide.threshold;
+        among[i] = o->clean_probability[i] > t->config.divide.threshold; /* as the split does */
         clean += among[i];
     }
     mdm_device *device = s->on_device ? t->device : NULL;

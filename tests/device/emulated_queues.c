@@ -228,11 +228,13 @@ static int raise(int64_t *limit, int64_t to) {
 /* Works that come before one of this number. */
 static int add_works_before(const mdm_gpu *gpu, int64_t number, int64_t *limit) {
     int is_more = 0;
-    for (int q = 0; q < EMULATED_QUEUES; q++)
-        for (int64_t i = gpu->lanes[q].queued; i-- > limit[q];) {
-            const entry *e = entry_at(&gpu->lanes[q], i);
+    for (int q = 0; q < EMULATED_QUEUES; q++) {
+        const lane *l = &gpu->lanes[q]; /* of which entries that are done may have been dropped */
+        for (int64_t i = l->queued; i-- > limit[q] && i >= l->done;) {
+            const entry *e = entry_at(l, i);
             if (last_work(e) >= 0 && e->number < number) is_more |= raise(&limit[q], i + 1);
         }
+    }
     return is_more;
 }
 

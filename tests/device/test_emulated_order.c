@@ -2,6 +2,7 @@
  * refuses. Its orders are to show what a mark is missing for, so each is shown to differ from
  * another where one is missing, and not to where it is there; with ThreadSanitizer, to be reported. */
 #include "cuda/gpu.h"
+#include "emulated_stream.h"
 #include "golden.h"
 #include <signal.h>
 #include <stdio.h>
@@ -275,6 +276,30 @@ static void a_mark_never_recorded_holds_nobody_up(void **state) {
     }
 }
 
+static int end_at_once(emulated_work *work) {
+    (void)work;
+    return 1;
+}
+
+/* Entries that are done leave their queue after a while, and are looked at no more. */
+static void a_communication_is_waited_for_behind_thousands_of_calls(void **state) {
+    (void)state;
+    for (int i = 0; i < ORDERS; i++) {
+        machine m = open_machine(orders[i]);
+        emulated_stream *stream = mdm_gpu_stream(m.gpu, MDM_GPU_COMMUNICATING);
+        emulated_work *work = calloc(1, sizeof *work);
+        assert_non_null(work);
+        send_to(&m, MDM_GPU_COMPUTING, m.a);
+        for (int call = 0; call < 10000; call++) compute(&m);
+        assert_true(result(&m) == 1);
+        work->advance = end_at_once;
+        stream->queue(stream, work);
+        assert_int_equal(stream->finish(stream, 1000000), 1);
+        close_machine(&m);
+        free(work);
+    }
+}
+
 /* ---- what is refused: programs whose last call does not return ---- */
 
 static mdm_status follow_a_mark_of_outside(machine *m) {
@@ -418,6 +443,7 @@ int main(void) {
         cmocka_unit_test(a_wait_runs_no_more_than_what_it_waits_for),
 #endif
         cmocka_unit_test(a_mark_never_recorded_holds_nobody_up),
+        cmocka_unit_test(a_communication_is_waited_for_behind_thousands_of_calls),
         cmocka_unit_test(what_cuda_refuses_of_a_graph_ends_the_test),
         cmocka_unit_test(what_a_plan_was_not_told_ends_the_test),
     };

@@ -13,6 +13,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct mdm_checkpoint {
@@ -51,20 +52,26 @@ void mdm_checkpoint_close(mdm_checkpoint *c) {
     free(c);
 }
 
+/* The first line of a file, cut to fit; 0 with errno where it cannot be opened. */
+static int read_name(const char *path, char text[NAME_BYTES + 2]) {
+    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (file < 0) return 0;
+    ssize_t length = read(file, text, NAME_BYTES + 1);
+    close(file);
+    text[length > 0 ? length : 0] = '\0';
+    text[strcspn(text, "\n")] = '\0';
+    return 1;
+}
+
 /* What `latest` names, if it names a checkpoint; anything else in it is told and passed over. */
 static int read_latest(const char *folder, position *at) {
     char path[PATH_MAX], text[NAME_BYTES + 2] = "", quoted[2 * NAME_BYTES];
     snprintf(path, sizeof path, "%s/latest", folder);
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    if (file < 0) {
+    if (!read_name(path, text)) {
         if (errno != ENOENT)
             mdm_warn("cannot open %s: %s; looking for the newest checkpoint by name", path, strerror(errno));
         return 0;
     }
-    ssize_t length = read(file, text, sizeof text - 1);
-    close(file);
-    text[length > 0 ? length : 0] = '\0';
-    text[strcspn(text, "\n")] = '\0';
     if (position_parse(text, at)) return 1;
     mdm_warn("%s does not name a checkpoint but \"%s\"; looking for the newest by name", path,
              mdm_printable(text, quoted, sizeof quoted));
@@ -101,6 +108,32 @@ mdm_status mdm_checkpoint_open_newest(const char *folder, mdm_checkpoint **check
                      "none of the %" PRId64 " checkpoints in %s is whole; repair one, or start anew with "
                      "resume=never in another run folder",
                      count, folder);
+    return status;
+}
+
+mdm_status mdm_checkpoint_open_named(const char *path, mdm_checkpoint **checkpoint) {
+    char text[NAME_BYTES + 2] = "";
+    position at;
+    struct stat state;
+    *checkpoint = NULL;
+    char *real = realpath(path, NULL);
+    if (!real) return mdm_fail(MDM_INPUT, "cannot open the checkpoint %s: %s", path, strerror(errno));
+    mdm_status status = MDM_OK;
+    if (stat(real, &state) == 0 && S_ISDIR(state.st_mode)) {
+        status = mdm_fail(MDM_INPUT,
+                          "%s is a folder, not a checkpoint; give one of the files checkpoints/epoch-NNNN.h5 "
+                          "of a run, or checkpoints/latest",
+                          path);
+    } else if (read_name(real, text) && position_parse(text, &at)) {
+        mdm_text beside = {0};
+        mdm_text_add(&beside, "%.*s/%s", (int)(strrchr(real, '/') - real), real, text);
+        status = beside.failed ? mdm_fail(MDM_RESOURCE, "not enough memory to open %s", path)
+                               : mdm_checkpoint_open(beside.data, checkpoint);
+        free(beside.data);
+    } else {
+        status = mdm_checkpoint_open(real, checkpoint);
+    }
+    free(real);
     return status;
 }
 

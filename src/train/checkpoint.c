@@ -352,7 +352,7 @@ static mdm_status check_scalars(mdm_trainer *t, const mdm_checkpoint *file, cons
 static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint **file) {
     *file = NULL;
     if (!from_here && strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
-        return mdm_checkpoint_open(t->config.resume, file);
+        return mdm_checkpoint_open_named(t->config.resume, file);
     char *folder = mdm_run_folder_member(t->config.run.folder, MDM_RUN_CHECKPOINTS);
     if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_checkpoint_open_newest(folder, file);

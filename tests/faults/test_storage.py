@@ -89,6 +89,9 @@ def a_run_goes_on_from_the_checkpoint_that_is_named(work):
     done, _ = train(work, "branch", f"resume={first}")
     assert done.returncode == 0 and f"going on from {first}" in done.stderr, done.stderr
     same(work, "branch", "calm")
+    newest = os.path.join(os.path.dirname(first), open(work.file("kept") + "/checkpoints/latest").read().strip())
+    done, _ = train(work, "newest", f"resume={work.file('kept')}/checkpoints/latest")
+    assert done.returncode == 0 and f"going on from {newest}" in done.stderr, done.stderr
     done, _ = train(work, "nowhere", f"resume={first}.gone")
     refused(done, 3, "epoch-0001.h5.gone")
 

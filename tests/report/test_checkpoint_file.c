@@ -203,6 +203,28 @@ static void a_pointer_that_leads_nowhere_falls_back_to_the_newest(void **state) 
     assert_int_equal(newest(*state), 1);
 }
 
+static void a_named_path_is_followed_through_links_and_latest(void **state) {
+    mdm_checkpoint *c = NULL;
+    save(*state, 1, MDM_CHECKPOINT_EPOCH_END, 3);
+    save(*state, 2, MDM_CHECKPOINT_EPOCH_END, 3);
+    assert_int_equal(mdm_checkpoint_open_named(in_folder(state, "latest"), &c), MDM_OK);
+    assert_string_equal(mdm_checkpoint_path(c), in_folder(state, "epoch-0002.h5"));
+    mdm_checkpoint_close(c);
+    assert_int_equal(symlink("epoch-0001.h5", in_folder(state, "mine")), 0);
+    assert_int_equal(mdm_checkpoint_open_named(in_folder(state, "mine"), &c), MDM_OK);
+    assert_string_equal(mdm_checkpoint_path(c), in_folder(state, "epoch-0001.h5"));
+    mdm_checkpoint_close(c);
+    assert_int_equal(mdm_checkpoint_open_named(*state, &c), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "is a folder"));
+    assert_int_equal(unlink(in_folder(state, "epoch-0002.h5")), 0);
+    assert_int_equal(mdm_checkpoint_open_named(in_folder(state, "latest"), &c), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "epoch-0002.h5: No such file"));
+    write_bytes(in_folder(state, "latest"), "epoch-0001\n", 11);
+    assert_int_equal(mdm_checkpoint_open_named(in_folder(state, "latest"), &c), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "latest is damaged"));
+    assert_null(c);
+}
+
 static void a_damaged_one_is_passed_over_and_kept(void **state) {
     int warnings;
     for (int64_t epoch = 1; epoch <= 3; epoch++) save(*state, epoch, MDM_CHECKPOINT_EPOCH_END, 3);
@@ -488,6 +510,7 @@ int main(void) {
         IN_FOLDER(a_later_one_of_an_abandoned_branch_is_not_taken),
         IN_FOLDER(no_checkpoint_is_a_fresh_start),
         IN_FOLDER(a_pointer_that_leads_nowhere_falls_back_to_the_newest),
+        IN_FOLDER(a_named_path_is_followed_through_links_and_latest),
         IN_FOLDER(a_damaged_one_is_passed_over_and_kept),
         IN_FOLDER(every_truncation_and_every_flipped_bit_is_found),
         IN_FOLDER(two_can_be_open_at_once),

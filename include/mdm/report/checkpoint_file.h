@@ -103,6 +103,9 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_open_newest(const char *folder, mdm_che
 
 /* Opens one file. MDM_INPUT, with the reason, when it is missing, damaged or of a newer format. */
 MDM_MUST_CHECK mdm_status mdm_checkpoint_open(const char *path, mdm_checkpoint **checkpoint);
+/* The same for a path that a user gave: links are followed, and so is a file that, as `latest` does, names a
+ * checkpoint beside it. */
+MDM_MUST_CHECK mdm_status mdm_checkpoint_open_named(const char *path, mdm_checkpoint **checkpoint);
 void mdm_checkpoint_close(mdm_checkpoint *checkpoint);
 
 /* Path it was read from. */

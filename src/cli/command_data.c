@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { MOST_HELD_OUT = 64 };
@@ -37,6 +38,14 @@ static mdm_import_format format_of(const char *name) {
     return MDM_IMPORT_AUTO;
 }
 
+/* Before the work, not after it. `path` may be NULL. */
+static mdm_status refuse_existing(const char *path, int force) {
+    struct stat state;
+    if (force || !path || stat(path, &state) != 0) return MDM_OK;
+    if (S_ISFIFO(state.st_mode) || S_ISCHR(state.st_mode)) return MDM_OK; /* refused where it is written */
+    return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", path);
+}
+
 static mdm_status run_import(const mdm_arguments *a) {
     const char *on_error = mdm_arguments_get(a, "--on-error"), *out = a->words[1];
     int force = is_given(a, "--force");
@@ -60,8 +69,7 @@ static mdm_status run_import(const mdm_arguments *a) {
                                         .skip_errors = on_error && strcmp(on_error, "skip") == 0,
                                         .threads = (int)threads,
                                         .work = out};
-    if (!force && access(out, F_OK) == 0) /* before the work, not after it */
-        return mdm_fail(MDM_USAGE, "%s exists; --force replaces it", out);
+    MDM_TRY(refuse_existing(out, force));
     MDM_TRY(mdm_import(a->words[0], &options, &d));
     mdm_status status = mdm_dataset_write(out, d, force);
     if (status == MDM_OK) mdm_import_finish(d);
@@ -111,6 +119,8 @@ static mdm_status run_noise(const mdm_arguments *a) {
     if (classes) MDM_TRY(read_hold_out(classes, held_out, &options.hold_out_count));
     options.samples = samples;
     options.seed = (uint64_t)seed;
+    MDM_TRY(refuse_existing(a->words[1], is_given(a, "--force")));
+    MDM_TRY(refuse_existing(mdm_arguments_get(a, "--write-noise-file"), is_given(a, "--force")));
     mdm_status status = mdm_dataset_read(a->words[0], &source);
     if (status == MDM_OK && foreign_path) status = mdm_dataset_read(foreign_path, &foreign);
     options.ood_from = foreign;

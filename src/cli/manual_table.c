@@ -79,7 +79,7 @@ static const mdm_manual pages[] = {
                  {"--noise-file", "FILE", "take the labels from this JSON list instead"},
                  {"--write-noise-file", "FILE", "write the labels as a JSON list"},
                  {"--seed", "S", "of the draws [1]"},
-                 {"--force", NULL, "overwrite OUT.h5"},
+                 {"--force", NULL, "overwrite OUT.h5, and the file of --write-noise-file"},
                  {"--json", NULL, "print the counts as JSON"}},
      .examples =
          {"mdm-dist data noise fashion.h5 noisy.h5 --samples 5000 --hold-out 8,9 --ood 0.2 --symmetric "

@@ -136,12 +136,18 @@ def a_noise_file_puts_every_label_on_its_own_picture(work):
     labels = work.file("labels.json")
     done = run("data", "noise", work.full, work.file("first.h5"), "--symmetric", "0.4", "--write-noise-file", labels)
     assert done.returncode == 0, done.stderr
+    published = open(labels).read()
+    again = ("data", "noise", work.full, work.file("other-draw.h5"), "--symmetric", "0.2", "--write-noise-file", labels)
+    refused = run(*again)
+    assert refused.returncode == 2 and f"{labels} exists; --force" in refused.stderr, refused.stderr
+    assert open(labels).read() == published and not os.path.exists(work.file("other-draw.h5"))
     done = run("data", "noise", work.full, work.file("second.h5"), "--noise-file", labels)
     assert done.returncode == 0, done.stderr
     with h5py.File(work.file("first.h5")) as f, h5py.File(work.file("second.h5")) as g, h5py.File(work.full) as h:
         assert np.array_equal(f["train/labels"], g["train/labels"])
         assert np.array_equal(g["train/images"], h["train/images"])
         assert np.array_equal(g["train/true_labels"], h["train/labels"])
+    assert run(*again, "--force").returncode == 0 and open(labels).read() != published
     for text in ("[1, 2]", "{}", "[", json.dumps([99] * 60000)):
         with open(labels, "w") as f:
             f.write(text)

@@ -293,22 +293,35 @@ static mdm_status refuse_other_settings(const mdm_trainer *t, const mdm_checkpoi
     return refuse_other(file, what);
 }
 
+/* The baseline that a checkpoint's run had in its settings, and whether none has begun yet. */
+typedef struct origin {
+    int baseline, is_fresh;
+} origin;
+
+/* Whether a run that asked for baseline b, and stands `done` epochs after its training, has all that is
+ * `wanted`. */
+static int has_all(const mdm_trainer *t, int b, int64_t done, int wanted) {
+    int64_t epochs = t->config.train.epochs;
+    if (done < 0 || wanted == MDM_CONFIG_BASELINE_NONE) return done >= 0;
+    return b == MDM_CONFIG_BASELINE_BOTH && done >= (wanted == MDM_CONFIG_BASELINE_CE ? 1 : 2) * epochs;
+}
+
 /* Whether a run with these settings and data may go on from the file. Baselines come last and begin afresh,
- * so others than before may be asked for until the first has begun, and a second one after it; `fresh` tells
- * that the file's own has not begun. */
-static mdm_status check_origin(mdm_trainer *t, const mdm_checkpoint *file, int *fresh) {
+ * so others than before may be asked for until the first has begun, and a second one after it; fewer when
+ * those are there. */
+static mdm_status check_origin(mdm_trainer *t, const mdm_checkpoint *file, origin *from) {
     int64_t format, integers[sizeof((scalars *)0)->integers / sizeof(int64_t)];
     MDM_TRY(mdm_checkpoint_get_integer(file, "format", FORMAT, FORMAT, &format));
     MDM_TRY(mdm_checkpoint_get(file, "integers", MDM_CHECKPOINT_INT64,
                                (int64_t)(sizeof integers / sizeof *integers), integers));
     int64_t trained = t->config.pretrain.epochs + (int64_t)t->config.train.epochs, position = integers[0];
-    *fresh = position < trained || (position == trained && integers[1] == 0 && integers[2] == 0);
+    from->is_fresh = position < trained || (position == trained && integers[1] == 0 && integers[2] == 0);
     int wanted = t->config.baseline, same = 0;
     mdm_status status = MDM_OK;
     for (int b = MDM_CONFIG_BASELINE_NONE; status == MDM_OK && !same && b <= MDM_CONFIG_BASELINE_BOTH; b++) {
-        int may =
-            b == wanted || *fresh || (b == MDM_CONFIG_BASELINE_CE && wanted == MDM_CONFIG_BASELINE_BOTH);
-        t->config.baseline = b;
+        int may = b == wanted || from->is_fresh || has_all(t, b, position - trained, wanted) ||
+                  (b == MDM_CONFIG_BASELINE_CE && wanted == MDM_CONFIG_BASELINE_BOTH);
+        t->config.baseline = from->baseline = b;
         if (may) status = check_fingerprint(file, "config_hash", mdm_config_hash(&t->config), &same);
     }
     t->config.baseline = wanted;
@@ -318,11 +331,11 @@ static mdm_status check_origin(mdm_trainer *t, const mdm_checkpoint *file, int *
     return same ? MDM_OK : refuse_other(file, "data");
 }
 
-static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count) {
-    int fresh;
-    MDM_TRY(check_origin(t, file, &fresh));
+static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, entry *entries, int count,
+                                 origin *from) {
+    MDM_TRY(check_origin(t, file, from));
     for (int i = 0; i < count; i++) {
-        if (fresh && strncmp(entries[i].name, "baseline", 8) == 0) continue;
+        if (from->is_fresh && strncmp(entries[i].name, "baseline", 8) == 0) continue;
         if (entries[i].type == MDM_CHECKPOINT_FLOAT && strncmp(entries[i].name, "division", 8) != 0)
             MDM_TRY(mdm_checkpoint_get_finite(file, entries[i].name, entries[i].count, entries[i].data));
         else
@@ -333,11 +346,15 @@ static mdm_status read_on_rank_0(mdm_trainer *t, const mdm_checkpoint *file, ent
 }
 
 /* A right digest proves that nobody damaged the file, not that what is in it makes sense. */
-static mdm_status check_scalars(mdm_trainer *t, const mdm_checkpoint *file, const scalars *s) {
+static mdm_status check_scalars(mdm_trainer *t, const mdm_checkpoint *file, const scalars *s, int baseline) {
+    int wanted = t->config.baseline;
+    t->config.baseline = baseline; /* the file's, whose epochs its position counts */
+    int64_t positions = mdm_position_count(t);
+    t->config.baseline = wanted;
     const struct {
         const char *name;
         int64_t value, most;
-    } limits[] = {{"position", s->integers[0], mdm_position_count(t)},
+    } limits[] = {{"position", s->integers[0], positions},
                   {"network", s->integers[1], t->network_count - 1},
                   {"step", s->integers[2], INT32_MAX},
                   {"number of samples removed", s->integers[3], t->data->train_count}};
@@ -363,11 +380,12 @@ static mdm_status open_on_rank_0(mdm_trainer *t, int from_here, mdm_checkpoint *
 static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, const scalars *s, int from_here,
                                  int64_t *metrics_length) {
     mdm_checkpoint *file;
+    origin from;
     *metrics_length = -1;
     MDM_TRY(open_on_rank_0(t, from_here, &file));
     if (!file) return MDM_OK;
-    mdm_status status = read_on_rank_0(t, file, entries, count);
-    if (status == MDM_OK) status = check_scalars(t, file, s);
+    mdm_status status = read_on_rank_0(t, file, entries, count, &from);
+    if (status == MDM_OK) status = check_scalars(t, file, s, from.baseline);
     if (status == MDM_OK)
         status = mdm_checkpoint_get_integer(file, "metrics_length", 0, INT64_MAX, metrics_length);
     if (status == MDM_OK) mdm_info("going on from %s", mdm_checkpoint_path(file));
@@ -377,10 +395,10 @@ static mdm_status load_on_rank_0(mdm_trainer *t, entry *entries, int count, cons
 
 static mdm_status foresee_on_rank_0(mdm_trainer *t) {
     mdm_checkpoint *file;
-    int fresh;
+    origin from;
     MDM_TRY(open_on_rank_0(t, 0, &file));
     if (!file) return MDM_OK;
-    mdm_status status = check_origin(t, file, &fresh);
+    mdm_status status = check_origin(t, file, &from);
     if (status == MDM_OK) status = mdm_refuse_used_folder(t);
     if (status == MDM_OK) mdm_info("dry run: the run would go on from %s", mdm_checkpoint_path(file));
     mdm_checkpoint_close(file);
@@ -420,6 +438,8 @@ static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     for (int i = 0; i < count; i++)
         MDM_TRY(mdm_comm_broadcast(t->comm, entries[i].data, entries[i].count, entries[i].wire, 0));
     collect_scalars(t, &s, 1);
+    if (t->place.position > mdm_position_count(t)) /* a baseline had begun that is not asked for any more */
+        t->place = (mdm_place){.position = mdm_position_count(t)};
     if (!from_here) {
         t->seconds_before = t->place.seconds;
         for (int i = 0; i < 6; i++) t->seconds_before += t->seconds[i];

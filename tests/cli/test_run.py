@@ -291,10 +291,24 @@ def baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run(work)
     known = [json.loads(read(work, name, "summary.json")) for name in ("asked-later", "whole")]
     for key in ("final_top1", "before_semi_top1", "baseline_ce_top1", "baseline_sce_top1"):
         assert known[0][key] == known[1][key], key
-    for baseline in ("none", "ce", "sce"):
-        for check in ([], ["--dry-run"]):
+
+def a_finished_run_has_nothing_to_do_for_fewer_baselines(work):
+    before = {member: read(work, "asked-later", member) for member in ("model-a.safetensors", "labels.csv", "checkpoints/latest")}
+    scores = json.loads(read(work, "asked-later", "summary.json"))
+    for baseline in ("none", "ce", "sce", "both"):
+        for check in (["--dry-run"], []):
             done = train(work, "asked-later", f"baseline={baseline}", *check)
-            assert done.returncode == 2 and f"baseline was both and is {baseline}" in done.stderr, done.stderr
+            assert done.returncode == 0, done.stderr
+        assert {member: read(work, "asked-later", member) for member in before} == before, baseline
+        known = json.loads(read(work, "asked-later", "summary.json"))
+        assert all(known[key] == scores[key] is not None for key in ("baseline_ce_top1", "baseline_sce_top1", "final_top1")), known
+    shutil.copytree(work.file("ranks1"), work.file("one-later"))
+    assert train(work, "one-later", "baseline=ce").returncode == 0
+    for baseline, code in (("none", 0), ("sce", 2), ("ce", 0)):
+        for check in (["--dry-run"], []):
+            done = train(work, "one-later", f"baseline={baseline}", *check)
+            assert done.returncode == code, done.stderr
+    assert len([e for e in events(work, "one-later") if "loss" in e and e["stage"] == "baseline_ce"]) == 4
 
 
 def a_dry_run_foresees_that_its_run_would_be_refused(work):
@@ -501,7 +515,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_stopped_run_goes_on_to_the_same_bits,
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do,
-      baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run,
+      baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run, a_finished_run_has_nothing_to_do_for_fewer_baselines,
       a_dry_run_foresees_that_its_run_would_be_refused, one_network_streamed_data_local_statistics_and_bf16_all_work,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,

@@ -184,3 +184,29 @@ mdm_status mdm_checkpoint_commit(mdm_checkpoint_writer *writer, const char *fold
     free(content);
     return status;
 }
+
+static mdm_status remove_one(const char *folder, const char *name) {
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    if (unlink(path) == 0 || errno == ENOENT) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "cannot remove the checkpoint %s of the run before: %s", path,
+                    strerror(errno));
+}
+
+mdm_status mdm_checkpoint_remove_all(const char *folder) {
+    position *all = NULL;
+    int64_t count = 0;
+    char name[NAME_BYTES];
+    MDM_TRY(position_list(folder, &all, &count));
+    mdm_status status = MDM_OK;
+    for (int64_t i = count - 1; i >= 0 && status == MDM_OK; i--) {
+        position_name(all[i], name);
+        status = remove_one(folder, name);
+    }
+    free(all);
+    if (status == MDM_OK) status = remove_one(folder, "latest");
+    if (status == MDM_OK && sync_folder(folder) != 0)
+        status = mdm_fail(MDM_RESOURCE, "cannot make the removal of checkpoints in %s lasting: %s", folder,
+                          strerror(errno));
+    return status;
+}

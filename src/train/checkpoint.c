@@ -410,12 +410,30 @@ mdm_status mdm_foresee_start(mdm_trainer *t) {
     return mdm_comm_agree(t->comm, asks ? foresee_on_rank_0(t) : MDM_OK);
 }
 
-static mdm_status open_metrics(mdm_trainer *t, int64_t length) {
+static mdm_status open_metrics(mdm_trainer *t) {
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_METRICS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-    mdm_status status = mdm_metrics_open(path, length < 0 ? 0 : length, &t->metrics);
+    mdm_status status = mdm_metrics_open(path, t->metrics_kept, &t->metrics);
     free(path);
     return status;
+}
+
+static mdm_status forget_run_before(const mdm_trainer *t) {
+    char *folder = mdm_run_folder_member(t->folder->path, MDM_RUN_CHECKPOINTS);
+    if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
+    mdm_status status = mdm_checkpoint_remove_all(folder);
+    free(folder);
+    return status;
+}
+
+static mdm_status begin_on_rank_0(mdm_trainer *t) {
+    if (t->options.force) MDM_TRY(forget_run_before(t));
+    return open_metrics(t);
+}
+
+mdm_status mdm_begin_records(mdm_trainer *t) {
+    int opens = mdm_comm_rank(t->comm) == 0 && !t->options.dry_run;
+    return mdm_comm_agree(t->comm, opens ? begin_on_rank_0(t) : MDM_OK);
 }
 
 /* With `from_here` what was saved by this run itself, after --force or resume=never as well. */
@@ -426,14 +444,12 @@ static mdm_status load_everywhere(mdm_trainer *t, int from_here, int *resumed) {
     mdm_status status = MDM_OK;
     memset(&s, 0, sizeof s);
     int count = list_state(t, entries, &s);
-    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) {
-        if (!t->options.force || from_here)
-            status = load_on_rank_0(t, entries, count, &s, from_here, &length);
-        if (status == MDM_OK) status = open_metrics(t, length);
-    }
+    if (mdm_comm_rank(t->comm) == 0 && !t->options.dry_run && (!t->options.force || from_here))
+        status = load_on_rank_0(t, entries, count, &s, from_here, &length);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     MDM_TRY(mdm_comm_broadcast(t->comm, &length, 1, MDM_INT64, 0));
     *resumed = length >= 0;
+    t->metrics_kept = *resumed ? length : 0;
     if (!*resumed) return MDM_OK;
     for (int i = 0; i < count; i++)
         MDM_TRY(mdm_comm_broadcast(t->comm, entries[i].data, entries[i].count, entries[i].wire, 0));
@@ -464,5 +480,7 @@ mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found) {
     if (!saved) return MDM_OK;
     mdm_metrics_close(t->metrics);
     t->metrics = NULL;
-    return load_everywhere(t, 1, found);
+    MDM_TRY(load_everywhere(t, 1, found));
+    int opens = mdm_comm_rank(t->comm) == 0 && *found;
+    return mdm_comm_agree(t->comm, opens ? open_metrics(t) : MDM_OK);
 }

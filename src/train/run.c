@@ -220,8 +220,10 @@ static mdm_status run_opened(mdm_trainer *t) {
     MDM_TRY(mdm_load_checkpoint(t, &resumed));
     t->has_saved =
         resumed && strcmp(t->config.resume, "auto") == 0; /* by a PATH it may come from elsewhere */
-    mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
     if (!resumed && t->config.model.init[0]) MDM_TRY(mdm_take_initial_weights(t));
+    MDM_TRY(mdm_begin_records(t));
+    mdm_log_set_warning_hook(mdm_metrics_warning, t->metrics);
+    mdm_warn_of_random_tensors(t);
     if (t->options.dry_run) return rehearse(t);
     open_events(t, resumed);
     MDM_TRY(mdm_comm_agree(t->comm, mdm_write_start(t, resumed)));

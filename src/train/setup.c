@@ -188,6 +188,9 @@ static mdm_status open_folder(mdm_trainer *t) {
 
 static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(refuse_missing(&t->config));
+    if (t->options.force && strcmp(t->config.resume, "auto") != 0 && strcmp(t->config.resume, "never") != 0)
+        return mdm_fail(MDM_USAGE, "--force begins afresh, resume=%s does not; leave one of them out",
+                        t->config.resume);
     mdm_watch_stage("open", -1, -1, 1800); /* a large data set is read, perhaps by rank 0 alone */
     mdm_watch_reading(60);
     MDM_TRY(open_data(t));

@@ -19,9 +19,6 @@ static void tell_table(const mdm_trainer *t, mdm_text *table) {
 
 /* A frozen batch norm needs every statistic of a trained start. */
 static mdm_status check_statistics(const mdm_trainer *t, const mdm_weights_fit *fit) {
-    if (fit->encoder_fitted < fit->encoder_count)
-        mdm_warn("model.init=%s: %d of %d tensors of the encoder begin with random numbers",
-                 t->config.model.init, fit->encoder_count - fit->encoder_fitted, fit->encoder_count);
     if (t->config.train.batchnorm != MDM_CONFIG_BATCHNORM_FROZEN || t->config.pretrain.epochs > 0 ||
         fit->statistics_missing == 0)
         return MDM_OK;
@@ -41,6 +38,8 @@ static mdm_status load_on_rank_0(mdm_trainer *t) {
         free(table.data);
         if (status == MDM_OK && n == 0) status = check_statistics(t, &fit);
         MDM_TRY(status);
+        t->random_tensors = fit.encoder_count - fit.encoder_fitted;
+        t->encoder_tensors = fit.encoder_count;
     }
     return MDM_OK;
 }
@@ -55,6 +54,12 @@ mdm_status mdm_take_initial_weights(mdm_trainer *t) {
         mdm_network_touch(network);
     }
     return MDM_OK;
+}
+
+void mdm_warn_of_random_tensors(const mdm_trainer *t) {
+    if (t->random_tensors > 0)
+        mdm_warn("model.init=%s: %d of %d tensors of the encoder begin with random numbers",
+                 t->config.model.init, t->random_tensors, t->encoder_tensors);
 }
 
 void mdm_use_batchnorm_of(mdm_trainer *t, mdm_stage stage) {

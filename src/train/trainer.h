@@ -126,10 +126,12 @@ typedef struct mdm_trainer {
     /* run folder, rank 0 */
     mdm_run_folder *folder;
     mdm_metrics *metrics;
-    mdm_events *events; /* NULL: none */
+    int64_t metrics_kept; /* bytes of metrics.jsonl that stay, as the checkpoint taken up tells */
+    mdm_events *events;   /* NULL: none */
     double started, last_save;
     double seconds_before;               /* that earlier starts of the run took, by its stages */
     struct mdm_checkpoint_saver *saver;  /* rank 0; NULL in a dry run */
+    int random_tensors, encoder_tensors; /* rank 0: that model.init=FILE lacks, of so many */
     int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
     int collapsed;                       /* at the last measurement all pictures got the same class */
     int seen_stages;                     /* bits of the stages that this process has trained in */
@@ -295,6 +297,9 @@ MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);
 mdm_status mdm_notice_saved(mdm_trainer *t, int wait);
 /* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
+/* Collective. Opens metrics.jsonl; after --force nothing of the run before can be gone on with from here on,
+ * so it comes after all that may be refused. */
+MDM_MUST_CHECK mdm_status mdm_begin_records(mdm_trainer *t);
 /* Collective, for dry runs. Tells what a start would go on from, or fails as it would. Loads nothing. */
 MDM_MUST_CHECK mdm_status mdm_foresee_start(mdm_trainer *t);
 /* Collective. Back to the newest checkpoint in the middle of a run; *found 0: there is none. */
@@ -318,6 +323,8 @@ MDM_MUST_CHECK mdm_status mdm_write_ood_reference(mdm_trainer *t);
 
 /* start.c. Collective. Takes what fits of model.init into all networks, and tells what that was. */
 MDM_MUST_CHECK mdm_status mdm_take_initial_weights(mdm_trainer *t);
+/* Not collective. Warns where that left tensors of the encoder as they were; once metrics.jsonl is open. */
+void mdm_warn_of_random_tensors(const mdm_trainer *t);
 /* Batch norm of a stage: train.batchnorm, but for pretraining and baselines, which make their own statistics,
  * sync instead of frozen. */
 void mdm_use_batchnorm_of(mdm_trainer *t, mdm_stage stage);

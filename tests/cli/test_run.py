@@ -311,6 +311,35 @@ def a_finished_run_has_nothing_to_do_for_fewer_baselines(work):
     assert len([e for e in events(work, "one-later") if "loss" in e and e["stage"] == "baseline_ce"]) == 4
 
 
+def of_the_run_before(work, name):
+    folder = work.file(name) + "/checkpoints/"
+    return {member: read(work, name, "checkpoints/" + member) for member in os.listdir(folder)}, read(work, name, "metrics.jsonl")
+
+
+def force_loses_nothing_to_a_slip_and_then_leaves_nothing_to_go_on_from(work):
+    shutil.copytree(work.file("ranks1"), work.file("anew"))
+    before = of_the_run_before(work, "anew")
+    for slip, code in (("model.init=nowhere.safetensors", 3), ("data.train=nowhere.h5", 3), ("train.batch=4000", 2),
+                       (f"resume={work.file('anew')}/checkpoints/latest", 2)):
+        done = train(work, "anew", "--force", slip)
+        assert done.returncode == code and of_the_run_before(work, "anew") == before, (slip, done.stderr)
+    metrics = work.file("anew") + "/metrics.jsonl"
+    process = start("train", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"data.train={work.data}", f"run={work.file('anew')}",
+                    *SMALL, "--force", "checkpoint.every=99", "checkpoint.minutes=600")
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None:
+        text = open(metrics, "rb").read()
+        if len(text) < len(before[1]) and b'"loss"' in text:
+            break
+        time.sleep(0.01)
+    process.kill()
+    process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL and os.listdir(work.file("anew") + "/checkpoints") == [], process.returncode
+    done = train(work, "anew")
+    assert done.returncode == 0 and "going on from" not in done.stderr, done.stderr
+    assert read(work, "anew", "model-a.safetensors") == read(work, "ranks1", "model-a.safetensors")
+
+
 def a_dry_run_foresees_that_its_run_would_be_refused(work):
     before = sorted(os.listdir(work.file("whole")))
     for arguments, told in ((["train.batch=20"], "train.batch was 40 and is 20"),
@@ -516,6 +545,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       a_run_stopped_on_two_ranks_goes_on_with_the_same_bits_on_two, a_run_stopped_on_one_rank_goes_on_on_three,
       a_finished_run_started_again_has_nothing_to_do,
       baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run, a_finished_run_has_nothing_to_do_for_fewer_baselines,
+      force_loses_nothing_to_a_slip_and_then_leaves_nothing_to_go_on_from,
       a_dry_run_foresees_that_its_run_would_be_refused, one_network_streamed_data_local_statistics_and_bf16_all_work,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,

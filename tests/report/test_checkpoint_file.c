@@ -225,6 +225,18 @@ static void a_named_path_is_followed_through_links_and_latest(void **state) {
     assert_null(c);
 }
 
+static void all_are_removed_or_one_that_stays_is_named(void **state) {
+    for (int64_t epoch = 1; epoch <= 3; epoch++) save(*state, epoch, MDM_CHECKPOINT_EPOCH_END, 3);
+    save(*state, 4, 2, 3);
+    assert_int_equal(mdm_checkpoint_remove_all(*state), MDM_OK);
+    assert_int_equal(count_entries(*state), 0);
+    assert_int_equal(mdm_checkpoint_remove_all(*state), MDM_OK);
+    assert_int_equal(mkdir(in_folder(state, "epoch-0001.h5"), 0700), 0);
+    assert_int_equal(mdm_checkpoint_remove_all(*state), MDM_RESOURCE);
+    assert_non_null(strstr(mdm_last_message(), "epoch-0001.h5 of the run before"));
+    assert_int_equal(rmdir(in_folder(state, "epoch-0001.h5")), 0);
+}
+
 static void a_damaged_one_is_passed_over_and_kept(void **state) {
     int warnings;
     for (int64_t epoch = 1; epoch <= 3; epoch++) save(*state, epoch, MDM_CHECKPOINT_EPOCH_END, 3);
@@ -511,6 +523,7 @@ int main(void) {
         IN_FOLDER(no_checkpoint_is_a_fresh_start),
         IN_FOLDER(a_pointer_that_leads_nowhere_falls_back_to_the_newest),
         IN_FOLDER(a_named_path_is_followed_through_links_and_latest),
+        IN_FOLDER(all_are_removed_or_one_that_stays_is_named),
         IN_FOLDER(a_damaged_one_is_passed_over_and_kept),
         IN_FOLDER(every_truncation_and_every_flipped_bit_is_found),
         IN_FOLDER(two_can_be_open_at_once),

@@ -52,6 +52,10 @@ MDM_MUST_CHECK mdm_status mdm_checkpoint_put(mdm_checkpoint_writer *writer, cons
 MDM_MUST_CHECK mdm_status mdm_checkpoint_commit(mdm_checkpoint_writer *writer, const char *folder,
                                                 int64_t epoch, int64_t step, int keep);
 
+/* Removes all of a folder, the newest and then `latest` last, so that a kill leaves the newest or none.
+ * MDM_RESOURCE, naming the file, when one cannot be removed. */
+MDM_MUST_CHECK mdm_status mdm_checkpoint_remove_all(const char *folder);
+
 /* ---- Writing by a thread of its own ---- */
 
 typedef struct mdm_checkpoint_saver mdm_checkpoint_saver;

@@ -66,12 +66,12 @@ static char state_of(pid_t process) {
     return name_end && name_end[1] == ' ' && name_end[2] ? name_end[2] : '?';
 }
 
-/* "semi epoch 3, network a, step 12; last collective: all-reduce 88" */
+/* "semi epoch 4, network a, step 12; last collective: all-reduce 88": epochs as the log counts them. */
 static void describe_place(const supervisor *s, char *text, size_t size) {
     mdm_watch_page *p = s->page;
     int used = snprintf(text, size, "%s", atomic_load(&p->stage));
     int64_t epoch = p->epoch, network = p->network, step = p->step, count = p->collectives;
-    if (epoch >= 0) used += snprintf(text + used, size - (size_t)used, " epoch %lld", (long long)epoch);
+    if (epoch >= 0) used += snprintf(text + used, size - (size_t)used, " epoch %lld", (long long)epoch + 1);
     if (network >= 0) used += snprintf(text + used, size - (size_t)used, ", network %c", 'a' + (char)network);
     if (step >= 0) used += snprintf(text + used, size - (size_t)used, ", step %lld", (long long)step);
     if (count > 0) {

@@ -148,7 +148,7 @@ static mdm_status score_among_clean(mdm_trainer *t, int64_t epoch, int network, 
     else
         mdm_warn("epoch %lld, network %c: %lld clean samples are too few for divide.ood_neighbours=clean; "
                  "scores are of neighbours among all",
-                 (long long)epoch, 'a' + network, (long long)clean);
+                 (long long)epoch + 1, 'a' + network, (long long)clean);
     free(among);
     return status;
 }
@@ -192,7 +192,7 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
     const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
     int classes = t->layout->spec.classes, missing = 0, first = -1;
     if (o->gmm.degenerate)
-        mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch,
+        mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch + 1,
                  'a' + network, o->gmm.degenerate_reason);
     for (int c = 0; c < classes; c++) {
         int64_t found = 0, exists = 0;
@@ -206,7 +206,7 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
     if (missing && o->counts.labelled > 0)
         mdm_warn("epoch %lld, network %c: %d class%s without labelled samples (first: %d); guesses alone can "
                  "keep %s",
-                 (long long)epoch, 'a' + network, missing, missing > 1 ? "es" : "", first,
+                 (long long)epoch + 1, 'a' + network, missing, missing > 1 ? "es" : "", first,
                  missing > 1 ? "them" : "it");
 }
 
@@ -238,7 +238,7 @@ static void report_division(mdm_trainer *t, int64_t epoch, int network, double k
     write_auc(noise, sizeof noise, "noise", o->auc_noise);
     write_auc(ood, sizeof ood, "OOD", o->auc_ood);
     mdm_info("divide, epoch %lld, network %s: %lld labelled, %lld unlabelled, %lld removed%s%s",
-             (long long)epoch, name, (long long)o->counts.labelled, (long long)o->counts.unlabelled,
+             (long long)epoch + 1, name, (long long)o->counts.labelled, (long long)o->counts.unlabelled,
              (long long)o->counts.removed, noise, ood);
 }
 

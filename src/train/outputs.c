@@ -218,7 +218,8 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
     if (status == MDM_OK && embedding) status = write_division_weights(t, epoch);
     /* a division file is for people; a full disk does not end the training */
     if (status != MDM_OK)
-        mdm_warn("the division of epoch %lld could not be saved: %s", (long long)epoch, mdm_last_message());
+        mdm_warn("the division of epoch %lld could not be saved: %s", (long long)epoch + 1,
+                 mdm_last_message());
     return MDM_OK;
 }
 

@@ -48,12 +48,12 @@ static mdm_status prepare(mdm_trainer *t, int network, int64_t epoch) {
         t->steps = 0;
         mdm_warn("epoch %lld, network %c: no labelled samples, so it does not train in this epoch; a lower "
                  "divide.threshold would keep some",
-                 (long long)epoch, 'a' + network);
+                 (long long)epoch + 1, 'a' + network);
         return MDM_OK;
     }
     if (unlabelled == 0)
         mdm_warn("epoch %lld, network %c: no unlabelled samples; steps use labelled views only",
-                 (long long)epoch, 'a' + network);
+                 (long long)epoch + 1, 'a' + network);
     t->steps = mdm_step_count(labelled, t->config.train.batch);
     most = labelled / t->steps + (labelled % t->steps != 0);
     share = most / mdm_comm_size(t->comm) + 1;

@@ -63,6 +63,13 @@ def labels_csv_has_a_line_and_a_verdict_for_every_sample(work):
     assert sum(r["verdict"] == "out_of_distribution" for r in rows) > 0
 
 
+def log_lines_count_epochs_from_1_and_files_from_0(work):
+    log = train(work, "counted-on", "train.epochs=3", "pretrain.epochs=0", "report=false").stderr
+    assert re.findall(r"^divide, epoch (\d+), network a", log, re.M) == re.findall(r"^semi epoch (\d+): test accuracy", log, re.M) == ["3"], log
+    assert [e["epoch"] for e in events(work, "counted-on") if e["event"] == "divide" and "labelled" in e] == [2, 2]
+    assert os.listdir(work.file("counted-on") + "/divisions") == ["epoch-0002.h5"]
+
+
 def divisions_hold_scores_and_splits_that_agree_with_the_metrics(work):
     divide = [e for e in events(work, "whole") if e["event"] == "divide" and "labelled" in e]
     assert len(divide) == 4  # two divisions of two networks
@@ -535,7 +542,7 @@ def weights_load_under_their_pytorch_names(work):
 main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_the_metrics,
       parts_of_the_loss_that_have_no_weight_are_neither_computed_nor_in_the_metrics,
       labels_csv_has_a_line_and_a_verdict_for_every_sample,
-      divisions_hold_scores_and_splits_that_agree_with_the_metrics,
+      log_lines_count_epochs_from_1_and_files_from_0, divisions_hold_scores_and_splits_that_agree_with_the_metrics,
       ood_scores_that_count_are_the_first_divisions_or_the_latest,
       scores_among_clean_neighbours_and_the_networks_of_the_first_division_serve_predict,
       another_run_in_the_folder_leaves_no_networks_of_the_first_division, the_configuration_written_repeats_the_run,

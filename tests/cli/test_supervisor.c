@@ -378,13 +378,13 @@ static void a_death_is_told_with_its_place(void **state) {
     play p;
     begin(&p, NULL, die_in_a_step);
     end(&p, 6);
-    assert_said(&p, "the worker was killed by signal 9 (Killed) in semi epoch 3, network a, step 12; last "
+    assert_said(&p, "the worker was killed by signal 9 (Killed) in semi epoch 4, network a, step 12; last "
                     "collective all-reduce 0, waiting in it. Start the run again");
     assert_int_equal(strncmp(p.text, "error: rank 1 on ", 17), 0);
     assert_true(holds(&p, "failure", "killed by signal 9") && holds(&p, "rank-1.json", "all-reduce"));
     clear(&p);
     begin(&p, where_memory_is_short, die_in_a_step);
-    finish(&p, 4, "because the memory limit was hit, in semi epoch 3");
+    finish(&p, 4, "because the memory limit was hit, in semi epoch 4");
     begin(&p, under_a_launcher, die_in_a_stage_with_a_long_name);
     finish(&p, 6, "error: rank 5 on ");
     begin(&p, under_another_launcher, die_in_a_stage_with_a_long_name);
@@ -513,11 +513,11 @@ static void workers_without_progress_are_told_with_what_they_do(void **state) {
         int sent, code;
         const char *words;
     } cases[CASES] = {
-        {NULL, compute_without_end, 0, 6, "(computing) in warmup epoch 0"},
+        {NULL, compute_without_end, 0, 6, "(computing) in warmup epoch 1"},
         {with_small_limits, stop, 0, 6, "(the worker is stopped) in open"},
         {NULL, wait_for_a_device, 0, 6, "(the worker waits for a device or file system) in open"},
-        {NULL, wait_inside_alone, 0, 6, "(waiting for other ranks) in divide epoch 2, network b"},
-        {NULL, wait_inside_without_a_folder, 0, 6, "(waiting for other ranks) in divide epoch 2, network b"},
+        {NULL, wait_inside_alone, 0, 6, "(waiting for other ranks) in divide epoch 3, network b"},
+        {NULL, wait_inside_without_a_folder, 0, 6, "(waiting for other ranks) in divide epoch 3, network b"},
         {NULL, wait_inside_with_a_folder, 0, 6, "it lacks rank 0 (silent), 2 (silent)"},
         {NULL, hang_inside_after_a_look, 0, 6, "(computing) in divide"},
         {NULL, hang_inside, 0, 6, "(computing) in divide"},

@@ -113,9 +113,9 @@ def a_worker_that_dies_in_each_stage_is_named_with_the_stage(work):
         train(work, "counted", *MINI, ranks=2, environment=injected(work, "MPI_Allreduce", 1, "delay", rank=1,
                                                                    MDM_INJECT_TIMES="1000000000", MDM_INJECT_DELAY="0"))
         calls = os.path.getsize(work.file("hits"))
-        for call, at, stage in (("MPI_Init_thread", 1, "start"), ("pread", 5, "open"), ("MPI_Allreduce", calls // 10, "pretrain epoch 0"),
-                                ("MPI_Allreduce", 3 * calls // 10, "warmup epoch 0"), ("MPI_Allreduce", 11 * calls // 20, "divide epoch 1"),
-                                ("MPI_Allreduce", 13 * calls // 20, "semi epoch 1"), ("MPI_Allreduce", calls, "results"),
+        for call, at, stage in (("MPI_Init_thread", 1, "start"), ("pread", 5, "open"), ("MPI_Allreduce", calls // 10, "pretrain epoch 1"),
+                                ("MPI_Allreduce", 3 * calls // 10, "warmup epoch 1"), ("MPI_Allreduce", 11 * calls // 20, "divide epoch 2"),
+                                ("MPI_Allreduce", 13 * calls // 20, "semi epoch 2"), ("MPI_Allreduce", calls, "results"),
                                 ("MPI_Finalize", 1, "results")):
             name = "dead-in-" + stage.split()[0]
             done, _ = train(work, name, *MINI, ranks=2, environment=injected(work, call, at, "kill", rank=1))

@@ -99,3 +99,28 @@ long long mdm_memory_kills(void) {
     if (file) fclose(file);
     return kills;
 }
+
+double mdm_watch_factor(void) {
+    const char *text = getenv("MDM_WATCH_FACTOR");
+    char *end;
+    if (!text || !*text) return 1;
+    double factor = strtod(text, &end);
+    return *end == 0 && factor > 0 && factor <= 1e6 ? factor : -1;
+}
+
+mdm_status mdm_check_environment(void) {
+    static const struct {
+        const char *name, *values[2];
+    } switches[] = {{"MDM_DEBUG", {"1", "0"}}, {"MDM_UNSUPERVISED", {"1", "0"}}, {"MDM_NCCL", {"off", "on"}}};
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++) {
+        const char *text = getenv(switches[i].name), *const *values = switches[i].values;
+        if (text && *text && strcmp(text, values[0]) != 0 && strcmp(text, values[1]) != 0)
+            return mdm_fail(MDM_USAGE, "the environment variable %s is '%.60s'; allowed are %s and %s",
+                            switches[i].name, text, values[0], values[1]);
+    }
+    if (mdm_watch_factor() > 0) return MDM_OK;
+    return mdm_fail(
+        MDM_USAGE,
+        "the environment variable MDM_WATCH_FACTOR is '%.60s'; allowed is a number above 0, up to 1000000",
+        getenv("MDM_WATCH_FACTOR"));
+}

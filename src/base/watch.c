@@ -1,6 +1,8 @@
 /* From what a worker does to notes on the page that its supervisor reads. */
 #include "mdm/base/watch.h"
 
+#include "mdm/base/machine.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -32,9 +34,10 @@ int64_t mdm_watch_now(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* A wrong value is told by mdm_check_environment(). */
 static double factor_of_environment(void) {
-    const char *factor = getenv("MDM_WATCH_FACTOR");
-    return factor && atof(factor) > 0 ? atof(factor) : 1;
+    double factor = mdm_watch_factor();
+    return factor > 0 ? factor : 1;
 }
 
 mdm_watch_page *mdm_watch_create(void) {

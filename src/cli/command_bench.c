@@ -7,6 +7,7 @@
 #include "bench.h"
 #include "commands.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/base/random.h"
 #include "mdm/data/augment.h"
 #include "mdm/data/store.h"
@@ -455,7 +456,8 @@ mdm_status mdm_command_bench(int argc, char **argv) {
     if (status == MDM_OK) status = mdm_comm_start(&argc, &argv, &b.comm);
     if (status == MDM_OK) {
         mdm_log_set_rank(mdm_comm_rank(b.comm), mdm_comm_size(b.comm));
-        status = run_benches(&b, argv[1]);
+        status = mdm_comm_agree(b.comm, mdm_check_environment());
+        if (status == MDM_OK) status = run_benches(&b, argv[1]);
         mdm_command_leave(b.comm, status);
         mdm_recorder_destroy(b.recorder);
         mdm_executor_destroy(b.executor);

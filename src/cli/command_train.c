@@ -3,6 +3,7 @@
 #include "manual.h"
 #include "mdm/base/config.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/base/watch.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/import.h"
@@ -138,6 +139,7 @@ static mdm_status make_quickstart_data(const mdm_config *config) {
 static mdm_status run_under_mpi(mdm_comm *comm, int argc, char **argv, request *r) {
     mdm_config *config;
     mdm_status status = MDM_OK;
+    MDM_TRY(mdm_comm_agree(comm, mdm_check_environment()));
     MDM_TRY(MDM_ALLOCATE(config, 1, "the configuration"));
     if (mdm_comm_rank(comm) == 0) status = mdm_command_read_config(argc, argv, r->config_file, config);
     if (mdm_comm_rank(comm) == 0 && status == MDM_OK && !r->config_file)

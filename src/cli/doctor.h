@@ -16,6 +16,7 @@ typedef struct mdm_rank_account {
     int32_t gpus, cuda_devices; /* that the driver offers; that this program can use, */
     char why_no_cuda[160];      /* or why there are none */
     int32_t omp_threads;        /* OMP_NUM_THREADS; 0: not set */
+    char environment[200];      /* what is wrong with an MDM_... variable; empty: nothing */
     double memory_limit, shared_memory_free, descriptors, stack, program_bytes, clock;
 } mdm_rank_account;
 

@@ -83,6 +83,8 @@ void mdm_doctor_describe(mdm_rank_account *a) {
     if (sched_getaffinity(0, sizeof a->cores, &a->cores) != 0) CPU_ZERO(&a->cores);
     a->machine_cores = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
     a->omp_threads = threads ? (int32_t)strtol(threads, NULL, 10) : 0;
+    if (mdm_check_environment() != MDM_OK)
+        snprintf(a->environment, sizeof a->environment, "%s", mdm_last_message());
     a->process = (int32_t)getpid();
     a->gpus = count_gpus();
     a->cuda_devices = mdm_device_count_cuda(a->why_no_cuda, sizeof a->why_no_cuda, NULL);
@@ -97,6 +99,9 @@ void mdm_doctor_describe(mdm_rank_account *a) {
 
 static void judge_limits(const mdm_rank_account *a, mdm_findings *f) {
     const double shared_wanted = 32 * mebibyte * a->node_size;
+    if (a->environment[0])
+        mdm_findings_add(f, MDM_FINDING_PROBLEM, "give it such a value, or unset it", "rank %d on %s: %s",
+                         a->rank, a->host, a->environment);
     if (a->descriptors >= 0 && a->descriptors < 256)
         mdm_findings_add(f, MDM_FINDING_PROBLEM, "ulimit -n 1024 before the start",
                          "rank %d on %s may open only %.0f files at once", a->rank, a->host, a->descriptors);

@@ -67,11 +67,43 @@ static void version_1_is_read_too_and_its_largest_number_is_no_limit(void **stat
     assert_true(limit(source) == 5e8);
 }
 
+static void wrong_values_of_own_variables_are_named(void **state) {
+    static const struct {
+        const char *name, *right[3], *wrong[5];
+    } cases[] = {{"MDM_WATCH_FACTOR", {"0.02", "2", ""}, {"abc", "2x", "-1", "0", "nan"}},
+                 {"MDM_DEBUG", {"1", "0", ""}, {"yes", "2", "true", " 1", "on"}},
+                 {"MDM_UNSUPERVISED", {"1", "0", ""}, {"yes", "2", "true", " 1", "on"}},
+                 {"MDM_NCCL", {"off", "on", ""}, {"0", "OFF", "false", "no", "of"}}};
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        unsetenv(cases[c].name);
+        assert_int_equal(mdm_check_environment(), MDM_OK);
+        for (int i = 0; i < 5; i++) {
+            setenv(cases[c].name, cases[c].wrong[i], 1);
+            assert_int_equal(mdm_check_environment(), MDM_USAGE);
+            assert_non_null(strstr(mdm_last_message(), cases[c].name));
+            assert_non_null(strstr(mdm_last_message(), cases[c].wrong[i]));
+        }
+        for (int i = 0; i < 3; i++) {
+            setenv(cases[c].name, cases[c].right[i], 1);
+            assert_int_equal(mdm_check_environment(), MDM_OK);
+        }
+        unsetenv(cases[c].name);
+    }
+    setenv("MDM_WATCH_FACTOR", "1e7", 1);
+    assert_true(mdm_watch_factor() < 0);
+    setenv("MDM_WATCH_FACTOR", "0.5", 1);
+    assert_true(mdm_watch_factor() == 0.5);
+    unsetenv("MDM_WATCH_FACTOR");
+    assert_true(mdm_watch_factor() == 1);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_control_groups_the_machine_is_the_limit),
         cmocka_unit_test(the_limit_of_a_group_above_counts_in_version_2),
         cmocka_unit_test(version_1_is_read_too_and_its_largest_number_is_no_limit),
+        cmocka_unit_test(wrong_values_of_own_variables_are_named),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

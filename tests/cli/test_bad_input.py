@@ -39,6 +39,17 @@ def settings_that_this_version_lacks_are_refused_not_ignored(work):
     refuse(work, 2, ["data.validation"], "data.validation=0.001")
 
 
+def wrong_values_of_the_environment_are_refused(work):
+    for name, value, ranks in (("MDM_WATCH_FACTOR", "abc", 1), ("MDM_WATCH_FACTOR", "abc", 2), ("MDM_NCCL", "of", 1), ("MDM_DEBUG", "yes", 1),
+                               ("MDM_UNSUPERVISED", "true", 1)):
+        refuse(work, 2, [f"{name} is '{value}'"], ranks=ranks, env=dict(os.environ, **{name: value}))
+    environment = dict(os.environ, MDM_WATCH_FACTOR="2,5")
+    measured = run("bench", "gmm", env=environment)
+    assert measured.returncode == 2 and measured.stderr.count("\n") == 1 and "MDM_WATCH_FACTOR is '2,5'" in measured.stderr, measured.stderr
+    told = run("doctor", env=environment)
+    assert told.returncode == 4 and "MDM_WATCH_FACTOR is '2,5'" in told.stdout, told.stdout
+
+
 def damaged(work, name, change):
     path = work.file(name)
     shutil.copy(work.data, path)
@@ -191,7 +202,7 @@ def degenerate_data_have_a_defined_end(work):
 
 
 main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_lacks_are_refused_not_ignored,
-      bad_data_files_are_refused_with_exit_code_3,
+      wrong_values_of_the_environment_are_refused, bad_data_files_are_refused_with_exit_code_3,
       a_missing_data_file_of_the_users_own_is_not_made_up, an_unwritable_run_folder_is_exit_code_4,
       a_full_disk_does_not_end_the_training_and_keeps_what_was_saved,
       results_that_do_not_reach_stdout_are_exit_code_4,

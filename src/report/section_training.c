@@ -169,27 +169,42 @@ static mdm_status draw_pretraining(report_page *p) {
     return status;
 }
 
+static void add_share(report_page *p, const char *key) {
+    double value = key ? report_summary(p->run, key) : NAN;
+    if (!isfinite(value)) {
+        mdm_text_add(&p->text, "<td></td>");
+        return;
+    }
+    mdm_text_add(&p->text, "<td data-key=\"%s\" data-value=\"%.9g\">", key, value);
+    html_percent(&p->text, value);
+    mdm_text_add(&p->text, "</td>");
+}
+
+static int knows(const report_page *p, const char *key) {
+    return key && isfinite(report_summary(p->run, key));
+}
+
 static void draw_baselines(report_page *p) {
     static const struct {
-        const char *key, *name;
-    } rows[] = {{"final_top1", "this run"},
-                {"before_semi_top1", "at the end of warm-up"},
-                {"baseline_ce_top1", "cross entropy alone"},
-                {"baseline_sce_top1", "symmetric cross entropy alone"}};
+        const char *key, *validation, *name;
+    } rows[] = {{"final_top1", "best_validation_top1", "this run"},
+                {"before_semi_top1", NULL, "at the end of warm-up"},
+                {"baseline_ce_top1", "baseline_ce_best_validation_top1", "cross entropy alone"},
+                {"baseline_sce_top1", "baseline_sce_best_validation_top1", "symmetric cross entropy alone"}};
     mdm_text *t = &p->text;
-    if (!isfinite(report_summary(p->run, "baseline_ce_top1")) &&
-        !isfinite(report_summary(p->run, "baseline_sce_top1")))
-        return;
+    int has_validation = knows(p, rows[2].validation) || knows(p, rows[3].validation);
+    if (!knows(p, rows[2].key) && !knows(p, rows[3].key) && !has_validation) return;
     mdm_text_add(
         t, "<h3>Beside the baselines</h3>\n<div class=\"facts-box\"><table class=\"facts\"><thead><tr><th "
-           "scope=\"col\">trained by</th><th scope=\"col\">test accuracy</th></tr></thead><tbody>");
+           "scope=\"col\">trained by</th><th scope=\"col\">test accuracy</th>");
+    mdm_text_add(t, "%s</tr></thead><tbody>",
+                 has_validation ? "<th scope=\"col\">best validation accuracy</th>" : "");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        double value = report_summary(p->run, rows[i].key);
-        if (!isfinite(value)) continue;
-        mdm_text_add(t, "<tr><th scope=\"row\">%s</th><td data-key=\"%s\" data-value=\"%.9g\">", rows[i].name,
-                     rows[i].key, value);
-        html_percent(t, value);
-        mdm_text_add(t, "</td></tr>");
+        if (!knows(p, rows[i].key) && !knows(p, rows[i].validation)) continue;
+        mdm_text_add(t, "<tr><th scope=\"row\">%s</th>", rows[i].name);
+        add_share(p, rows[i].key);
+        if (has_validation) add_share(p, rows[i].validation);
+        mdm_text_add(t, "</tr>");
     }
     mdm_text_add(t, "</tbody></table></div>\n");
     double here = report_summary(p->run, "final_top1");

@@ -126,6 +126,8 @@ mdm_status mdm_summary_write(const char *path, const mdm_summary *s) {
     if (s->best_validation_epoch >= 0) {
         add_number(&all, "best_validation_top1", s->best_validation_top1);
         add_integer(&all, "best_validation_epoch", s->best_validation_epoch);
+        add_number(&all, "baseline_ce_best_validation_top1", s->baseline_ce_best_validation_top1);
+        add_number(&all, "baseline_sce_best_validation_top1", s->baseline_sce_best_validation_top1);
     }
     add_number(&all, "before_semi_top1", s->before_semi_top1);
     add_number(&all, "baseline_ce_top1", s->baseline_ce_top1);

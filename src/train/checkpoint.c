@@ -116,6 +116,14 @@ static void collect_scalars(mdm_trainer *t, scalars *s, int restore) {
             t->place.sums[i] = s->numbers[n + (size_t)i];
         else
             s->numbers[n + (size_t)i] = t->place.sums[i];
+    /* added later: files without it have 0 there, which is "not measured" */
+    for (int i = 0; i < 2; i++) {
+        double *kept = &s->numbers[n + MDM_PART_COUNT + 2 + (size_t)i];
+        if (restore)
+            t->baseline_validation[i] = *kept - 1;
+        else
+            *kept = t->baseline_validation[i] + 1;
+    }
     t->divided = (int)divided;
 }
 

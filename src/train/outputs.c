@@ -106,7 +106,8 @@ static void announce(const mdm_trainer *t, int resumed) {
     mdm_metrics_integer(t->metrics, "samples", t->data->train_count);
     mdm_metrics_integer(t->metrics, "position", t->place.position);
     mdm_metrics_end(t->metrics);
-    if (t->config.baseline != MDM_CONFIG_BASELINE_NONE && t->data->test_count == 0)
+    if (t->config.baseline != MDM_CONFIG_BASELINE_NONE && t->data->test_count == 0 &&
+        !t->config.data.validation[0])
         mdm_warn(
             "baseline is trained, but nothing will measure it: there is no test set (data.test names one)");
     if (!resumed)
@@ -351,6 +352,8 @@ static mdm_status write_summary(mdm_trainer *t) {
                      .before_semi_top1 = known(t->before_semi.top1),
                      .baseline_ce_top1 = known(t->baseline_score[0].top1),
                      .baseline_sce_top1 = known(t->baseline_score[1].top1),
+                     .baseline_ce_best_validation_top1 = known(t->baseline_validation[0]),
+                     .baseline_sce_best_validation_top1 = known(t->baseline_validation[1]),
                      .auc_noise = {t->opinions[0].auc_noise, t->opinions[1].auc_noise},
                      .auc_ood = {t->opinions[0].auc_ood, t->opinions[1].auc_ood},
                      .seconds = seconds_of_run(t),

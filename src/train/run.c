@@ -66,6 +66,14 @@ static mdm_status validate_ensemble(mdm_trainer *t, mdm_network **networks, int6
     return mdm_comm_agree(t->comm, status);
 }
 
+static mdm_status validate_baseline(mdm_trainer *t, double *best, double *top1) {
+    mdm_score score;
+    MDM_TRY(mdm_evaluate_validation(t, &t->baseline, 1, &score));
+    *top1 = score.top1;
+    if (score.top1 > *best) *best = score.top1;
+    return MDM_OK;
+}
+
 /* After a measurement: whether train.patience epochs after the warm-up brought no better validation accuracy.
  */
 static int is_patience_over(const mdm_trainer *t, mdm_stage stage, int64_t epoch) {
@@ -79,12 +87,14 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     mdm_network *networks[MDM_MOST_NETWORKS];
     double start = mdm_seconds();
     int baseline = stage == MDM_STAGE_BASELINE_CE || stage == MDM_STAGE_BASELINE_SCE;
+    double *best = baseline ? &t->baseline_validation[stage == MDM_STAGE_BASELINE_SCE] : &t->best_validation;
     mdm_score score;
     for (int n = 0; n < t->network_count; n++) networks[n] = mdm_predicting_network(t, n);
     if (baseline) networks[0] = t->baseline;
     MDM_TRY(mdm_evaluate_test(t, networks, baseline ? 1 : t->network_count, &score));
     double validation = -1;
-    if (!baseline) MDM_TRY(validate_ensemble(t, networks, epoch, &validation));
+    MDM_TRY(baseline ? validate_baseline(t, best, &validation)
+                     : validate_ensemble(t, networks, epoch, &validation));
     t->seconds[4] += mdm_seconds() - start;
     if (score.top1 < 0 && validation < 0) return MDM_OK;
     if (baseline) {
@@ -106,7 +116,7 @@ static mdm_status test_ensemble(mdm_trainer *t, mdm_stage stage, int64_t epoch) 
     mdm_metrics_end(t->metrics);
     if (validation >= 0)
         mdm_info("%s epoch %lld: validation accuracy %.4f, best %.4f", mdm_stage_name(stage),
-                 (long long)epoch + 1, validation, t->best_validation);
+                 (long long)epoch + 1, validation, *best);
     if (score.top1 < 0) return MDM_OK;
     mdm_info("%s epoch %lld: test accuracy %.4f%s", mdm_stage_name(stage), (long long)epoch + 1, score.top1,
              baseline || t->network_count == 1 ? "" : " (ensemble)");

@@ -217,7 +217,7 @@ mdm_status mdm_trainer_open(mdm_comm *comm, const mdm_config *config, const mdm_
     t->config = *config;
     t->options = *options;
     t->latest.top1 = t->before_semi.top1 = t->baseline_score[0].top1 = t->baseline_score[1].top1 = -1;
-    t->best_top1 = t->best_validation = -1;
+    t->best_top1 = t->best_validation = t->baseline_validation[0] = t->baseline_validation[1] = -1;
     t->best_epoch = t->best_validation_epoch = -1;
     t->started = t->last_save = mdm_seconds();
     return open_all(t);

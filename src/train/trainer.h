@@ -98,6 +98,7 @@ typedef struct mdm_trainer {
     mdm_place place;
     mdm_score latest, before_semi, baseline_score[2]; /* ensemble; negative: not measured */
     double best_top1, best_validation;                /* negative: not measured */
+    double baseline_validation[2];                    /* the best, as best_validation */
     int64_t best_epoch, best_validation_epoch;
     double seconds[6]; /* pretrain, warm-up, semi, divide, evaluate, baseline */
     double images;     /* trained on, for images per second */

@@ -460,6 +460,19 @@ def a_validation_set_chooses_the_best_networks_and_ends_training_in_time(work):
     best = max(measured, key=lambda e: e["validation_top1"])
     assert summary["best_validation_top1"] == best["validation_top1"]
     assert summary["best_validation_epoch"] == best["epoch"]
+    beside = train(work, "validated", f"data.validation={clean}", "baseline=both")
+    assert beside.returncode == 0, beside.stderr
+    compared = [e for e in events(work, "validated") if e.get("network") == "baseline"]
+    assert len(compared) == 8 and all(e["validation_top1"] == e["test_top1"] for e in compared), compared
+    both = json.loads(read(work, "validated", "summary.json"))
+    for kind in ("ce", "sce"):
+        seen = [e["validation_top1"] for e in compared if e["stage"] == f"baseline_{kind}"]
+        assert both[f"baseline_{kind}_best_validation_top1"] == max(seen) and both[f"baseline_{kind}_top1"] == seen[-1], (both, seen)
+        assert f'data-key="baseline_{kind}_best_validation_top1"' in read(work, "validated", "report.html").decode()
+    assert both["best_validation_top1"] == summary["best_validation_top1"] and both["best_validation_epoch"] == summary["best_validation_epoch"]
+    assert train(work, "validated", f"data.validation={clean}").returncode == 0  # taken from the checkpoint
+    again = json.loads(read(work, "validated", "summary.json"))
+    assert [again[key] for key in again if "validation" in key] == [both[key] for key in both if "validation" in key], again
     last_is_best = best["epoch"] == measured[-1]["epoch"]
     for letter in "ab":
         same = read(work, "validated", f"best-{letter}.safetensors") == read(work, "validated", f"model-{letter}.safetensors")

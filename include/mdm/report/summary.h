@@ -17,7 +17,8 @@ typedef struct mdm_summary {
     double before_semi_top1; /* of the ensemble at the end of warm-up: what the semi-supervised phase began
                                 with */
     double baseline_ce_top1, baseline_sce_top1; /* of one network trained with that loss alone */
-    double auc_noise[2], auc_ood[2];            /* networks a and b, of the last division */
+    double baseline_ce_best_validation_top1, baseline_sce_best_validation_top1; /* as the ensemble's */
+    double auc_noise[2], auc_ood[2]; /* networks a and b, of the last division */
     double seconds, seconds_pretrain, seconds_warmup, seconds_semi, seconds_divide, seconds_evaluate,
         seconds_baseline;
     double images_per_s; /* global, over the training stages */

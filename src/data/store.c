@@ -12,9 +12,12 @@
 #include "store_encoded.h"
 #include "store_stream.h"
 #include "workers.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
 /* One split's pictures. */
@@ -38,6 +41,10 @@ struct mdm_store {
     mdm_stream *streams[2];   /* streamed and contiguous */
     mdm_decoder *decoders[2]; /* streamed and kept encoded */
     mdm_chunked *chunked[2];  /* streamed and in chunks */
+    /* streamed: the files as they were when the streams were opened */
+    int is_watched, descriptors[2];
+    struct stat states[2];
+    uint64_t pictures;
 };
 
 /* What rank 0 tells the others before the arrays. */
@@ -333,9 +340,62 @@ static mdm_status open_stream(mdm_store *store, int s) {
                             &store->decoders[s]);
 }
 
+/* The sampled pictures of the files that are open, whatever has taken their names meanwhile. */
+static mdm_status hash_open_files(const mdm_store *store, uint64_t *hash) {
+    mdm_places *const places[2] = {store->splits[0].places, store->splits[1].places};
+    char paths[2][40];
+    for (int s = 0; s < 2; s++)
+        snprintf(paths[s], sizeof paths[s], "/proc/self/fd/%d", store->descriptors[s]);
+    return hash_samples(paths[0], paths[1], places, hash);
+}
+
+/* Without /proc there is no watch. */
+static void begin_watch(mdm_store *store) {
+    int opened = 1;
+    for (int s = 0; s < 2; s++) {
+        store->descriptors[s] =
+            store->splits[s].count > 0 ? open(store->splits[s].path, O_RDONLY | O_CLOEXEC) : -1;
+        if (store->splits[s].count > 0)
+            opened &= store->descriptors[s] >= 0 && fstat(store->descriptors[s], &store->states[s]) == 0;
+    }
+    store->is_watched = opened && hash_open_files(store, &store->pictures) == MDM_OK;
+}
+
+static void end_watch(mdm_store *store) {
+    for (int s = 0; s < 2; s++)
+        if (store->descriptors[s] >= 0) close(store->descriptors[s]);
+}
+
+/* Sizes and times only give rise to a look. */
+static int has_new_times(mdm_store *store, int s) {
+    struct stat now, *then = &store->states[s];
+    if (store->descriptors[s] < 0 || fstat(store->descriptors[s], &now) != 0) return 0;
+    int changed = now.st_size != then->st_size ||
+                  memcmp(&now.st_mtim, &then->st_mtim, sizeof now.st_mtim) != 0 ||
+                  memcmp(&now.st_ctim, &then->st_ctim, sizeof now.st_ctim) != 0;
+    *then = now;
+    return changed;
+}
+
+static mdm_status look_again(mdm_store *store) {
+    uint64_t now = 0;
+    int first = has_new_times(store, 0), second = has_new_times(store, 1);
+    if (!store->is_watched || (!first && !second)) return MDM_OK;
+    if (hash_open_files(store, &now) == MDM_OK && now == store->pictures) return MDM_OK;
+    return mdm_fail(MDM_INPUT,
+                    "%s was changed while it was in use: its pictures are not those of the start; put the "
+                    "former file back and start again to go on from the last checkpoint",
+                    store->splits[first ? 0 : 1].path);
+}
+
+mdm_status mdm_store_check_unchanged(mdm_store *store) {
+    return store->info.resident ? MDM_OK : mdm_comm_agree(store->comm, look_again(store));
+}
+
 static mdm_status open_streams(mdm_store *store) {
     for (int s = 0; s < 2; s++)
         if (store->splits[s].count > 0) MDM_TRY(open_stream(store, s));
+    begin_watch(store);
     return MDM_OK;
 }
 
@@ -399,6 +459,7 @@ mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char
     *out = NULL;
     MDM_TRY(mdm_comm_agree(comm, MDM_ALLOCATE(store, 1, "the data store")));
     store->comm = comm;
+    store->descriptors[0] = store->descriptors[1] = -1;
     mdm_status status = open_store(store, path, test_path, resident);
     if (status != MDM_OK) {
         mdm_store_close(store);
@@ -415,6 +476,7 @@ mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident residen
 void mdm_store_close(mdm_store *store) {
     if (!store) return;
     if (store->shared) mdm_comm_shared_free(store->shared);
+    end_watch(store);
     for (int s = 0; s < 2; s++) {
         mdm_stream_close(store->streams[s]);
         mdm_decoder_close(store->decoders[s]);

@@ -189,10 +189,17 @@ static mdm_status return_with_smaller_steps(mdm_trainer *t, mdm_status status) {
     return MDM_OK;
 }
 
+/* Pictures that are read from files must stay what they were. */
+static mdm_status check_data(mdm_trainer *t) {
+    if (!t->on_device) MDM_TRY(mdm_store_check_unchanged(t->store));
+    return t->validation ? mdm_store_check_unchanged(t->validation) : MDM_OK;
+}
+
 static mdm_status train(mdm_trainer *t) {
     int64_t epoch;
     for (mdm_stage stage = mdm_stage_of(t, t->place.position, &epoch); stage != MDM_STAGE_DONE;
          stage = mdm_stage_of(t, t->place.position, &epoch)) {
+        MDM_TRY(check_data(t));
         int inside = t->place.network > 0 || t->place.step > 0; /* resumed in the middle of an epoch */
         if (!inside) MDM_TRY(open_epoch(t, stage, epoch));
         mdm_use_batchnorm_of(t, stage);
@@ -204,7 +211,7 @@ static mdm_status train(mdm_trainer *t) {
         MDM_TRY(close_epoch(t, stage, epoch));
         mdm_executor_forget_beyond(t->executor, MOST_PLANS); /* the next epoch's steps may have other sizes */
     }
-    return MDM_OK;
+    return check_data(t);
 }
 
 /* One step of every stage, on the division that untrained networks give. */

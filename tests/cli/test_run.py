@@ -371,6 +371,28 @@ def one_network_streamed_data_local_statistics_and_bf16_all_work(work):
         assert f["a/embedding"].shape == (400, 64) and f["b/logits"].shape == (400, 8)
 
 
+def a_streamed_file_that_is_overwritten_ends_the_run(work):
+    path, former = work.file("overwritten.h5"), open(work.data, "rb").read()
+    with open(path, "wb") as f:
+        f.write(former)
+    settings = [f"data.train={path}", "data.resident=stream", "train.epochs=200", "divide.interval=50"]
+    process = start("train", os.path.join(SOURCE, "configs", "quickstart.yaml"), f"run={work.file('overwritten')}", *SMALL, *settings, ranks=2)
+    metrics = work.file("overwritten") + "/metrics.jsonl"
+    deadline = time.time() + 120
+    while time.time() < deadline and process.poll() is None and not (os.path.exists(metrics) and '"loss"' in open(metrics).read()):
+        time.sleep(0.02)
+    os.utime(path)  # harmless
+    time.sleep(1)
+    assert process.poll() is None, process.communicate()
+    with h5py.File(path, "r+") as f:  # in place
+        f["train/images"][:] = 255 - f["train/images"][:]
+    told = process.communicate(timeout=120)[1]
+    errors = [line for line in told.splitlines() if line.startswith("error")]
+    assert process.returncode == 3 and len(errors) == 1 and "overwritten.h5 was changed while it was in use" in errors[0], told
+    again = train(work, "overwritten", *settings)
+    assert again.returncode == 2 and "was made with other data" in again.stderr, again.stderr
+
+
 def averaged_weights_have_the_same_local_statistics_on_all_ranks(work):
     """What two ranks measured, each its own pictures, is what the file of the first one's network is worth."""
     for batch in (8, 16):
@@ -567,6 +589,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run, a_finished_run_has_nothing_to_do_for_fewer_baselines,
       force_loses_nothing_to_a_slip_and_then_leaves_nothing_to_go_on_from,
       a_dry_run_foresees_that_its_run_would_be_refused, one_network_streamed_data_local_statistics_and_bf16_all_work,
+      a_streamed_file_that_is_overwritten_ends_the_run,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,

@@ -4,9 +4,12 @@
 #include "mdm/data/store.h"
 #include "places.h"
 #include "store_stream.h"
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { TRAIN = 37, TEST = 11, H = 5, W = 4, C = 3, CLASSES = 5, BYTES = H * W * C };
@@ -247,6 +250,48 @@ static void a_file_cut_short_while_in_use_is_told(void **state) {
     mdm_store_close(store);
 }
 
+/* On rank 0, later than any time that the file has, while the others wait. */
+static void invert_bytes(const char *path) {
+    assert_int_equal(mdm_comm_barrier(comm), MDM_OK);
+    if (rank == 0) {
+        char bytes[65536];
+        const struct timespec later = {.tv_nsec = 20 * 1000 * 1000};
+        assert_int_equal(nanosleep(&later, NULL), 0);
+        FILE *file = fopen(path, "r+b");
+        assert_non_null(file);
+        size_t count = fread(bytes, 1, sizeof bytes, file);
+        for (size_t i = 0; i < count; i++) bytes[i] = (char)~bytes[i];
+        rewind(file);
+        assert_int_equal(fwrite(bytes, 1, count, file), count);
+        assert_int_equal(fclose(file), 0);
+    }
+    assert_int_equal(mdm_comm_barrier(comm), MDM_OK);
+}
+
+static void a_streamed_file_that_is_overwritten_is_found_and_a_touched_one_is_not(void **state) {
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) { /* in one piece, in chunks, in memory */
+        const char *path = path_of("watched.h5"), *other = path_of("other.h5");
+        mdm_store *store;
+        write_file(path, TRAIN, TEST, CLASSES, 0, kind == 1 ? 8 : 0);
+        assert_int_equal(
+            mdm_store_open(comm, path, kind < 2 ? MDM_RESIDENT_STREAM : MDM_RESIDENT_HOST, &store), MDM_OK);
+        assert_int_equal(mdm_store_check_unchanged(store), MDM_OK);
+        if (rank == 0) assert_int_equal(utimensat(AT_FDCWD, path, NULL, 0), 0);
+        assert_int_equal(mdm_comm_barrier(comm), MDM_OK);
+        assert_int_equal(mdm_store_check_unchanged(store), MDM_OK);
+        if (rank == 0) assert_int_equal(rename(path, other), 0); /* what is open is the same file still */
+        write_file(path, TEST, TRAIN, CLASSES, 0, 0);
+        assert_int_equal(mdm_store_check_unchanged(store), MDM_OK);
+        assert_pictures(store);
+        invert_bytes(other);
+        assert_int_equal(mdm_store_check_unchanged(store), kind < 2 ? MDM_INPUT : MDM_OK);
+        if (kind < 2)
+            assert_non_null(strstr(mdm_last_message(), "watched.h5 was changed while it was in use"));
+        mdm_store_close(store);
+    }
+}
+
 static void remove_folder(void) {
     static const char *const names[] = {"whole.h5", "plain.h5", "train.h5",     "other.h5", "named.h5",
                                         "more.h5",  "print.h5", "elsewhere.h5", "ahead.h5", "cut.h5"};
@@ -263,6 +308,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(all_ranks_get_rank_0s_message),
         cmocka_unit_test(the_fingerprint_tells_pictures_and_labels_apart),
         cmocka_unit_test(an_announced_step_is_read_ahead_and_another_is_read_at_once),
+        cmocka_unit_test(a_streamed_file_that_is_overwritten_is_found_and_a_touched_one_is_not),
         cmocka_unit_test(a_file_cut_short_while_in_use_is_told),
     };
     if (mdm_comm_start(&argc, &argv, &comm) != MDM_OK) return 1;

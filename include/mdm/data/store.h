@@ -43,6 +43,10 @@ void mdm_store_close(mdm_store *store);
 /* Collective. Gives back the memory of resident pictures, which others have copied; what is fetched from now
  * on is read from the file. */
 MDM_MUST_CHECK mdm_status mdm_store_let_go(mdm_store *store);
+/* Collective. MDM_INPUT on all ranks where a streamed file was overwritten since it was opened: size and
+ * times tell of a write, and then the pictures that the fingerprint samples are read again. A file that was
+ * only touched, or whose name another has taken, is as it was. Labels are in memory and not looked at. */
+MDM_MUST_CHECK mdm_status mdm_store_check_unchanged(mdm_store *store);
 const mdm_store_info *mdm_store_get_info(const mdm_store *store);
 
 /* Given labels [count] of a split; the true ones [train_count], or NULL when the file has none (-1: no class

@@ -232,6 +232,8 @@ static mdm_status run_under_mpi(mdm_comm *comm, request *r) {
     if (status == MDM_OK)
         status = mdm_store_open_with_test(comm, r->data_path, r->test_path[0] ? r->test_path : NULL,
                                           MDM_RESIDENT_AUTO, &store);
+    if (status == MDM_OK && !r->data && mdm_comm_rank(comm) == 0)
+        mdm_run_folder_compare_data(r->run, r->data_path, mdm_store_get_info(store)->fingerprint);
     if (status == MDM_OK) status = evaluate(comm, predictor, store, r);
     mdm_store_close(store);
     mdm_predictor_close(predictor);

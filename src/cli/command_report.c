@@ -25,6 +25,8 @@ static void open_data(mdm_comm *comm, const char *run, mdm_store **store, char *
         if (readable && mdm_store_open(comm, data, MDM_RESIDENT_STREAM, store) != MDM_OK)
             snprintf(why, size, "the data set file cannot be read (%s)",
                      mdm_printable(mdm_last_message(), quoted, sizeof quoted));
+        if (*store && !config->data.test[0]) /* whose pictures the fingerprint would count */
+            mdm_run_folder_compare_data(run, data, mdm_store_get_info(*store)->fingerprint);
     }
     free(config);
     free(path);

@@ -64,6 +64,18 @@ void mdm_run_folder_data(const char *path, const char *file, char *out, size_t s
     json_decref(object);
 }
 
+void mdm_run_folder_compare_data(const char *path, const char *file, uint64_t fingerprint) {
+    char *environment = mdm_run_folder_member(path, MDM_RUN_ENVIRONMENT), found[32];
+    json_t *object = environment ? json_load_file(environment, 0, NULL) : NULL;
+    const char *known = json_string_value(json_object_get(object, "data_fingerprint"));
+    snprintf(found, sizeof found, "%016" PRIx64, fingerprint);
+    if (known && strcmp(known, found) != 0)
+        mdm_warn("%s is not the data set of the run %s any more: its labels or pictures have changed", file,
+                 path);
+    json_decref(object);
+    free(environment);
+}
+
 char *mdm_run_folder_division(const char *path, int64_t epoch) {
     mdm_text text = {0};
     mdm_text_add(&text, "%s/divisions/epoch-%04" PRId64 ".h5", path, epoch);

@@ -202,6 +202,7 @@ mdm_status mdm_environment_write(const char *path, const mdm_environment *e) {
     close_object(&inside);
     add_list(&all, "command", e->arguments, e->argument_count);
     add_text(&all, "folder", e->folder);
+    if (e->data_fingerprint) add_text(&all, "data_fingerprint", e->data_fingerprint);
     add_integer(&all, "ranks", e->ranks);
     add_list(&all, "hosts", hosts, host_count);
     add_places(&all, e);

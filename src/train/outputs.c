@@ -10,6 +10,7 @@
 #include "trainer.h"
 #include <cblas.h>
 #include <hdf5.h>
+#include <inttypes.h>
 #include <math.h>
 #include <sched.h>
 #include <stdio.h>
@@ -52,7 +53,7 @@ static void describe_place(const mdm_trainer *t, place_text *place) {
 static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
     int ranks = mdm_comm_size(t->comm);
     unsigned major, minor, release;
-    char hdf5[32], folder[4096] = "", started[32] = "";
+    char hdf5[32], folder[4096] = "", started[32] = "", fingerprint[32];
     time_t now = time(NULL);
     struct tm utc;
     mdm_rank_place *places;
@@ -60,6 +61,7 @@ static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
     for (int r = 0; r < ranks; r++)
         places[r] = (mdm_rank_place){texts[r].host, texts[r].device, texts[r].binding, texts[r].threads};
     H5get_libversion(&major, &minor, &release);
+    snprintf(fingerprint, sizeof fingerprint, "%016" PRIx64, t->data->fingerprint);
     snprintf(hdf5, sizeof hdf5, "%u.%u.%u", major, minor, release);
     if (!getcwd(folder, sizeof folder)) folder[0] = 0;
     if (gmtime_r(&now, &utc)) strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", &utc);
@@ -78,6 +80,7 @@ static mdm_status write_environment(mdm_trainer *t, const place_text *texts) {
                                    .arguments = (const char *const *)t->options.arguments,
                                    .argument_count = t->options.argument_count,
                                    .folder = folder,
+                                   .data_fingerprint = fingerprint,
                                    .started = started};
     char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_ENVIRONMENT);
     mdm_status status = path ? mdm_environment_write(path, &environment)

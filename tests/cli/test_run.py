@@ -393,6 +393,22 @@ def a_streamed_file_that_is_overwritten_ends_the_run(work):
     assert again.returncode == 2 and "was made with other data" in again.stderr, again.stderr
 
 
+def results_are_not_taken_for_those_of_a_file_that_has_changed(work):
+    path = work.file("replaced.h5")
+    shutil.copy(work.data, path)
+    assert train(work, "replaced", f"data.train={path}", "train.epochs=3", "pretrain.epochs=0").returncode == 0
+    os.utime(path)
+    for other in (False, True):
+        if other:
+            with h5py.File(path, "r+") as f:
+                f["train/labels"][:] = f["train/labels"][:][::-1]
+        for command_line in (["eval", work.file("replaced")], ["report", work.file("replaced"), "--out", work.file("replaced.html")]):
+            done = run(*command_line)
+            assert done.returncode == 0 and ("replaced.h5 is not the data set of the run" in done.stderr) == other, done.stderr
+    named = run("eval", work.file("replaced"), path)
+    assert named.returncode == 0 and "is not the data set" not in named.stderr, named.stderr
+
+
 def averaged_weights_have_the_same_local_statistics_on_all_ranks(work):
     """What two ranks measured, each its own pictures, is what the file of the first one's network is worth."""
     for batch in (8, 16):
@@ -589,7 +605,7 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       baselines_may_be_asked_for_until_the_first_has_begun_and_after_the_run, a_finished_run_has_nothing_to_do_for_fewer_baselines,
       force_loses_nothing_to_a_slip_and_then_leaves_nothing_to_go_on_from,
       a_dry_run_foresees_that_its_run_would_be_refused, one_network_streamed_data_local_statistics_and_bf16_all_work,
-      a_streamed_file_that_is_overwritten_ends_the_run,
+      a_streamed_file_that_is_overwritten_ends_the_run, results_are_not_taken_for_those_of_a_file_that_has_changed,
       averaged_weights_have_the_same_local_statistics_on_all_ranks,
       an_order_by_blocks_is_another_one_and_the_same_wherever_pictures_are_kept,
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,

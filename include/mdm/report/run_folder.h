@@ -56,6 +56,9 @@ char *mdm_run_folder_member(const char *path, mdm_run_member member);
 /* Where the data set `file` of the run's settings lies, as it is or, where there is none, seen from the
  * folder in which the run was started (environment.json); `file` itself where it is found in neither. */
 void mdm_run_folder_data(const char *path, const char *file, char *out, size_t size);
+/* Warns where environment.json tells another fingerprint of the data set than that of `file`, the one that
+ * the settings name. */
+void mdm_run_folder_compare_data(const char *path, const char *file, uint64_t fingerprint);
 /* divisions/epoch-NNNN.h5, or divisions/epoch-NNNN-a.safetensors with network 0 (-b with 1). */
 char *mdm_run_folder_division(const char *path, int64_t epoch);
 char *mdm_run_folder_division_weights(const char *path, int64_t epoch, int network);

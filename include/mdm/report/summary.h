@@ -47,8 +47,9 @@ typedef struct mdm_environment {
     int ranks;
     const char *const *arguments; /* [argument_count] the command line */
     int argument_count;
-    const char *folder;  /* working directory */
-    const char *started; /* ISO 8601, UTC */
+    const char *folder;           /* working directory */
+    const char *started;          /* ISO 8601, UTC */
+    const char *data_fingerprint; /* of the data set; NULL: none */
 } mdm_environment;
 
 /* Adds the values of environment variables from a fixed list (threads, bindings, devices, the scheduler's

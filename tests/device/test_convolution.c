@@ -172,6 +172,13 @@ static void winograd_convolutions_equal_plain_loops_within_their_rounding(void *
     every_shape(1, 2e-4);
 }
 
+static int has_bfloat16(void) {
+    mdm_device *device = test_device_open(1, 0);
+    int able = mdm_device_get_info(device)->has_bf16;
+    mdm_device_destroy(device);
+    return able;
+}
+
 /* Direct ones round what they read and write, Winograd's also the transforms of both factors: 0.0028 and
  * 0.0048 are the largest errors seen over many shapes. */
 static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void **state) {
@@ -194,10 +201,7 @@ static void bfloat16_convolutions_follow_plain_loops_within_their_rounding(void 
         {3, 64, 64, 12, 9, 3, 1, MDM_BF16, 0, 0, 0, 0, 1, 0, 0},
     };
     (void)state;
-    mdm_device *device = test_device_open(1, 0);
-    int able = mdm_device_get_info(device)->has_bf16;
-    mdm_device_destroy(device);
-    if (!able) skip();
+    if (!has_bfloat16()) skip();
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
         check(shapes[i], 0, 0.004);
         check(shapes[i], 1, 0.007);
@@ -210,13 +214,12 @@ static void bfloat16_convolutions_have_the_same_bits_with_any_number_of_threads(
     float *results[2][3];
     setting s;
     (void)state;
-    if (test_device_is_cuda()) skip(); /* has no such setting */
+    if (test_device_is_cuda() || !has_bfloat16()) skip(); /* a CUDA device has no such setting */
     open_setting(&s, shape);
     precision = MDM_BF16;
     for (int i = 0; i < 2; i++) {
         mdm_device *device = test_device_open(1 + 2 * i, 1);
         mdm_convolution *convolution;
-        if (!mdm_device_get_info(device)->has_bf16) skip();
         assert_int_equal(mdm_convolution_create(device, &shape, &convolution), MDM_OK);
         assert_int_equal(mdm_convolution_set_weights(convolution, s.w), MDM_OK);
         void *x = tensor(device, s.x, 5, 64, 13, 10), *y = tensor(device, s.dy, 5, 96, 13, 10),

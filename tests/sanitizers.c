@@ -1,7 +1,8 @@
 /* Linked into every program of a build with MDM_SANITIZE: what the sanitizers must know of the libraries.
  *
  * Open MPI and what it opens at start keep a little memory to the end; only what they themselves allocate is
- * left out of the search for leaks (through vasprintf too, which our code does not call). */
+ * left out of the search for leaks (through vasprintf too, which our code does not call). cuDNN's engines do
+ * not give back a handle of cuBLASLt that cannot be made where there is no device. */
 #if defined(__SANITIZE_ADDRESS__)
 
 const char *__asan_default_options(void);
@@ -21,7 +22,8 @@ const char *__lsan_default_options(void) {
 
 const char *__lsan_default_suppressions(void) {
     return "leak:libmpi\nleak:libopen-pal\nleak:libopen-rte\nleak:mca_\nleak:libpmix\n"
-           "leak:libhwloc\nleak:libevent\nleak:libuc\nleak:__vasprintf_internal\n";
+           "leak:libhwloc\nleak:libevent\nleak:libuc\nleak:__vasprintf_internal\n"
+           "leak:libcudnn_engines\n";
 }
 
 /* Libraries stay: the search at the end could not name an allocation of one that is gone. */

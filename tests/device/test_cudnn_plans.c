@@ -231,6 +231,7 @@ static void a_device_that_cannot_has_no_plan(void **state) {
     assert_int_equal(mdm_cudnn_describe(target.cudnn, old, &turing.description), MDM_OK);
     assert_int_equal(mdm_cudnn_find_plans(&turing, &k, MOST_PLANS, plans, &found), MDM_LOST);
     assert_non_null(strstr(mdm_last_message(), "cuDNN has no forward plan"));
+    (void)target.cudnn->cudnnBackendDestroyDescriptor(turing.description);
     free(old);
 }
 

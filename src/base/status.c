@@ -1,6 +1,7 @@
 /* From a failure to the message that goes with it, and from a wish for memory to memory or such a failure. */
 #include "mdm/base/status.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -38,9 +39,8 @@ mdm_status mdm_allocate(void **memory, long long count, long long size, const ch
     if (count < 0 || size < 0 || (size > 0 && count > (INT64_MAX - ALIGNMENT) / size))
         return mdm_fail(MDM_RESOURCE, "cannot allocate %lld x %lld bytes for %s: the size is impossible",
                         count, size, what);
-    size_t bytes = ((size_t)count * (size_t)size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    if (bytes == 0) bytes = ALIGNMENT;
-    void *block = aligned_alloc(ALIGNMENT, bytes);
+    size_t bytes = count > 0 && size > 0 ? (size_t)count * (size_t)size : 1;
+    void *block = memalign(ALIGNMENT, bytes); /* of any size, so that sanitizers see what is touched behind */
     if (!block)
         return mdm_fail(MDM_RESOURCE, "not enough memory for %s (%.1f MiB)", what,
                         (double)bytes / (1024.0 * 1024.0));

@@ -3,6 +3,7 @@
 
 #include "mdm/base/text.h"
 #include <dirent.h>
+#include <malloc.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,9 @@ static void allocated_memory_is_zero_and_aligned_and_impossible_sizes_are_refuse
     assert_int_equal(MDM_ALLOCATE(values, 1001, "values"), MDM_OK);
     assert_int_equal((uintptr_t)values % 64, 0);
     for (int i = 0; i < 1001; i++) assert_true(values[i] == 0.0);
+    free(values);
+    assert_int_equal(MDM_ALLOCATE(values, 1, "a value"), MDM_OK);
+    assert_true(malloc_usable_size(values) < 64); /* no room behind it that hides what is written there */
     free(values);
     assert_int_equal(MDM_ALLOCATE(values, 0, "nothing"), MDM_OK);
     assert_non_null(values);

@@ -105,7 +105,7 @@ static void forget_block(const void *block) {
 
 MEMORY_CALL(malloc, (size_t size), (size))
 MEMORY_CALL(calloc, (size_t count, size_t size), (count, size))
-MEMORY_CALL(aligned_alloc, (size_t alignment, size_t size), (alignment, size))
+MEMORY_CALL(memalign, (size_t alignment, size_t size), (alignment, size))
 MEMORY_CALL(strdup, (const char *text), (text))
 MEMORY_CALL(strndup, (const char *text, size_t size), (text, size))
 

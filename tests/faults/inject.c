@@ -281,7 +281,7 @@ void *realloc(void *old, size_t size) {
     return no_memory(__builtin_return_address(0)) ? NULL : __libc_realloc(old, size);
 }
 
-void *aligned_alloc(size_t alignment, size_t size) {
+void *memalign(size_t alignment, size_t size) {
     return no_memory(__builtin_return_address(0)) ? NULL : __libc_memalign(alignment, size);
 }
 

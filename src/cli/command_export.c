@@ -141,51 +141,36 @@ static mdm_status write_lines(const request *r, const mdm_labels_rows *rows, con
     return MDM_OK;
 }
 
-static mdm_status export_list(const request *r, const mdm_labels_rows *rows) {
+static mdm_status export_list(const request *r, const mdm_labels_rows *rows, const mdm_model_notes *notes) {
     mdm_text text = {0};
-    mdm_model_notes notes = {0};
     int64_t taken = 0;
-    mdm_status status = MDM_OK;
-    if (r->names) {
-        char *path = mdm_run_folder_member(r->run, MDM_RUN_MODEL_A);
-        status = path ? mdm_model_notes_read(path, &notes) : mdm_fail(MDM_RESOURCE, "out of memory");
-        free(path);
-    }
-    if (status == MDM_OK) status = write_lines(r, rows, &notes, &text, &taken);
+    mdm_status status = write_lines(r, rows, notes, &text, &taken);
     if (status == MDM_OK) status = write_text(r->list, &text, taken, rows->rows);
-    mdm_model_notes_free(&notes);
     free(text.data);
     return status;
 }
 
-/* What a person may have written into a labels.csv. */
-static mdm_status check_rows(const char *path, const mdm_labels_rows *rows) {
-    static const char *const verdicts[] = {"clean", "mislabelled", "out_of_distribution"};
-    for (int64_t i = 0; i < rows->rows; i++) {
-        const char *verdict = mdm_labels_field(rows, i, "verdict"),
-                   *suggested = mdm_labels_field(rows, i, "suggested"),
-                   *sample = mdm_labels_field(rows, i, "index");
-        int known = 0;
-        for (int v = 0; v < 3; v++) known |= strcmp(verdict, verdicts[v]) == 0;
-        if (!known)
-            return mdm_fail(MDM_INPUT,
-                            "%s: the verdict of sample %s is '%s'; expected clean, mislabelled or "
-                            "out_of_distribution",
-                            path, sample, verdict);
-        if (!*suggested || suggested[strspn(suggested, "0123456789")])
-            return mdm_fail(MDM_INPUT, "%s: '%s' is suggested for sample %s; expected the number of a class",
-                            path, suggested, sample);
-    }
-    return MDM_OK;
+static mdm_status read_notes(const request *r, mdm_model_notes *notes) {
+    char *path = mdm_run_folder_member(r->run, MDM_RUN_MODEL_A);
+    mdm_status status = path ? mdm_model_notes_read(path, notes) : mdm_fail(MDM_RESOURCE, "out of memory");
+    free(path);
+    return status;
 }
 
 static mdm_status export_labels(const request *r) {
     mdm_labels_rows rows;
-    char *path = r->labels ? strdup(r->labels) : mdm_run_folder_member(r->run, MDM_RUN_LABELS);
+    mdm_model_notes notes = {0};
+    char *path = mdm_run_folder_member(r->run, MDM_RUN_LABELS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_labels_rows_read(path, &rows);
-    if (status == MDM_OK) status = check_rows(path, &rows);
-    if (status == MDM_OK) status = r->csv ? export_csv(r, &rows) : export_list(r, &rows);
+    int with_notes = r->names || r->labels;
+    if (status == MDM_OK && with_notes) status = read_notes(r, &notes);
+    /* the run's own file, too: people correct it in place */
+    if (status == MDM_OK)
+        status = mdm_labels_review(&rows, r->labels ? r->labels : path,
+                                   with_notes ? notes.spec.classes : INT32_MAX);
+    if (status == MDM_OK) status = r->csv ? export_csv(r, &rows) : export_list(r, &rows, &notes);
+    mdm_model_notes_free(&notes);
     mdm_labels_rows_free(&rows);
     free(path);
     return status;

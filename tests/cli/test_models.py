@@ -159,25 +159,56 @@ def labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs(work):
     rows[2]["verdict"], rows[2]["suggested"] = "mislabelled", "6"
     reviewed = work.file("reviewed.csv")
 
-    def write():
-        with open(reviewed, "w", newline="", encoding="utf-8-sig") as f:  # as spreadsheets write it
-            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\r\n")
+    def write(lines=rows, encoding="utf-8-sig", **form):
+        with open(reviewed, "w", newline="", encoding=encoding) as f:  # as spreadsheets write it
+            writer = csv.DictWriter(f, rows[0].keys(), lineterminator="\r\n", **form)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(lines)
 
     write()
     done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
     wanted = [f"{r['id'] or r['index']} {r['suggested' if r['verdict'] == 'mislabelled' else 'given']}" for r in rows
               if r["verdict"] != "out_of_distribution"]
     assert done.returncode == 0 and done.stdout.splitlines() == wanted and wanted[1].endswith(" 6"), done.stderr
-    for column, value in (("verdict", "wrong"), ("suggested", "boot"), ("suggested", "")):
+    # Sorted, quoted, separated by semicolons, with decimal commas and empty rows: the same list, and the run's own numbers.
+    german = [{k: v.replace(".", ",") if k != "id" else v for k, v in r.items()} for r in reversed(rows)]
+    for form in ({"delimiter": ";", "quoting": csv.QUOTE_ALL}, {"delimiter": ";"}, {"delimiter": "\t", "encoding": "utf-8"}):
+        write(german + [dict.fromkeys(rows[0], "")], **form)
+        done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+        assert done.returncode == 0 and done.stdout.splitlines() == wanted and "lacks" not in done.stderr, (form, done.stderr)
+        done = run("export", work.file("asked"), "--csv", "-", "--labels", reviewed)
+        assert list(csv.DictReader(io.StringIO(done.stdout))) == rows, done.stderr
+    write(rows[1:3])
+    done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+    assert done.stdout.splitlines() == wanted[:2] and f"lacks {len(rows) - 2} of the run's {len(rows)}" in done.stderr
+    write(rows + rows[4:5])
+    done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+    assert done.returncode == 3 and "sample 4 is there twice" in done.stderr, done.stderr
+    other = next(c for c in "012" if c not in (rows[1]["given"], rows[1]["suggested"]))
+    write([{**rows[1], "verdict": "clean", "suggested": other}])
+    done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
+    assert done.returncode == 3 and "a clean verdict keeps the given label" in done.stderr, done.stderr
+    changed = (("verdict", "wrong"), ("suggested", "boot"), ("suggested", ""), ("suggested", "8"), ("id", "another"),
+               ("given", str((int(rows[3]["given"]) + 1) % 8)))
+    for column, value in changed:
         before, rows[3][column] = rows[3][column], value
         write()
         done = run("export", work.file("asked"), "--list", "-", "--labels", reviewed)
-        assert done.returncode == 3 and "of sample 3" in done.stderr or "for sample 3" in done.stderr, done.stderr
+        assert done.returncode == 3 and ("of sample 3" in done.stderr or "for sample 3" in done.stderr), done.stderr
         rows[3][column] = before
     done = run("export", work.file("asked"), "--onnx", work.file("no.onnx"), "--labels", reviewed)
     assert done.returncode == 2 and "--labels" in done.stderr
+
+
+def a_labels_csv_that_was_spoilt_in_place_is_refused(work):
+    shutil.copytree(work.file("asked"), work.file("spoilt"))
+    path = work.file("spoilt") + "/labels.csv"
+    with open(path, newline="") as f:
+        text = f.read()
+    with open(path, "w", newline="") as f:
+        f.write(text.replace(",clean,", ",cleen,", 1))
+    done = run("export", work.file("spoilt"), "--list", "-")
+    assert done.returncode == 3 and "'cleen'" in done.stderr, done.stderr
 
 
 def quoted_ids_come_back_from_labels_csv_as_they_were(work):
@@ -317,6 +348,7 @@ main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eva
       about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
       labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs,
-      pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were, weights_of_contrastive_checkpoints_start_a_run,
+      pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were,
+      a_labels_csv_that_was_spoilt_in_place_is_refused, weights_of_contrastive_checkpoints_start_a_run,
       a_file_of_which_nothing_fits_is_refused_with_the_reasons, frozen_statistics_must_come_from_somewhere,
       the_notes_of_a_weights_file_rebuild_its_network, names_of_classes_cannot_steer_the_terminal])

@@ -183,7 +183,7 @@ static void print_start(const request *r) {
         printf(" &\njob=$!\n# scancel --batch and node shutdowns signal this script alone: passed on as "
                "\"save and end\".\n"
                "trap 'scancel --signal=USR1 \"$SLURM_JOB_ID.0\" 2>/dev/null || kill -USR1 $job 2>/dev/null' "
-               "TERM\n\n");
+               "USR1 TERM\n\n");
     }
     printf("# A signal ends a wait early, so it is repeated until the program is gone; the last one tells "
            "its exit code.\n"

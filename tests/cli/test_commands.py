@@ -176,7 +176,7 @@ def fake(folder, name, text):
 def the_job_script_requeues_after_75_and_after_nothing_else(work):
     bin = work.file("bin")
     os.mkdir(bin)
-    fake(bin, "srun", 'echo "$@" >$FAKE/srun; trap "exit 75" USR1; [ "$CODE" = wait ] || exit ${CODE%-*}\n'
+    fake(bin, "srun", 'echo "$@" >$FAKE/srun; trap "exit 75" USR1; [ "${CODE%-*}" = wait ] || exit ${CODE%-*}\n'
                       'touch $FAKE/ready; while :; do sleep 0.1; done\n')
     fake(bin, "mpirun", 'exec "$(dirname "$0")/srun" "$@"\n')
     fake(bin, "scontrol", 'echo "$@" >$FAKE/scontrol\n')
@@ -184,20 +184,20 @@ def the_job_script_requeues_after_75_and_after_nothing_else(work):
                         '*) echo 2030-01-01T00:00:00 ;; esac\n')
     for launcher in ("pmix", "mpirun"):
         script = run("slurm", "--launcher", launcher).stdout
-        for code, expected in (("0", 0), ("6", 6), ("75", 0), ("75-cancelled", 75), ("wait", 0)):
+        for code, expected in (("0", 0), ("6", 6), ("75", 0), ("75-cancelled", 75), ("wait-USR1", 0), ("wait-TERM", 0)):
             folder = work.file(f"fake-{launcher}-{code}")
             os.mkdir(folder)
             environment = dict(os.environ, PATH=bin + ":" + os.environ["PATH"], FAKE=folder, CODE=code, SLURM_JOB_ID="7")
             job = subprocess.Popen(["bash", "-c", script], env=environment)
-            if code == "wait":
+            if code.startswith("wait"):
                 if launcher == "pmix":
                     fake(bin, "scancel", "exit 1\n")
                 while not os.path.exists(folder + "/ready"):
                     time.sleep(0.02)
-                job.send_signal(signal.SIGTERM if launcher == "pmix" else signal.SIGUSR1)
+                job.send_signal(signal.SIGTERM if code == "wait-TERM" else signal.SIGUSR1)
             assert job.wait(timeout=20) == expected, (launcher, code, job.returncode)
             requeued = os.path.exists(folder + "/scontrol")
-            assert requeued == (code in ("75", "wait")), (launcher, code)
+            assert requeued == (code in ("75", "wait-USR1", "wait-TERM")), (launcher, code)
             if requeued:
                 assert open(folder + "/scontrol").read() == "requeue 7\n"
 

@@ -259,8 +259,8 @@ mdm_status mdm_save_checkpoint(mdm_trainer *t, int now) {
     MDM_TRY(mdm_comm_broadcast(t->comm, &failed, 1, MDM_INT32, 0));
     mdm_watch_back();
     if (failed && now)
-        return mdm_fail(MDM_RESOURCE,
-                        "stopped by a signal, but the checkpoint could not be saved; the one before stands");
+        return mdm_fail(MDM_RESOURCE, "stopped by a signal, but the checkpoint could not be saved; the one "
+                                      "before stands, if there is one");
     return MDM_OK;
 }
 

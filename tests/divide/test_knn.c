@@ -401,7 +401,7 @@ static void neighbours_closer_than_float_resolution_are_found(void **state) {
 /* Marks every `step`-th row, and those of the first `front`. */
 static uint8_t *mark(int64_t total, int64_t step, int64_t front) {
     uint8_t *among = calloc((size_t)total, 1);
-    memset(among, 1, (size_t)front);
+    for (int64_t i = 0; i < total; i++) among[i] = i < front;
     for (int64_t i = 0; i < total; i += step) among[i] = 1;
     return among;
 }

@@ -432,6 +432,25 @@ static void libraries_that_fail_on_a_sound_device_have_their_own_words(void **un
     put_away(&gpu);
 }
 
+/* Every start with it would end so. What fails in a recording may be the recording's own. */
+static void a_plan_that_does_not_run_is_kept_no_more(void **unused) {
+    (void)unused;
+    mdm_gpu gpu = a_device();
+    const mdm_gpu_convolution kind = {.batch = 1};
+    mdm_plan_choice choice = {.engine = 7}, found;
+    state = cudaSuccess;
+    mdm_plan_cache_put(cache, &kind, &choice);
+    execution_answers = CUDNN_STATUS_EXECUTION_FAILED;
+    gpu.is_recording = 1;
+    assert_int_equal(convolve(&gpu), MDM_LOST);
+    assert_int_equal(mdm_plan_cache_find(cache, &kind, &found), 1);
+    gpu.is_recording = 0;
+    assert_int_equal(convolve(&gpu), MDM_LOST);
+    assert_non_null(strstr(mdm_last_message(), "what it says last; its plan is kept no more: start again"));
+    assert_int_equal(mdm_plan_cache_find(cache, &kind, &found), 0);
+    execution_answers = CUDNN_STATUS_SUCCESS;
+}
+
 /* And scratch memory of its own; what comes next is where it was, whether that failed or not. */
 static void a_gradient_of_filters_beside_the_rest_has_the_other_stream_for_itself(void **unused) {
     (void)unused;
@@ -485,6 +504,7 @@ int main(void) {
         cmocka_unit_test(every_call_on_a_lost_device_names_it_and_the_cause),
         cmocka_unit_test(what_cannot_fail_by_itself_is_told_by_the_next_call),
         cmocka_unit_test(libraries_that_fail_on_a_sound_device_have_their_own_words),
+        cmocka_unit_test(a_plan_that_does_not_run_is_kept_no_more),
         cmocka_unit_test(a_gradient_of_filters_beside_the_rest_has_the_other_stream_for_itself),
         cmocka_unit_test(a_graph_that_fails_on_a_sound_device_is_no_loss),
         cmocka_unit_test(a_recording_is_not_asked),

@@ -133,6 +133,26 @@ static void a_later_choice_replaces_the_first(void **state) {
     assert_int_equal(engine_of(machine, forward), 65);
 }
 
+/* Though it is still in the file that is read once more before it is written; until another is put there. */
+static void a_choice_that_is_forgotten_is_gone_and_others_stay(void **state) {
+    (void)state;
+    mdm_gpu_convolution other = forward;
+    mdm_plan_choice choice;
+    other.batch++;
+    put(machine, forward, 62);
+    put(machine, other, 63);
+    mdm_plan_cache *cache = open_cache(machine);
+    assert_int_equal(mdm_plan_cache_forget(cache, &forward), 1);
+    assert_int_equal(mdm_plan_cache_forget(cache, &forward), 0);
+    assert_int_equal(mdm_plan_cache_find(cache, &forward, &choice), 0);
+    mdm_plan_cache_save(cache);
+    mdm_plan_cache_close(cache);
+    assert_int_equal(engine_of(machine, forward), -1);
+    assert_int_equal(engine_of(machine, other), 63);
+    put(machine, forward, 64);
+    assert_int_equal(engine_of(machine, forward), 64);
+}
+
 static void what_others_added_in_the_meantime_is_kept(void **state) {
     (void)state;
     mdm_gpu_convolution backward = forward;
@@ -355,6 +375,7 @@ int main(void) {
         IN_A_FOLDER(another_device_or_version_has_choices_of_its_own),
         IN_A_FOLDER(the_file_of_another_device_is_not_believed),
         IN_A_FOLDER(a_later_choice_replaces_the_first),
+        IN_A_FOLDER(a_choice_that_is_forgotten_is_gone_and_others_stay),
         IN_A_FOLDER(what_others_added_in_the_meantime_is_kept),
         IN_A_FOLDER(a_cut_or_changed_file_counts_as_empty_and_is_written_anew),
         IN_A_FOLDER(a_file_that_is_too_long_counts_as_empty),

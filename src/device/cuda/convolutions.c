@@ -6,13 +6,18 @@
 
 enum { WARM_UP_RUNS = 2, LEADING_RUNS = 2, TIMED_RUNS = 7, NOISE_WORDS = 1 << 16 };
 
-static mdm_status check(mdm_gpu *gpu, cudnnStatus_t code, const char *what) {
+/* A plan that does not run, perhaps one that an earlier start has kept, is kept no more. Recordings may fail
+ * for other reasons. */
+static mdm_status check(mdm_gpu *gpu, const mdm_gpu_plan *plan, cudnnStatus_t code, const char *what) {
     char text[256] = "";
     if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
     MDM_TRY(mdm_gpu_check_device(gpu, what));
     gpu->cudnn->cudnnGetLastErrorString(text, sizeof text);
-    return mdm_fail(MDM_LOST, "cuDNN failed in %s on device %d: %s %s", what, gpu->number,
-                    gpu->cudnn->cudnnGetErrorString(code), text);
+    int is_forgotten = !gpu->is_recording && mdm_plan_cache_forget(gpu->cache, &plan->kind);
+    if (is_forgotten) mdm_plan_cache_save(gpu->cache);
+    return mdm_fail(MDM_LOST, "cuDNN failed in %s on device %d: %s %s%s", what, gpu->number,
+                    gpu->cudnn->cudnnGetErrorString(code), text,
+                    is_forgotten ? "; its plan is kept no more: start again, which measures anew" : "");
 }
 
 static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, mdm_gpu_workspace *workspace, void *x,
@@ -180,14 +185,14 @@ static mdm_status convolve_beside(mdm_gpu *gpu, const mdm_gpu_plan *plan, void *
     static const char what[] = "a convolution beside others";
     if (plan->kind.pass != MDM_GPU_BACKWARD_FILTER)
         return mdm_fail(MDM_LOST, "internal: only gradients of filters are computed beside the rest");
-    MDM_TRY(check(gpu, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->queued_to), what));
+    MDM_TRY(check(gpu, plan, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->queued_to), what));
     cudnnStatus_t code = execute(gpu, &plan->cudnn, &gpu->workspace_beside, x, filter, y);
     cudnnStatus_t back = gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream);
-    return check(gpu, code != CUDNN_STATUS_SUCCESS ? code : back, what);
+    return check(gpu, plan, code != CUDNN_STATUS_SUCCESS ? code : back, what);
 }
 
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a convolution"));
     if (gpu->queued_to != gpu->stream) return convolve_beside(gpu, plan, x, filter, y);
-    return check(gpu, execute(gpu, &plan->cudnn, &gpu->workspace, x, filter, y), "a convolution");
+    return check(gpu, plan, execute(gpu, &plan->cudnn, &gpu->workspace, x, filter, y), "a convolution");
 }

@@ -124,9 +124,9 @@ int mdm_plan_cache_find(const mdm_plan_cache *cache, const mdm_gpu_convolution *
                         mdm_plan_choice *choice) {
     int32_t key[KEY_NUMBERS];
     make_key(shape, key);
-    int at = find(cache, key);
-    if (at >= 0) *choice = cache->entries[at].choice;
-    return at >= 0;
+    int at = find(cache, key), is_there = at >= 0 && is_sound(&cache->entries[at]);
+    if (is_there) *choice = cache->entries[at].choice;
+    return is_there;
 }
 
 void mdm_plan_cache_put(mdm_plan_cache *cache, const mdm_gpu_convolution *shape,
@@ -139,6 +139,15 @@ void mdm_plan_cache_put(mdm_plan_cache *cache, const mdm_gpu_convolution *shape,
     else
         append(cache, &e);
     cache->changed = 1;
+}
+
+/* By one that nobody believes, or what the file says would come back when it is written. */
+int mdm_plan_cache_forget(mdm_plan_cache *cache, const mdm_gpu_convolution *shape) {
+    mdm_plan_choice choice;
+    if (!mdm_plan_cache_find(cache, shape, &choice)) return 0;
+    choice.engine = -1;
+    mdm_plan_cache_put(cache, shape, &choice);
+    return 1;
 }
 
 static mdm_status write_file(const mdm_plan_cache *cache) {

@@ -38,6 +38,8 @@ int mdm_plan_cache_find(const mdm_plan_cache *cache, const mdm_gpu_convolution *
 /* Adds or replaces. Without memory for it nothing is kept. */
 void mdm_plan_cache_put(mdm_plan_cache *cache, const mdm_gpu_convolution *shape,
                         const mdm_plan_choice *choice);
+/* For one that does not run: a later start chooses anew, once this is saved. 0 when there was none. */
+int mdm_plan_cache_forget(mdm_plan_cache *cache, const mdm_gpu_convolution *shape);
 /* Writes the file if there is anything new. Where it cannot be written, that is said once (MDM_DEBUG=1) and
  * not tried again. */
 void mdm_plan_cache_save(mdm_plan_cache *cache);

@@ -130,28 +130,38 @@ static void add(mdm_recorder *r, const mdm_step_kind *kind) {
     r->steps[i] = (recorded_step){.kind = *kind};
 }
 
-/* What one rank cannot record none does: *failed is the lowest such rank, whose words all get; else the
- * number of ranks. A device that is lost is no reason to go on: its rank leaves, and what the others wait for
- * never comes. */
-static mdm_status record(mdm_recorder *r, recorded_step *step, int way, mdm_step_work *work, void *context,
-                         int32_t *failed, char why[512]) {
-    int ranks = mdm_comm_size(r->comm), rank = mdm_comm_rank(r->comm);
-    mdm_status status = mdm_recording_begin(r->device, way);
+/* What one rank cannot do none does: *failed is the lowest such rank, whose words all get; else the number of
+ * ranks. A device that is lost is no reason to go on: its rank leaves, and what the others wait for never
+ * comes. So it is where others have launched what this rank's device refuses, as they cannot call it back. */
+static mdm_status agree(mdm_recorder *r, recorded_step *step, int way, mdm_status status, int is_launched,
+                        int32_t *failed, char why[512]) {
+    int ranks = mdm_comm_size(r->comm);
+    int32_t told[2] = {status == MDM_OK ? ranks : mdm_comm_rank(r->comm), status != MDM_OK}; /* lowest; all */
     if (status == MDM_LOST) return status;
+    snprintf(why, 512, "%.500s", mdm_last_message());
+    MDM_TRY(mdm_comm_all_reduce(r->comm, told, 2, MDM_INT32, MDM_MIN));
+    int is_divided = told[0] < ranks && is_launched && !told[1];
+    *failed = is_divided ? ranks : told[0];
+    if (is_divided && status != MDM_OK)
+        return mdm_fail(MDM_LOST,
+                        "%s, though other ranks have launched theirs; train.cuda_graph=false records none",
+                        why);
+    if (*failed == ranks) return MDM_OK;
+    drop(step, way);
+    return mdm_comm_broadcast(r->comm, why, 512, MDM_BYTE, *failed); /* rank 0 prints warnings */
+}
+
+static mdm_status record(mdm_recorder *r, recorded_step *step, int way, mdm_step_work *work, void *context) {
+    mdm_status status = mdm_recording_begin(r->device, way);
     if (status == MDM_OK) {
         mdm_status inside = work(context);
         char first[512];
         snprintf(first, sizeof first, "%.500s", inside == MDM_OK ? "" : mdm_last_message());
         status = mdm_recording_end(r->device, inside == MDM_OK, &step->recording[way]);
         if (status == MDM_LOST) return status;
-        if (inside != MDM_OK) status = mdm_fail(inside, "%s", first);
+        if (inside != MDM_OK) status = mdm_fail(MDM_RESOURCE, "%s", first); /* the device is sound */
     }
-    *failed = status == MDM_OK ? ranks : rank;
-    snprintf(why, 512, "%.500s", mdm_last_message());
-    MDM_TRY(mdm_comm_all_reduce(r->comm, failed, 1, MDM_INT32, MDM_MIN));
-    if (*failed == ranks) return MDM_OK;
-    drop(step, way);
-    return mdm_comm_broadcast(r->comm, why, 512, MDM_BYTE, *failed); /* rank 0 prints warnings */
+    return status;
 }
 
 /* ---- ways ---- */
@@ -216,36 +226,47 @@ int mdm_recorder_way(const mdm_recorder *r, double milliseconds[MDM_RECORDING_WA
     return r->decided->trial.chosen;
 }
 
-/* The step's recording of this turn, made if need be; NULL: steps are launched from here on. */
-static mdm_status prepare(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context,
-                          mdm_recording **recording) {
+/* Replays the step's recording, which is made if need be; a device may refuse a new one when it is launched
+ * first. *failed as above. */
+static mdm_status replay(mdm_recorder *r, recorded_step *step, int way, mdm_step_work *work, void *context,
+                         int32_t *failed, char why[512]) {
+    stage_trial *t = trial_of(r, &step->kind);
+    int is_new = !step->recording[way];
+    *failed = mdm_comm_size(r->comm);
+    r->timed = t && !t->trial.is_over && is_same(&t->kind, &step->kind) ? t : NULL;
+    r->timed_way = way;
+    if (is_new) MDM_TRY(agree(r, step, way, record(r, step, way, work, context), 0, failed, why));
+    if (!step->recording[way]) return MDM_OK;
+    mdm_status status = mdm_recording_replay(step->recording[way], r->timed != NULL);
+    if (is_new) return agree(r, step, way, status, 1, failed, why);
+    return status == MDM_OK ? MDM_OK : mdm_fail(MDM_LOST, "%s", mdm_last_message());
+}
+
+/* In the way of this turn, else plainly; *is_queued is 0 where steps are launched from here on. */
+static mdm_status replay_some_way(mdm_recorder *r, recorded_step *step, mdm_step_work *work, void *context,
+                                  int *is_queued) {
     stage_trial *t = trial_of(r, &step->kind);
     int way = way_of(t, &step->kind), ranks = mdm_comm_size(r->comm);
-    int32_t failed = ranks;
+    int32_t failed;
     char why[512];
-    if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
+    MDM_TRY(replay(r, step, way, work, context, &failed, why));
     if (failed < ranks && way != 0) {
         mdm_debug("way %d of recording a step failed on rank %d: %s", way, failed, why);
         mdm_recording_trial_leave_out(&t->trial, way);
-        way = 0;
-        failed = ranks;
-        if (!step->recording[way]) MDM_TRY(record(r, step, way, work, context, &failed, why));
+        MDM_TRY(replay(r, step, 0, work, context, &failed, why));
     }
-    if (failed < ranks) {
-        mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
-                 "train.cuda_graph=false does not try",
-                 failed, why);
-        mdm_recorder_turn_off(r);
-    }
-    *recording = r->is_on ? step->recording[way] : NULL;
-    r->timed = r->is_on && t && !t->trial.is_over && is_same(&t->kind, &step->kind) ? t : NULL;
-    r->timed_way = way;
+    *is_queued = failed == ranks;
+    if (*is_queued) return MDM_OK;
+    mdm_warn("steps are launched kernel by kernel, as their recording failed on rank %d: %s; "
+             "train.cuda_graph=false does not try",
+             failed, why);
+    mdm_recorder_turn_off(r);
     return MDM_OK;
 }
 
 mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_network *network,
                               mdm_step_work *work, void *context) {
-    mdm_recording *recording;
+    int is_queued;
     if (!r->is_on) return work(context);
     MDM_TRY(take_time(r));
     recorded_step *step = find(r, kind);
@@ -256,9 +277,8 @@ mdm_status mdm_recorder_queue(mdm_recorder *r, const mdm_step_kind *kind, mdm_ne
     if (mdm_device_frees(r->device) != r->frees)
         return mdm_fail(MDM_LOST, "internal: memory of the device was freed inside a pass");
     MDM_TRY(mdm_executor_prepare(r->executor, network));
-    MDM_TRY(prepare(r, step, work, context, &recording));
-    if (!recording) return work(context);
-    MDM_TRY(mdm_recording_replay(recording, r->timed != NULL));
+    MDM_TRY(replay_some_way(r, step, work, context, &is_queued));
+    if (!is_queued) return work(context);
     mdm_network_moved(network);
     return MDM_OK;
 }

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import subprocess
+from math import nan
 
 import h5py
 import numpy as np
@@ -100,10 +101,10 @@ def steps_that_are_replayed_are_those_that_are_launched(work):
 
 
 def the_fastest_way_of_recording_steps_stays_and_the_networks_are_the_same(work):
-    """As the stages' own steps tell; a way in which they cannot be recorded is left out."""
+    """As the stages' own steps tell; a way in which they cannot be recorded, or are refused when launched (nan), is left out."""
     make_pictures(work.file("ways.h5"), 60, 16, 8, 3)
     names = ["", ", gradients of weights beside the rest", ", kernels launched early", ", gradients of weights beside the rest, kernels launched early"]
-    for ranks, times, special in ((1, None, ""), (1, [4, 3, 2, 1], ""), (1, [4, 1, 2, 3], ""), (1, [2, 2, 2, 2], ""), (1, [4, -1, 3, -1], ""), (2, None, ""),
+    for ranks, times, special in ((1, None, ""), (1, [4, 3, 2, 1], ""), (1, [4, 1, 2, 3], ""), (1, [2, 2, 2, 2], ""), (1, [4, -1, 3, -1], ""), (1, [4, 3, nan, nan], ""), (2, None, ""), (2, [4, nan, nan, -1], ""),
                               (2, [4, 3, 2, 1], ""), (2, [4, 3, 2, 1], "1"), (2, [4, 9, 2, 3], "slower rank 1")):
         if ranks == 2 and not FAKE_NCCL:
             continue
@@ -120,7 +121,7 @@ def the_fastest_way_of_recording_steps_stays_and_the_networks_are_the_same(work)
         decided = re.findall(r"a step of stage (.) takes [0-9.]+ ms(.*): so from here on", done.stderr)
         assert list(dict.fromkeys(decided)) == expected, (name, done.stderr)  # steps without unlabelled samples are tried by themselves
         left_out = re.findall(r"way (.) of recording a step failed on rank 0: the emulated", done.stderr)
-        assert left_out == ([str(way) for way in range(4) if times[way] < 0] * len(decided) if times else []), (name, done.stderr)
+        assert left_out == ([str(way) for way in range(4) if not times[way] > 0] * len(decided) if times else []), (name, done.stderr)
         weights = read(work, name, "model-a.safetensors") + read(work, name, "model-b.safetensors")
         launched = launched if times else weights
         assert weights == launched, name
@@ -171,6 +172,11 @@ def a_device_that_refuses_graphs_gets_launches_and_one_line(work):
     refused, weights, told = train_by_graph(work, "refused-graphs", "true", 1, MDM_EMULATED_GRAPHS="refused")
     assert weights == expected and refused["replayed"] == 0, refused
     assert told.count("steps are launched kernel by kernel, as their recording failed on rank 0") == 1, told
+    for ranks in (1, 2) if FAKE_NCCL else (1,):  # made, but never launched
+        refused, weights, told = train_by_graph(work, f"refused-launches-{ranks}", "true", ranks, **FAKE_NCCL, MDM_EMULATED_TIMES="nan,nan,nan,nan")
+        assert refused["recorded"] > 0 and refused["replayed"] == 0, refused
+        assert told.count("steps are launched kernel by kernel, as their recording failed on rank 0: the emulated device was told to launch") == 1, told
+        assert weights == (expected if ranks == 1 else train_by_graph(work, "plain-2", "false", 2, **FAKE_NCCL)[1])
 
 
 def a_graph_that_is_broken_off_on_one_rank_is_kept_away_from_nccl(work):

@@ -10,6 +10,7 @@
  * is not part of it, which would run once and never again. */
 #include "emulated_gpu.h"
 #include "mdm/device/recording.h"
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,7 +29,7 @@ static int way_of(const mdm_gpu_graph *graph) {
 }
 
 /* What graphs take that were recorded one way or another: MDM_EMULATED_TIMES=A,B,C,D, behind a / those of
- * rank 1, else 4, 3, 2 and 1 milliseconds; below 0 they fail at their end. */
+ * rank 1, else 4, 3, 2 and 1 milliseconds; below 0 they fail at their end, and of "nan" when launched. */
 static double time_of(int way) {
     const char *told = getenv("MDM_EMULATED_TIMES"), *rank = getenv("OMPI_COMM_WORLD_RANK");
     const char *others = told ? strchr(told, '/') : NULL;
@@ -137,6 +138,8 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph) {
 mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed) {
     emulated_refuse_in_graph(gpu, "a graph is launched");
     MDM_TRY(emulated_count_call(gpu, "graph", "a graph"));
+    if (isnan(time_of(way_of(graph))))
+        return mdm_fail(MDM_RESOURCE, "the emulated device was told to launch no such graph");
     pthread_mutex_lock(&gpu->lock);
     entry e = {.kind = GRAPH, .graph = graph, .number = gpu->works_queued};
     gpu->counts.replayed++;

@@ -29,8 +29,8 @@ static struct {
     enum cudaStreamCaptureMode mode;
     int refused; /* calls that a capture does not allow */
     int host_frees, frees, graphs, executables, waits;
-    cudaError_t instantiation; /* what it comes to */
-    int is_broken;             /* the capture */
+    cudaError_t instantiation, launching; /* what they come to */
+    int is_broken;                        /* the capture */
     cudaError_t counting, choosing;
     int driver;
     size_t most_bytes; /* of an allocation; 0: any */
@@ -241,7 +241,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream) {
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
     (void)exec, (void)stream;
-    return use();
+    return cuda.launching != cudaSuccess ? leave(cuda.launching) : use();
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
     (void)exec;

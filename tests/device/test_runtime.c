@@ -427,7 +427,7 @@ static void queue_step(mdm_gpu *gpu, mdm_gpu_mark *computed, mdm_gpu_mark *commu
 
 static void a_capture_ends_whatever_fails_in_it(void **state) {
     (void)state;
-    enum { SOUND, NOT_KEPT, FAILED_INSIDE, FAILED_AT_ITS_END, CASES };
+    enum { SOUND, REFUSED_AT_ITS_LAUNCH, NOT_KEPT, FAILED_INSIDE, FAILED_AT_ITS_END, CASES };
     mdm_gpu *gpu = open_gpu();
     void *memory, *pinned;
     mdm_gpu_mark *computed, *communicated;
@@ -438,16 +438,17 @@ static void a_capture_ends_whatever_fails_in_it(void **state) {
     for (int i = 0; i < CASES; i++) {
         mdm_gpu_graph *graph;
         cuda.instantiation = i == FAILED_AT_ITS_END ? cudaErrorMemoryAllocation : cudaSuccess;
+        cuda.launching = i == REFUSED_AT_ITS_LAUNCH ? cudaErrorNotSupported : cudaSuccess;
         assert_int_equal(mdm_gpu_begin_graph(gpu), MDM_OK);
         assert_int_equal(cuda.mode, cudaStreamCaptureModeThreadLocal); /* others send pictures meanwhile */
         queue_step(gpu, computed, communicated, memory, pinned);
         if (i == FAILED_INSIDE) mdm_gpu_note(gpu, cudaErrorInvalidConfiguration, "a kernel");
         mdm_status status = mdm_gpu_end_graph(gpu, i != NOT_KEPT, &graph);
         assert_int_equal(status, i < FAILED_INSIDE ? MDM_OK : MDM_RESOURCE);
-        assert_true((graph != NULL) == (i == SOUND));
+        assert_true((graph != NULL) == (i < NOT_KEPT));
         assert_int_equal(cuda.is_capturing, 0);
+        if (graph) assert_int_equal(mdm_gpu_launch_graph(gpu, graph, 1), i == SOUND ? MDM_OK : MDM_RESOURCE);
         assert_int_equal(cudaGetLastError(), cudaSuccess);
-        if (graph) assert_int_equal(mdm_gpu_launch_graph(gpu, graph, 1), MDM_OK);
         mdm_gpu_destroy_graph(gpu, graph);
         queue_step(gpu, computed, communicated, memory, pinned); /* the device is sound */
         assert_int_equal(mdm_gpu_await(gpu, communicated), MDM_OK);

@@ -38,7 +38,8 @@ MDM_MUST_CHECK mdm_status mdm_recording_begin(mdm_device *device, int way);
 /* Ends it. Without `keep` (what was to be recorded failed) or where it fails, nothing is left of it, and what
  * went wrong inside is forgotten: if the device is at fault, it will tell again. */
 MDM_MUST_CHECK mdm_status mdm_recording_end(mdm_device *device, int keep, mdm_recording **recording);
-/* Queues all of it, and takes its time or not. Collective where collectives are in it. */
+/* Queues all of it, and takes its time or not. Collective where collectives are in it. MDM_RESOURCE where the
+ * device refuses it, with nothing queued. */
 MDM_MUST_CHECK mdm_status mdm_recording_replay(mdm_recording *recording, int is_timed);
 /* How long the device took for the latest replay that was timed, which the host has waited for. */
 MDM_MUST_CHECK mdm_status mdm_recording_milliseconds(mdm_device *device, double *milliseconds);

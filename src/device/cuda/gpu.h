@@ -115,7 +115,8 @@ MDM_MUST_CHECK mdm_status mdm_gpu_await(mdm_gpu *gpu, mdm_gpu_mark *mark);
 
 /* A graph: what is queued for computing between begin and end, and in other queues behind a mark of it, is
  * recorded and not run; a launch queues all of it. Without `keep`, or when it fails, *graph is NULL, and
- * failures in between are forgotten. In between there are no allocations, uploads, downloads or waits. */
+ * failures in between are forgotten. In between there are no allocations, uploads, downloads or waits. A
+ * launch that the device refuses queues nothing and is MDM_RESOURCE. */
 typedef struct mdm_gpu_graph mdm_gpu_graph;
 MDM_MUST_CHECK mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu);
 MDM_MUST_CHECK mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **graph);

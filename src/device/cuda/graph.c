@@ -7,15 +7,19 @@ struct mdm_gpu_graph {
     cudaGraphExec_t exec;
 };
 
+/* Where the device is not at fault. */
+static mdm_status refuse(mdm_gpu *gpu, const char *what, cudaError_t code) {
+    (void)cudaGetLastError(); /* told here */
+    MDM_TRY(mdm_gpu_check_device(gpu, "a graph"));
+    return mdm_fail(MDM_RESOURCE, "CUDA device %d %s no graph: %s (%s)", gpu->number, what,
+                    cudaGetErrorString(code), cudaGetErrorName(code));
+}
+
 mdm_status mdm_gpu_begin_graph(mdm_gpu *gpu) {
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "what was queued before a graph"));
     cudaError_t code = cudaStreamBeginCapture(gpu->stream, cudaStreamCaptureModeThreadLocal);
     gpu->is_recording = code == cudaSuccess;
-    if (code == cudaSuccess) return MDM_OK;
-    (void)cudaGetLastError(); /* told here */
-    MDM_TRY(mdm_gpu_check_device(gpu, "the beginning of a graph"));
-    return mdm_fail(MDM_RESOURCE, "CUDA device %d begins no graph: %s", gpu->number,
-                    cudaGetErrorString(code));
+    return code == cudaSuccess ? MDM_OK : refuse(gpu, "begins", code);
 }
 
 /* Ready to be launched, and in the device's memory already. */
@@ -53,8 +57,10 @@ mdm_status mdm_gpu_end_graph(mdm_gpu *gpu, int keep, mdm_gpu_graph **out) {
 }
 
 mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed) {
+    MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "what was queued before a graph"));
     if (is_timed) MDM_TRY(mdm_gpu_check(gpu, cudaEventRecord(gpu->begin, gpu->stream), "a graph"));
-    MDM_TRY(mdm_gpu_check(gpu, cudaGraphLaunch(graph->exec, gpu->stream), "a graph"));
+    cudaError_t code = cudaGraphLaunch(graph->exec, gpu->stream);
+    if (code != cudaSuccess) return refuse(gpu, "launches", code);
     return is_timed ? mdm_gpu_check(gpu, cudaEventRecord(gpu->end, gpu->stream), "a graph") : MDM_OK;
 }
 

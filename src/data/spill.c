@@ -94,6 +94,8 @@ static mdm_status open_files(mdm_spill *s, const char *out) {
     s->journal_path = join(out, ".import-journal");
     if (!s->pictures_path || !s->journal_path) return mdm_fail(MDM_RESOURCE, "out of memory for file names");
     s->journal = open(s->journal_path, flags, 0644);
+    if (s->journal < 0 && errno == ENOENT)
+        return mdm_fail(MDM_RESOURCE, "%s cannot be written: its folder does not exist; make it first", out);
     if (s->journal < 0) return fail_opening(s->journal_path);
     if (flock(s->journal, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return mdm_fail(MDM_RESOURCE, "%s is being imported by another process", out);

@@ -340,7 +340,7 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     free(suspicion);
     MDM_TRY(status);
     report_division(t, epoch, network, end - middle, middle - start);
-    warn_of_degenerate_cases(t, epoch, network);
+    if (!t->options.dry_run) warn_of_degenerate_cases(t, epoch, network); /* one step tells nothing */
     return MDM_OK;
 }
 

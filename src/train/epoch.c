@@ -9,6 +9,8 @@
 /* How long a step may give no sign of life at least: the first one of a stage, of which nothing is known yet;
  * the first of an epoch, which may plan new sizes; and the others. */
 enum { FIRST_STEP_SECONDS = 900, NEXT_EPOCH_SECONDS = 120, STEP_SECONDS = 30 };
+/* Why to stop; any rank's reason holds, the greater one. */
+enum { GOES_ON, SIGNAL_CAME, TIME_IS_UP };
 
 static const mdm_stage_methods *methods_of(mdm_stage stage) {
     if (stage == MDM_STAGE_PRETRAIN) return &mdm_pretrain_methods;
@@ -71,7 +73,7 @@ static void write_epoch_event(mdm_trainer *t, mdm_stage stage, int64_t epoch, do
 
 /* What the ranks agree on after every step: whether to stop, whether to save. */
 static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
-    int32_t flags[2] = {mdm_signals_stop(), mdm_signals_take_save()};
+    int32_t flags[2] = {mdm_signals_stop() ? SIGNAL_CAME : GOES_ON, mdm_signals_take_save()};
     double minutes = t->config.checkpoint.minutes;
     if (minutes > 0 && mdm_comm_rank(t->comm) == 0 && mdm_seconds() - t->last_save > 60.0 * minutes)
         flags[1] = 1;
@@ -82,7 +84,7 @@ static mdm_status agree_on_signals(mdm_trainer *t, int *stop, int *save) {
     t->last_agreed = now;
     if (mdm_comm_rank(t->comm) == 0 &&
         mdm_signals_time_is_up(30 + 1.25 * t->longest_gap + 2 * t->longest_save))
-        flags[0] = 1;
+        flags[0] = TIME_IS_UP;
     MDM_TRY(mdm_comm_all_reduce(t->comm, flags, 2, MDM_INT32, MDM_MAX));
     *stop = flags[0];
     *save = flags[1];
@@ -94,7 +96,9 @@ static mdm_status after_step(mdm_trainer *t) {
     MDM_TRY(agree_on_signals(t, &stop, &save));
     (void)mdm_notice_saved(t, 0);
     if (stop || save) MDM_TRY(mdm_save_checkpoint(t, stop));
-    if (stop) return mdm_fail(MDM_STOPPED, "stopped by a signal; the state is saved, start again to go on");
+    if (stop)
+        return mdm_fail(MDM_STOPPED, "stopped %s; the state is saved, start again to go on",
+                        stop == TIME_IS_UP ? "before the time limit" : "by a signal");
     return MDM_OK;
 }
 

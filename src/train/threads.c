@@ -46,12 +46,13 @@ mdm_status mdm_choose_threads(mdm_comm *comm, int configured, int *threads, char
     free(counts);
     MDM_TRY(status);
     int available = CPU_COUNT(&mine.cores);
+    char shared[40] = "";
+    if (sharing > 1) snprintf(shared, sizeof shared, ", shared by %d ranks", sharing);
     print_mask(&mine.cores, cores, sizeof cores);
     *threads = configured > 0 ? configured : available / sharing > 0 ? available / sharing : 1;
-    snprintf(text, (size_t)size,
-             "%d rank%s, %d thread%s each (rank 0 on %s: cores %s, shared by %d rank%s)%s", ranks,
-             ranks > 1 ? "s" : "", *threads, *threads > 1 ? "s" : "", mine.host, cores, sharing,
-             sharing > 1 ? "s" : "", configured > 0 ? ", as run.threads says" : "");
+    snprintf(text, (size_t)size, "%d rank%s, %d thread%s each (rank 0 on %s: core%s %s%s)%s", ranks,
+             ranks > 1 ? "s" : "", *threads, *threads > 1 ? "s" : "", mine.host, available > 1 ? "s" : "",
+             cores, shared, configured > 0 ? ", as run.threads says" : "");
     if (configured <= 0 && available == 1 && online > 1 && (long)mdm_comm_node_size(comm) < online)
         mdm_warn(
             "each rank is bound to one core though the node has %ld; start with mpirun --bind-to none, or "

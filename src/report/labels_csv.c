@@ -27,37 +27,36 @@ void mdm_labels_mean(const float *a, const float *b, int64_t samples, float *mea
     for (int64_t i = 0; i < samples; i++) mean[i] = b ? 0.5f * (a[i] + b[i]) : a[i];
 }
 
-/* counts [C,C]: soft counts of predicted (row) against given labels, rows scaled to sum 1. */
-static void count_transitions(const float *probabilities, const int32_t *given, int64_t samples,
-                              int64_t classes, double *counts) {
-    for (int64_t i = 0; i < samples; i++)
-        for (int64_t c = 0; c < classes && given[i] >= 0 && given[i] < classes; c++)
-            counts[c * classes + given[i]] += (double)probabilities[i * classes + c];
-    for (int64_t c = 0; c < classes; c++) {
-        double sum = 0;
-        for (int64_t g = 0; g < classes; g++) sum += counts[c * classes + g];
-        for (int64_t g = 0; g < classes && sum > 0; g++) counts[c * classes + g] /= sum;
+void mdm_labels_count(const float *probabilities, const int32_t *given, int64_t samples, int64_t classes,
+                      double *transition) {
+    for (int64_t i = 0; i < samples; i++) {
+        if (given[i] < 0 || given[i] >= classes) continue;
+        double *of_label = transition + given[i] * classes;
+        for (int64_t c = 0; c < classes; c++) of_label[c] += (double)probabilities[i * classes + c];
     }
 }
 
-mdm_status mdm_labels_calibrate(const float *probabilities, const float *mixture, const int32_t *given,
-                                int64_t samples, int64_t classes, float *clean) {
-    double *transition;
-    MDM_TRY(MDM_ALLOCATE(transition, classes * classes, "the transitions between labels"));
-    count_transitions(probabilities, given, samples, classes, transition);
+void mdm_labels_scale(int64_t classes, double *transition) {
+    for (int64_t c = 0; c < classes; c++) {
+        double sum = 0;
+        for (int64_t g = 0; g < classes; g++) sum += transition[g * classes + c];
+        for (int64_t g = 0; g < classes && sum > 0; g++) transition[g * classes + c] /= sum;
+    }
+}
+
+void mdm_labels_calibrate(const float *probabilities, const float *mixture, const int32_t *given,
+                          int64_t samples, int64_t classes, const double *transition, float *clean) {
     for (int64_t i = 0; i < samples; i++) {
         const float *row = probabilities + i * classes;
         double all = 0, right = 0;
         int64_t g = given[i];
         for (int64_t c = 0; c < classes && g >= 0 && g < classes; c++) {
-            double part = (double)row[c] * transition[c * classes + g];
+            double part = (double)row[c] * transition[g * classes + c];
             all += part;
             if (c == g) right = part;
         }
         clean[i] = (float)(0.5 * ((double)mixture[i] + (all > 0 ? right / all : 0)));
     }
-    free(transition);
-    return MDM_OK;
 }
 
 void mdm_labels_mislabelled(const float *clean, const float *suggested_probability, const uint8_t *verdict,

@@ -12,12 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { COLLECTED = 1 << 20 }; /* numbers that travel at once to rank 0 */
+
 /* This rank's slice of what a division computes. */
 typedef struct slice {
     int64_t first, count;
     float *loss, *cut, *embedding, *logits, *score, *clean; /* [count, ...]; some only where wanted */
     int64_t *neighbour;                                     /* [count, k], and how similar: */
     float *similarity;
+    float *block;     /* [COLLECTED] of embeddings and logits on the way to rank 0 */
     float *on_device; /* [count, D] embeddings in the memory of the CUDA device that searches them, or NULL */
 } slice;
 
@@ -31,6 +34,7 @@ static void free_slice(const mdm_trainer *t, slice *s) {
     free(s->clean);
     free(s->neighbour);
     free(s->similarity);
+    free(s->block);
 }
 
 /* `save_all`: embeddings and logits go to the division's file. */
@@ -45,30 +49,41 @@ static mdm_status allocate_slice(mdm_trainer *t, int save_all, slice *s) {
     MDM_TRY(MDM_ALLOCATE(s->cut, n, "losses of all samples"));
     if (save_all || !s->on_device) MDM_TRY(MDM_ALLOCATE(s->embedding, values, "embeddings of all samples"));
     if (save_all) MDM_TRY(MDM_ALLOCATE(s->logits, n * t->layout->spec.classes, "logits of all samples"));
+    if (save_all) MDM_TRY(MDM_ALLOCATE(s->block, COLLECTED, "divide.save=all"));
     MDM_TRY(MDM_ALLOCATE(s->score, n, "scores of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->neighbour, n * t->config.divide.k, "neighbours of all samples"));
     MDM_TRY(MDM_ALLOCATE(s->similarity, n * t->config.divide.k, "neighbours of all samples"));
     return MDM_ALLOCATE(s->clean, n, "clean probabilities of all samples");
 }
 
-/* Every rank's slice of one value per sample, put together on all ranks. */
-static mdm_status gather_typed(mdm_trainer *t, const void *mine, int64_t count, int64_t width, void *all,
-                               mdm_type type) {
+mdm_status mdm_gather_samples(mdm_trainer *t, const void *mine, void *all, mdm_type type) {
     int ranks = mdm_comm_size(t->comm);
-    int64_t *counts;
+    int64_t *counts, first;
     MDM_TRY(MDM_ALLOCATE(counts, ranks, "a gather"));
-    for (int r = 0; r < ranks; r++) {
-        int64_t first;
-        mdm_comm_slice(t->data->train_count, r, ranks, &first, &counts[r]);
-        counts[r] *= width;
-    }
-    mdm_status status = mdm_comm_all_gather(t->comm, mine, count * width, all, counts, type);
+    for (int r = 0; r < ranks; r++) mdm_comm_slice(t->data->train_count, r, ranks, &first, &counts[r]);
+    mdm_status status = mdm_comm_all_gather(t->comm, mine, counts[mdm_comm_rank(t->comm)], all, counts, type);
     free(counts);
     return status;
 }
 
-static mdm_status gather_values(mdm_trainer *t, const float *mine, int64_t count, int64_t width, float *all) {
-    return gather_typed(t, mine, count, width, all, MDM_FLOAT);
+static mdm_status gather_values(mdm_trainer *t, const float *mine, float *all) {
+    return mdm_gather_samples(t, mine, all, MDM_FLOAT);
+}
+
+/* Rows of `width` numbers, which only rank 0 has room for all of: block by block through `block`. */
+static mdm_status collect_rows(mdm_trainer *t, const float *mine, int64_t width, float *block, float *all) {
+    int ranks = mdm_comm_size(t->comm), rank = mdm_comm_rank(t->comm);
+    for (int r = 0; r < ranks; r++) {
+        int64_t first, count;
+        mdm_comm_slice(t->data->train_count, r, ranks, &first, &count);
+        for (int64_t done = 0; done < count * width; done += COLLECTED) {
+            int64_t now = count * width - done < COLLECTED ? count * width - done : COLLECTED;
+            if (r == rank) memcpy(block, mine + done, sizeof *block * (size_t)now);
+            if (ranks > 1) MDM_TRY(mdm_comm_broadcast(t->comm, block, now, MDM_FLOAT, r));
+            if (rank == 0) memcpy(all + first * width + done, block, sizeof *block * (size_t)now);
+        }
+    }
+    return MDM_OK;
 }
 
 /* The first of each sample's k neighbours, which the division file keeps. */
@@ -79,10 +94,10 @@ static mdm_status gather_neighbours(mdm_trainer *t, slice *s, mdm_opinion *o) {
         nearest[i] = (int32_t)s->neighbour[i * t->config.divide.k];
         s->similarity[i] = s->similarity[i * t->config.divide.k];
     }
-    mdm_status status = gather_typed(t, nearest, s->count, 1, o->neighbour, MDM_INT32);
+    mdm_status status = mdm_gather_samples(t, nearest, o->neighbour, MDM_INT32);
     free(nearest);
     MDM_TRY(status);
-    return gather_values(t, s->similarity, s->count, 1, o->similarity);
+    return gather_values(t, s->similarity, o->similarity);
 }
 
 static mdm_status true_auc(mdm_trainer *t, const float *score, int against_given, double *auc) {
@@ -104,7 +119,10 @@ static int is_on_cuda(const mdm_trainer *t) {
 
 /* Embeddings, where the neighbour search wants them, and what else is wanted of all samples. */
 static mdm_status evaluate(mdm_trainer *t, int network, float *loss, slice *s) {
-    const mdm_evaluation wanted = {loss, s->on_device ? NULL : s->embedding, s->logits, s->on_device};
+    const mdm_evaluation wanted = {.loss = loss,
+                                   .embedding = s->on_device ? NULL : s->embedding,
+                                   .logits = s->logits,
+                                   .embedding_on_device = s->on_device};
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network), &wanted));
     if (!s->on_device || !s->embedding) return MDM_OK;
     return mdm_device_download(t->device, s->embedding, s->on_device,
@@ -164,7 +182,7 @@ mdm_status mdm_remove_first(mdm_trainer *t) {
     mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, 0, &s));
     if (status == MDM_OK) status = evaluate(t, 0, NULL, &s);
     if (status == MDM_OK) status = search_neighbours(t, &s, NULL, NULL);
-    if (status == MDM_OK) status = gather_values(t, s.score, s.count, 1, o->ood_score);
+    if (status == MDM_OK) status = gather_values(t, s.score, o->ood_score);
     free_slice(t, &s);
     MDM_TRY(status);
     for (int64_t i = 0; i < samples; i++) o->clean_probability[i] = 1.0f;
@@ -191,18 +209,15 @@ static void warn_of_degenerate_cases(mdm_trainer *t, int64_t epoch, int network)
     const mdm_opinion *o = &t->opinions[network];
     const int32_t *given = mdm_store_labels(t->store, MDM_TRAIN);
     int classes = t->layout->spec.classes, missing = 0, first = -1;
+    uint8_t *found; /* of each class: 1 a picture, 2 or 3 a labelled one */
     if (o->gmm.degenerate)
         mdm_warn("epoch %lld, network %c: %s; every sample that stays counts as clean", (long long)epoch + 1,
                  'a' + network, o->gmm.degenerate_reason);
-    for (int c = 0; c < classes; c++) {
-        int64_t found = 0, exists = 0;
-        for (int64_t i = 0; i < t->data->train_count && !found; i++) {
-            exists |= given[i] == c;
-            found = o->split[i] == MDM_LABELLED && given[i] == c;
-        }
-        if (found || !exists) continue; /* a class without pictures is told at the start */
-        if (!missing++) first = c;
-    }
+    if (MDM_ALLOCATE(found, classes, "the classes found") != MDM_OK) return;
+    for (int64_t i = 0; i < t->data->train_count; i++) found[given[i]] |= o->split[i] == MDM_LABELLED ? 2 : 1;
+    for (int c = 0; c < classes; c++)
+        if (found[c] == 1 && !missing++) first = c; /* a class without pictures is told at the start */
+    free(found);
     if (missing && o->counts.labelled > 0)
         mdm_warn("epoch %lld, network %c: %d class%s without labelled samples (first: %d); guesses alone can "
                  "keep %s",
@@ -293,7 +308,7 @@ static mdm_status fit_mixture_alone(mdm_trainer *t, slice *s, mdm_gmm *gmm) {
     float *memory;
     mdm_comm *alone;
     MDM_TRY(MDM_ALLOCATE(memory, 3 * samples, "losses of all samples"));
-    mdm_status status = gather_values(t, s->cut, s->count, 1, memory);
+    mdm_status status = gather_values(t, s->cut, memory);
     if (status == MDM_OK) status = mdm_comm_create_alone(&alone);
     if (status == MDM_OK) {
         status = fit_mixture(t, alone, samples, t->held, memory, memory + samples, gmm, memory + 2 * samples);
@@ -304,10 +319,27 @@ static mdm_status fit_mixture_alone(mdm_trainer *t, slice *s, mdm_gmm *gmm) {
     return status;
 }
 
-/* One network's opinion of all samples. embedding_all and logits_all (may be NULL) receive everybody's rows.
- */
-static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, float *embedding_all,
-                               float *logits_all) {
+/* Rank 0's room, with divide.save=all, for the rows that all networks have of all samples. */
+typedef struct saved_rows {
+    float *embedding, *logits;
+} saved_rows;
+
+static mdm_status allocate_saved(mdm_trainer *t, saved_rows *all) {
+    int64_t rows = t->data->train_count * t->network_count;
+    if (mdm_comm_rank(t->comm) != 0) return MDM_OK;
+    MDM_TRY(MDM_ALLOCATE(all->embedding, rows * t->layout->embedding, "divide.save=all"));
+    return MDM_ALLOCATE(all->logits, rows * t->layout->spec.classes, "divide.save=all");
+}
+
+static mdm_status collect_saved(mdm_trainer *t, int network, const slice *s, const saved_rows *all) {
+    int64_t before = network * t->data->train_count, d = t->layout->embedding, c = t->layout->spec.classes;
+    if (!s->block) return MDM_OK;
+    MDM_TRY(collect_rows(t, s->embedding, d, s->block, all->embedding ? all->embedding + before * d : NULL));
+    return collect_rows(t, s->logits, c, s->block, all->logits ? all->logits + before * c : NULL);
+}
+
+/* One network's opinion of all samples. */
+static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice *s, const saved_rows *all) {
     mdm_opinion *o = &t->opinions[network];
     int64_t samples = t->data->train_count;
     MDM_TRY(evaluate(t, network, s->loss, s));
@@ -318,18 +350,17 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
     else /* there are no scores yet: their memory is free */
         MDM_TRY(fit_mixture(t, t->comm, s->count, t->held + s->first, s->cut, s->score, &o->gmm, s->clean));
     double middle = mdm_seconds();
-    MDM_TRY(gather_values(t, s->loss, s->count, 1, o->loss));
-    MDM_TRY(gather_values(t, s->clean, s->count, 1, o->clean_probability));
+    MDM_TRY(gather_values(t, s->loss, o->loss));
+    MDM_TRY(gather_values(t, s->clean, o->clean_probability));
     MDM_TRY(search_neighbours(t, s, s->neighbour, s->similarity));
     if (t->config.divide.ood_scores == MDM_CONFIG_OOD_SCORES_LATEST || !t->divided) {
         if (t->config.divide.ood_neighbours == MDM_CONFIG_OOD_NEIGHBOURS_CLEAN)
             MDM_TRY(score_among_clean(t, epoch, network, s));
-        MDM_TRY(gather_values(t, s->score, s->count, 1, o->ood_score));
+        MDM_TRY(gather_values(t, s->score, o->ood_score));
     }
     double end = mdm_seconds();
     MDM_TRY(gather_neighbours(t, s, o));
-    if (embedding_all) MDM_TRY(gather_values(t, s->embedding, s->count, t->layout->embedding, embedding_all));
-    if (logits_all) MDM_TRY(gather_values(t, s->logits, s->count, t->layout->spec.classes, logits_all));
+    MDM_TRY(collect_saved(t, network, s, all));
     MDM_TRY(mdm_split_samples(o->ood_score, o->clean_probability, samples, t->removed,
                               t->config.divide.threshold, o->split, &o->counts));
     MDM_TRY(true_auc(t, o->ood_score, 0, &o->auc_ood));
@@ -347,28 +378,22 @@ static mdm_status form_opinion(mdm_trainer *t, int64_t epoch, int network, slice
 mdm_status mdm_divide(mdm_trainer *t, int64_t epoch) {
     int64_t samples = t->data->train_count;
     int save_all = t->config.divide.save == MDM_CONFIG_SAVE_ALL;
-    float *embedding = NULL, *logits = NULL;
+    saved_rows all = {0};
     slice s;
     double start = mdm_seconds();
     remove_so_many(t, t->removed + (int64_t)ceil(t->config.divide.remove_step * (double)samples));
-    mdm_status status = mdm_comm_agree(t->comm, allocate_slice(t, save_all, &s));
-    if (status == MDM_OK && save_all)
-        status =
-            MDM_ALLOCATE(embedding, samples * t->layout->embedding * t->network_count, "divide.save=all");
-    if (status == MDM_OK && save_all)
-        status =
-            MDM_ALLOCATE(logits, samples * t->layout->spec.classes * t->network_count, "divide.save=all");
+    mdm_status status = allocate_slice(t, save_all, &s);
+    if (status == MDM_OK && save_all) status = allocate_saved(t, &all);
+    status = mdm_comm_agree(t->comm, status);
     for (int n = 0; status == MDM_OK && n < t->network_count; n++)
-        status =
-            form_opinion(t, epoch, n, &s, embedding ? embedding + n * samples * t->layout->embedding : NULL,
-                         logits ? logits + n * samples * t->layout->spec.classes : NULL);
+        status = form_opinion(t, epoch, n, &s, &all);
     free_slice(t, &s);
     int is_first = !t->divided;
     t->divided = status == MDM_OK;
-    if (status == MDM_OK) status = mdm_write_division(t, epoch, embedding, logits);
+    if (status == MDM_OK) status = mdm_write_division(t, epoch, all.embedding, all.logits);
     if (status == MDM_OK && is_first) status = mdm_write_first_ood_reference(t);
-    free(embedding);
-    free(logits);
+    free(all.embedding);
+    free(all.logits);
     t->seconds[3] += mdm_seconds() - start;
     return status;
 }

@@ -31,10 +31,12 @@ static mdm_status load_rows(mdm_trainer *t, const mdm_pictures *pictures, int64_
     return mdm_views_make(pictures->views, MDM_VIEW_NONE, 0, rows, 0, 0, NULL, t->step_images);
 }
 
-/* Labels and losses of a rank's slice, in the device's memory: no batch waits for the one before it. */
+/* Labels and losses of a rank's slice, in the device's memory: no batch waits for the one before it. Logits
+ * of a batch, in host memory. */
 typedef struct judgement {
     int32_t *label;
     double *value;
+    float *logits;
 } judgement;
 
 static mdm_status prepare_losses(mdm_trainer *t, int64_t first, int64_t count, judgement *j) {
@@ -70,9 +72,15 @@ static mdm_status take_outputs(mdm_trainer *t, const mdm_outputs *out, int64_t d
         mdm_device_copy(t->device, wanted->embedding_on_device + done * d, out->embedding, bytes);
     if (wanted->embedding)
         MDM_TRY(mdm_device_download(t->device, wanted->embedding + done * d, out->embedding, bytes));
-    if (!wanted->logits) return MDM_OK;
-    return mdm_device_download(t->device, wanted->logits + done * c, out->logits,
-                               sizeof(float) * (size_t)(rows * c));
+    bytes = sizeof(float) * (size_t)(rows * c);
+    if (wanted->logits)
+        MDM_TRY(mdm_device_download(t->device, wanted->logits + done * c, out->logits, bytes));
+    if (!wanted->prediction) return MDM_OK;
+    MDM_TRY(mdm_device_download(t->device, j->logits, out->logits, bytes));
+    mdm_softmax(j->logits, rows, (int)c, j->logits);
+    for (int64_t i = 0; i < rows * c; i++)
+        wanted->prediction[done * c + i] += j->logits[i] / (float)wanted->networks;
+    return MDM_OK;
 }
 
 static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t first, int64_t count,
@@ -80,6 +88,8 @@ static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t f
     const mdm_pictures all = {t->store, t->views, MDM_TRAIN, NULL, t->data->train_count};
     MDM_TRY(plan_slice(t, count));
     if (wanted->loss) MDM_TRY(prepare_losses(t, first, count, j));
+    if (wanted->prediction)
+        MDM_TRY(MDM_ALLOCATE(j->logits, EVALUATION_ROWS * (long long)t->layout->spec.classes, "predictions"));
     for (int64_t done = 0; done < count; done += EVALUATION_ROWS) {
         mdm_watch_progress();
         int64_t rows = count - done < EVALUATION_ROWS ? count - done : EVALUATION_ROWS;
@@ -94,11 +104,12 @@ static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t f
 
 mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, const mdm_evaluation *wanted) {
     int64_t first, count;
-    judgement j = {NULL, NULL};
+    judgement j = {0};
     mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
     mdm_status status = evaluate_slice(t, network, first, count, &j, wanted);
     mdm_device_free(t->device, j.label);
     mdm_device_free(t->device, j.value);
+    free(j.logits);
     return status;
 }
 

@@ -52,15 +52,19 @@ static double recorded_bytes(const mdm_trainer *t, double chunks) {
 }
 
 /* What is known of all samples on every rank, and of its slice while it divides: embeddings as they are, of
- * unit length and travelling, and the lists of the neighbour search. On every rank as well, in turn: what
- * divide.save=all gathers, and the last predictions. */
+ * unit length and travelling, and the lists of the neighbour search; and with the last predictions, their
+ * counts by class. */
 static double sample_bytes(const mdm_trainer *t) {
     double count = (double)t->data->train_count, slice = count / mdm_comm_size(t->comm),
            width = t->layout->embedding, classes = t->data->classes, k = t->config.divide.k;
-    double gathered =
-        t->config.divide.save == MDM_CONFIG_SAVE_ALL ? t->network_count * (width + classes) : classes;
-    return count * (21.0 * t->network_count + 42 + 4 * gathered) +
-           slice * (4 * (3 * width + 2 * classes) + 40 * k + 96);
+    return count * (21.0 * t->network_count + 42) + slice * (4 * (3 * width + classes) + 40 * k + 96) +
+           8 * classes * classes;
+}
+
+/* What rank 0 collects with divide.save=all, and puts together to a file in memory twice over. */
+static double saved_bytes(const mdm_trainer *t) {
+    double row = t->network_count * ((double)t->layout->embedding + t->data->classes);
+    return t->config.divide.save == MDM_CONFIG_SAVE_ALL ? 3 * 4 * row * (double)t->data->train_count : 0;
 }
 
 /* With batches computed at most `chunk` samples a rank at once (0: no limit). */
@@ -80,7 +84,7 @@ static need estimate(const mdm_trainer *t, double chunk) {
     if (chunk > 0 && at_once > 4 * chunk) at_once = 4 * chunk;
     if (chunk > 0 && evaluation > 4 * chunk) evaluation = 4 * chunk;
     n.networks = 3.0 * weights * copies;
-    n.saving = 2.0 * weights * copies; /* weights and momentum, for the thread that saves */
+    n.saving = 2.0 * weights * copies + saved_bytes(t); /* weights and momentum, for the thread that saves */
     if (chunk == 0 && at_once < joined) at_once = joined;
     n.activations =
         (double)mdm_executor_bytes(t->executor, (int)(at_once > evaluation ? at_once : evaluation));

@@ -227,33 +227,81 @@ mdm_status mdm_write_division(mdm_trainer *t, int64_t epoch, const float *embedd
     return MDM_OK;
 }
 
-/* Mean of the networks' softmax of every training sample, [N, C], on rank 0's terms (all ranks compute, all
- * get it). */
-static mdm_status predict_training(mdm_trainer *t, float *all) {
-    int64_t first, count, classes = t->layout->spec.classes, samples = t->data->train_count;
-    int ranks = mdm_comm_size(t->comm);
-    float *logits, *sum;
-    int64_t *counts;
-    mdm_comm_my_slice(t->comm, samples, &first, &count);
-    MDM_TRY(MDM_ALLOCATE(counts, ranks, "predictions"));
-    MDM_TRY(MDM_ALLOCATE(logits, (count + 1) * classes, "predictions"));
-    MDM_TRY(MDM_ALLOCATE(sum, (count + 1) * classes, "predictions"));
-    mdm_status status = MDM_OK;
-    for (int n = 0; status == MDM_OK && n < t->network_count; n++) {
-        status = mdm_evaluate_training(t, mdm_predicting_network(t, n), &(mdm_evaluation){.logits = logits});
-        if (status != MDM_OK) break;
-        mdm_softmax(logits, count, (int)classes, logits);
-        for (int64_t i = 0; i < count * classes; i++) sum[i] += logits[i] / (float)t->network_count;
+/* What the networks together think of every training sample: their suggestion and how sure they are of it,
+ * and how likely the given label is right. */
+typedef struct suggestions {
+    int32_t *label; /* [N] */
+    float *certain, *clean;
+} suggestions;
+
+static void free_suggestions(suggestions *s) {
+    free(s->label);
+    free(s->certain);
+    free(s->clean);
+}
+
+static mdm_status allocate_suggestions(int64_t samples, suggestions *s) {
+    MDM_TRY(MDM_ALLOCATE(s->label, samples + 1, "labels.csv"));
+    MDM_TRY(MDM_ALLOCATE(s->certain, samples + 1, "labels.csv"));
+    return MDM_ALLOCATE(s->clean, samples + 1, "labels.csv");
+}
+
+/* Counts all ranks' samples in their order, one rank after the other, so that no sum depends on the number of
+ * ranks: the counts travel, which are few beside the predictions. */
+static mdm_status count_transitions(mdm_trainer *t, const float *predictions, int64_t first, int64_t count,
+                                    double *transition) {
+    int64_t classes = t->layout->spec.classes;
+    for (int r = 0; r < mdm_comm_size(t->comm); r++) {
+        if (r == mdm_comm_rank(t->comm))
+            mdm_labels_count(predictions, mdm_store_labels(t->store, MDM_TRAIN) + first, count, classes,
+                             transition);
+        MDM_TRY(mdm_comm_broadcast(t->comm, transition, classes * classes, MDM_DOUBLE, r));
     }
-    for (int r = 0; r < ranks; r++) {
-        int64_t start;
-        mdm_comm_slice(samples, r, ranks, &start, &counts[r]);
-        counts[r] *= classes;
-    }
-    if (status == MDM_OK) status = mdm_comm_all_gather(t->comm, sum, count * classes, all, counts, MDM_FLOAT);
-    free(counts);
-    free(logits);
-    free(sum);
+    mdm_labels_scale(classes, transition);
+    return MDM_OK;
+}
+
+/* Of this rank's slice; transition [C,C], predictions [count,C] and mixture [count] are scratch. */
+static mdm_status suggest_for_slice(mdm_trainer *t, double *transition, float *predictions, float *mixture,
+                                    suggestions *mine) {
+    int64_t first, count, classes = t->layout->spec.classes;
+    const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
+    mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
+    for (int n = 0; n < t->network_count; n++)
+        MDM_TRY(mdm_evaluate_training(
+            t, mdm_predicting_network(t, n),
+            &(mdm_evaluation){.prediction = predictions, .networks = t->network_count}));
+    mdm_labels_suggest(predictions, count, classes, mine->label);
+    for (int64_t i = 0; i < count; i++) mine->certain[i] = predictions[i * classes + mine->label[i]];
+    MDM_TRY(count_transitions(t, predictions, first, count, transition));
+    mdm_labels_mean(a->clean_probability + first, b ? b->clean_probability + first : NULL, count, mixture);
+    mdm_labels_calibrate(predictions, mixture, mdm_store_labels(t->store, MDM_TRAIN) + first, count, classes,
+                         transition, mine->clean);
+    return MDM_OK;
+}
+
+/* Collective. Predictions of all classes stay on the rank that makes them. */
+static mdm_status suggest_labels(mdm_trainer *t, suggestions *all) {
+    int64_t first, count, classes = t->layout->spec.classes;
+    double *transition = NULL;
+    float *predictions = NULL, *mixture = NULL;
+    suggestions mine = {0};
+    mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
+    mdm_status status = allocate_suggestions(t->data->train_count, all);
+    if (status == MDM_OK) status = allocate_suggestions(count, &mine);
+    if (status == MDM_OK) status = MDM_ALLOCATE(mixture, count + 1, "labels.csv");
+    if (status == MDM_OK) status = MDM_ALLOCATE(predictions, (count + 1) * classes, "predictions");
+    if (status == MDM_OK)
+        status = MDM_ALLOCATE(transition, classes * classes, "the transitions between labels");
+    status = mdm_comm_agree(t->comm, status);
+    if (status == MDM_OK) status = suggest_for_slice(t, transition, predictions, mixture, &mine);
+    if (status == MDM_OK) status = mdm_gather_samples(t, mine.label, all->label, MDM_INT32);
+    if (status == MDM_OK) status = mdm_gather_samples(t, mine.certain, all->certain, MDM_FLOAT);
+    if (status == MDM_OK) status = mdm_gather_samples(t, mine.clean, all->clean, MDM_FLOAT);
+    free(transition);
+    free(predictions);
+    free(mixture);
+    free_suggestions(&mine);
     return status;
 }
 
@@ -284,49 +332,33 @@ static void warn_of_most_labels(const mdm_trainer *t, const uint8_t *verdict) {
             (long long)wrong, (long long)samples);
 }
 
-static mdm_status write_labels(mdm_trainer *t, const float *probabilities) {
+/* Rank 0. */
+static mdm_status write_labels(mdm_trainer *t, const suggestions *s) {
     int64_t samples = t->data->train_count;
     const mdm_opinion *a = &t->opinions[0], *b = t->network_count > 1 ? &t->opinions[1] : NULL;
-    float *clean = NULL, *score = NULL, *mixture = NULL, *certain = NULL, *wrong = NULL;
-    int32_t *suggested = NULL;
+    float *score = NULL, *wrong = NULL;
     uint8_t *verdict = NULL;
     const char **ids = NULL;
-    mdm_status status = MDM_ALLOCATE(clean, samples, "labels.csv");
-    if (status == MDM_OK) status = MDM_ALLOCATE(score, samples, "labels.csv");
-    if (status == MDM_OK) status = MDM_ALLOCATE(mixture, samples, "labels.csv");
-    if (status == MDM_OK) status = MDM_ALLOCATE(certain, samples, "labels.csv");
+    mdm_status status = MDM_ALLOCATE(score, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(wrong, samples, "labels.csv");
-    if (status == MDM_OK) status = MDM_ALLOCATE(suggested, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(verdict, samples, "labels.csv");
     if (status == MDM_OK) status = MDM_ALLOCATE(ids, samples, "labels.csv");
     if (status == MDM_OK) {
-        int64_t classes = t->layout->spec.classes;
-        mdm_labels_suggest(probabilities, samples, classes, suggested);
-        mdm_labels_mean(a->clean_probability, b ? b->clean_probability : NULL, samples, mixture);
         mdm_labels_mean(a->ood_score, b ? b->ood_score : NULL, samples, score);
-        status = mdm_labels_calibrate(probabilities, mixture, mdm_store_labels(t->store, MDM_TRAIN), samples,
-                                      classes, clean);
-        for (int64_t i = 0; i < samples; i++) certain[i] = probabilities[i * classes + suggested[i]];
-    }
-    if (status == MDM_OK) {
-        judge(t, clean, suggested, verdict);
+        judge(t, s->clean, s->label, verdict);
         warn_of_most_labels(t, verdict);
-        mdm_labels_mislabelled(clean, certain, verdict, samples, wrong);
+        mdm_labels_mislabelled(s->clean, s->certain, verdict, samples, wrong);
         for (int64_t i = 0; i < samples; i++) ids[i] = mdm_store_id(t->store, i);
-        mdm_label_table table = {samples,   ids,     mdm_store_labels(t->store, MDM_TRAIN),
-                                 suggested, clean,   score,
-                                 verdict,   certain, wrong};
+        mdm_label_table table = {samples,  ids,        mdm_store_labels(t->store, MDM_TRAIN),
+                                 s->label, s->clean,   score,
+                                 verdict,  s->certain, wrong};
         char *path = mdm_run_folder_member(t->folder->path, MDM_RUN_LABELS);
         status =
             path ? mdm_labels_write(path, &table) : mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
         free(path);
     }
-    free(clean);
     free(score);
-    free(mixture);
-    free(certain);
     free(wrong);
-    free(suggested);
     free(verdict);
     free(ids);
     return status;
@@ -411,15 +443,13 @@ static void write_report(mdm_trainer *t) {
 
 mdm_status mdm_write_results(mdm_trainer *t) {
     static const mdm_run_member names[MDM_MOST_NETWORKS] = {MDM_RUN_MODEL_A, MDM_RUN_MODEL_B};
-    float *probabilities;
-    mdm_status status = MDM_OK;
-    MDM_TRY(MDM_ALLOCATE(probabilities, t->data->train_count * t->layout->spec.classes, "predictions"));
-    status = predict_training(t, probabilities);
+    suggestions all = {0};
+    mdm_status status = t->divided ? suggest_labels(t, &all) : MDM_OK;
     if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) {
         status = mdm_write_networks(t, names);
-        if (status == MDM_OK && t->divided) status = write_labels(t, probabilities);
+        if (status == MDM_OK && t->divided) status = write_labels(t, &all);
     }
-    free(probabilities);
+    free_suggestions(&all);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     MDM_TRY(mdm_write_ood_reference(t));
     if (mdm_comm_rank(t->comm) == 0) {

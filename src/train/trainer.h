@@ -249,6 +249,8 @@ MDM_MUST_CHECK mdm_status mdm_restarts_count(const mdm_trainer *t);
 void mdm_restarts_forget(const mdm_trainer *t);
 
 /* divide_stage.c */
+/* Collective. Every rank's slice of one value per sample, put together on all ranks. */
+MDM_MUST_CHECK mdm_status mdm_gather_samples(mdm_trainer *t, const void *mine, void *all, mdm_type type);
 MDM_MUST_CHECK mdm_status mdm_remove_first(mdm_trainer *t);
 MDM_MUST_CHECK mdm_status mdm_divide(mdm_trainer *t, int64_t epoch);
 
@@ -259,6 +261,8 @@ typedef struct mdm_evaluation {
     float *loss;                /* [n] of the given labels; this and what follows in host memory, */
     float *embedding, *logits;  /* [n,D], [n,C] */
     float *embedding_on_device; /* [n,D], but this in the device's */
+    float *prediction;          /* [n,C]: the softmax, divided by `networks`, is added to it */
+    int networks;
 } mdm_evaluation;
 /* Collective. Without augmentation. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network,

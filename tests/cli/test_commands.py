@@ -6,6 +6,9 @@ import signal
 import subprocess
 import time
 
+import h5py
+import numpy as np
+
 from program import main, run, start, train, SMALL, SOURCE, PROGRAM
 
 COMMANDS = [["train"], ["data", "import"], ["data", "noise"], ["data", "info"], ["data", "verify"], ["eval"], ["predict"],
@@ -109,6 +112,23 @@ def the_estimate_of_memory_is_near_what_a_run_takes(work):
         taken = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         if taken * 1024 > before:  # the largest child so far was this one
             assert 0.6 * taken < told < 1.7 * taken, (width, batch, told, taken)
+
+
+def predictions_of_a_thousand_classes_take_the_memory_of_one_table_at_most(work):
+    samples, taken = 12000, {}
+    for classes in (10, 1000):
+        with h5py.File(work.file(f"c{classes}.h5"), "w") as f:
+            f["train/images"] = np.random.default_rng(1).integers(0, 256, (samples, 8, 8, 1)).astype(np.uint8)
+            f["train/labels"] = (np.arange(samples) % classes).astype(np.int32)
+            f.attrs["format"], f.attrs["format_version"], f.attrs["mean"], f.attrs["std"] = "mdm-dataset", 1, [0.5], [0.25]
+        arguments = [*SMALL, "pretrain.epochs=0", "train.epochs=2", "train.warmup=1", "train.batch=400", "divide.threshold=0.999",
+                     "report=false", "tensorboard=false", f"data.train={work.file(f'c{classes}.h5')}", f"run={work.file(f'c{classes}')}"]
+        process = subprocess.Popen([PROGRAM, "train", *arguments], stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        taken[classes] = usage.ru_maxrss * 1024
+    table = samples * 1000 * 4
+    assert taken[1000] - taken[10] < 2 * table, taken
 
 
 def a_run_stops_by_itself_before_its_job_ends(work):
@@ -248,7 +268,8 @@ def manual_pages_are_clean_and_hold_every_option_and_key(work):
 
 
 of_memory = [a_run_that_cannot_fit_is_refused_with_the_setting_that_shrinks_it,
-             a_run_whose_batches_do_not_fit_computes_them_in_parts, the_estimate_of_memory_is_near_what_a_run_takes]
+             a_run_whose_batches_do_not_fit_computes_them_in_parts, the_estimate_of_memory_is_near_what_a_run_takes,
+             predictions_of_a_thousand_classes_take_the_memory_of_one_table_at_most]
 if os.environ.get("MDM_SANITIZE", "OFF") != "OFF":  # which itself takes terabytes of addresses, and memory for every block
     of_memory = []
 main([a_sound_machine_is_called_sound_on_any_number_of_ranks, what_would_stop_a_run_is_named_with_its_cure,

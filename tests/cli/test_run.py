@@ -193,14 +193,16 @@ def splits_losses_and_weights_are_the_same_bits_on_every_number_of_ranks_and_thr
 def have_the_same_bits(work, precision):
     """As the quickstart has it (deterministic=auto), at full learning rates, where a rounding in the last place soon decides about
     samples near the threshold."""
-    settings = ["train.lr_backbone=0.02", "train.lr_head=0.05", "pretrain.lr=0.06", "run.oversubscribe=true", f"train.precision={precision}"]
+    settings = ["train.lr_backbone=0.02", "train.lr_head=0.05", "pretrain.lr=0.06", "run.oversubscribe=true", f"train.precision={precision}",
+                "divide.save=all"]
     reference = None
     for ranks, threads in ((1, 2), (1, 1), (2, 1), (3, 1), (4, 2), (6, 1)):
         name = f"exact{ranks}-{threads}-{precision}"
         done = train(work, name, *settings, f"run.threads={threads}", ranks=ranks)
         assert done.returncode == 0, done.stderr
         with h5py.File(work.file(name) + "/divisions/epoch-0003.h5") as f:
-            arrays = {f"{n}/{a}": f[f"{n}/{a}"][:] for n in "ab" for a in ("loss", "clean_probability", "ood_score", "split")}
+            arrays = {f"{n}/{a}": f[f"{n}/{a}"][:] for n in "ab"
+                      for a in ("loss", "clean_probability", "ood_score", "split", "embedding", "logits")}
         files = [read(work, name, member) for member in ("model-a.safetensors", "model-b.safetensors", "labels.csv")]
         losses = [e["loss"] for e in events(work, name) if e["event"] == "epoch" and "loss" in e]
         reference = reference or (arrays, files, losses)

@@ -50,13 +50,22 @@ static void a_given_label_counts_as_evidence_beside_prediction_and_loss(void **s
     const float sure[4 * 2] = {1, 0, 1, 0, 1, 0, 0, 1}, mixture[4] = {1, 0.5f, 0, 1};
     const int32_t given[4] = {0, 0, 1, 1};
     float clean[4];
-    assert_int_equal(mdm_labels_calibrate(sure, mixture, given, 4, 2, clean), MDM_OK);
+    double transition[4] = {0}, blocks[4] = {0};
+    mdm_labels_count(sure, given, 4, 2, transition);
+    mdm_labels_scale(2, transition);
+    mdm_labels_calibrate(sure, mixture, given, 4, 2, transition, clean);
     const float expected[4] = {1, 0.75f, 0, 1};
     for (int i = 0; i < 4; i++) assert_float_equal(clean[i], expected[i], 1e-6);
     /* soft: T[0] = (1.2, 0.6) / 1.8, T[1] = (0.3, 0.9) / 1.2 by hand from these predictions */
     const float soft[3 * 2] = {0.9f, 0.1f, 0.3f, 0.2f, 0.6f, 0.9f}, zero[3] = {0};
     const int32_t labels[3] = {0, 0, 1};
-    assert_int_equal(mdm_labels_calibrate(soft, zero, labels, 3, 2, clean), MDM_OK);
+    memset(transition, 0, sizeof transition);
+    mdm_labels_count(soft, labels, 3, 2, transition);
+    mdm_labels_count(soft, labels, 1, 2, blocks); /* in two blocks: the same bits */
+    mdm_labels_count(soft + 2, labels + 1, 2, 2, blocks);
+    assert_memory_equal(blocks, transition, sizeof blocks);
+    mdm_labels_scale(2, transition);
+    mdm_labels_calibrate(soft, zero, labels, 3, 2, transition, clean);
     double t00 = 1.2 / 1.8, t01 = 0.6 / 1.8, t10 = 0.3 / 1.2, t11 = 0.9 / 1.2;
     assert_float_equal(clean[0], 0.5 * 0.9 * t00 / (0.9 * t00 + 0.1 * t10), 1e-6);
     assert_float_equal(clean[2], 0.5 * 0.9 * t11 / (0.6 * t01 + 0.9 * t11), 1e-6);

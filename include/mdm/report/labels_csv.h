@@ -36,15 +36,20 @@ void mdm_labels_suggest(const float *probabilities, int64_t samples, int64_t cla
 /* Mean of one or two networks' scores (b may be NULL) into mean [N]. */
 void mdm_labels_mean(const float *a, const float *b, int64_t samples, float *mean);
 
+/* Adds these samples' soft counts to transition [C,C], which begins as zeros and holds T[c][g], the share of
+ * given label g among samples predicted as c, at [g * C + c] once it has seen all samples and was scaled
+ * (Northcutt et al. 2021, arXiv 1911.00068, estimate it by hard counts). Samples may come block by block: the
+ * sums are the same bits. */
+void mdm_labels_count(const float *probabilities, const int32_t *given, int64_t samples, int64_t classes,
+                      double *transition);
+void mdm_labels_scale(int64_t classes, double *transition);
+
 /* How likely each given label is right, into clean [N]: the mean of what the loss says and what the
  * prediction says. `mixture` [N] is the networks' mean clean probability by their mixtures of losses,
  * `probabilities` [N,C] their mean prediction. The prediction knows nothing of the given label, which is
- * evidence, too: with T[c][g], the share of given label g among samples predicted as c (soft counts over all
- * samples; Northcutt et al. 2021, arXiv 1911.00068, estimate it by hard ones), P(given right) = p_g T[g][g] /
- * sum_c p_c T[c][g]. MDM_RESOURCE when out of memory. */
-MDM_MUST_CHECK mdm_status mdm_labels_calibrate(const float *probabilities, const float *mixture,
-                                               const int32_t *given, int64_t samples, int64_t classes,
-                                               float *clean);
+ * evidence, too: with T of all samples, P(given right) = p_g T[g][g] / sum_c p_c T[c][g]. */
+void mdm_labels_calibrate(const float *probabilities, const float *mixture, const int32_t *given,
+                          int64_t samples, int64_t classes, const double *transition, float *clean);
 
 /* score [N] = (1 - clean) * suggested_probability where the verdict is MDM_MISLABELLED, else 0: samples whose
  * label is surely wrong and whose suggestion is surely right come first. */

@@ -71,23 +71,58 @@ static void draw_truth(report_page *p) {
     chart_draw_bars(&p->text, &chart);
 }
 
+/* A given and a suggested label, as one number, and how many pictures have both. */
+typedef struct change {
+    int64_t pair, count;
+} change;
+
+static int by_pair(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Puts a change among the most frequent ones, the lower pair first among equals. */
+static int insert_change(change *most, int found, change fresh) {
+    int at = found < MOST_CHANGES ? found++ : MOST_CHANGES - 1;
+    if (at == MOST_CHANGES - 1 && most[at].count >= fresh.count) return found;
+    for (; at > 0 && most[at - 1].count < fresh.count; at--) most[at] = most[at - 1];
+    most[at] = fresh;
+    return found;
+}
+
+/* Sorted by pair, not counted in a table, which a thousand classes would make larger than the pictures. */
+static mdm_status find_changes(const report_run *run, change *most, int *found) {
+    const report_labels *l = &run->labels;
+    int64_t *pairs, count = 0;
+    MDM_TRY(MDM_ALLOCATE(pairs, l->count + 1, "the most frequent changes"));
+    for (int64_t i = 0; i < l->count; i++)
+        if (l->verdict[i] != MDM_OUT_OF_DISTRIBUTION && l->given[i] != l->suggested[i])
+            pairs[count++] = (int64_t)l->given[i] * run->classes + l->suggested[i];
+    qsort(pairs, (size_t)count, sizeof *pairs, by_pair);
+    *found = 0;
+    memset(most, 0, MOST_CHANGES * sizeof *most);
+    for (int64_t first = 0, end = 0; first < count; first = end) {
+        while (end < count && pairs[end] == pairs[first]) end++;
+        *found = insert_change(most, *found, (change){pairs[first], end - first});
+    }
+    free(pairs);
+    return MDM_OK;
+}
+
 /* The most frequent changes as bars, largest first. */
-static mdm_status draw_changes(report_page *p, const int64_t *counts) {
+static mdm_status draw_changes(report_page *p) {
     const report_run *run = p->run;
-    int64_t cells = (int64_t)run->classes * run->classes, index[MOST_CHANGES];
-    float *score;
+    change most[MOST_CHANGES];
     chart_row rows[MOST_CHANGES];
     char names[MOST_CHANGES][256];
-    MDM_TRY(MDM_ALLOCATE(score, cells + 1, "the most frequent changes"));
-    for (int64_t i = 0; i < cells; i++)
-        score[i] = i / run->classes == i % run->classes ? 0 : (float)counts[i];
-    int64_t found = report_largest(score, cells, index, MOST_CHANGES);
-    free(score);
+    int found;
+    MDM_TRY(find_changes(run, most, &found));
     memset(rows, 0, sizeof rows);
-    for (int64_t i = 0; i < found; i++) {
+    for (int i = 0; i < found; i++) {
         snprintf(names[i], sizeof names[i], "%.120s \xe2\x86\x92 %.120s",
-                 run->class_names[index[i] / run->classes], run->class_names[index[i] % run->classes]);
-        rows[i] = (chart_row){.name = names[i], .parts = {(double)counts[index[i]]}};
+                 run->class_names[most[i].pair / run->classes],
+                 run->class_names[most[i].pair % run->classes]);
+        rows[i] = (chart_row){.name = names[i], .parts = {(double)most[i].count}};
     }
     chart_bars chart = {.head = {.title = "The most frequent changes",
                                  .note = "from the given to the suggested label",
@@ -95,7 +130,7 @@ static mdm_status draw_changes(report_page *p, const int64_t *counts) {
                                  .y_label = "given and suggested label",
                                  .number = ++p->charts},
                         .rows = rows,
-                        .row_count = (int)found,
+                        .row_count = found,
                         .parts = 1,
                         .part_names = {"pictures"},
                         .part_colors = {"wrong"}};
@@ -109,9 +144,11 @@ static mdm_status draw_matrix(report_page *p) {
     if (run->classes > MOST_MATRIX) {
         mdm_text_add(&p->text,
                      "<p>The table of changes is left out: it is drawn for at most %d classes. "
-                     "<code>labels.csv</code> has every suggestion.</p>\n",
+                     "<code>labels.csv</code> has every suggestion.</p>\n<div class=\"grid wide\">\n",
                      MOST_MATRIX);
-        return MDM_OK;
+        mdm_status drawn = draw_changes(p);
+        mdm_text_add(&p->text, "</div>\n");
+        return drawn;
     }
     MDM_TRY(MDM_ALLOCATE(counts, (int64_t)run->classes * run->classes + 1, "the transition matrix"));
     for (int64_t i = 0; i < run->labels.count; i++)
@@ -128,7 +165,7 @@ static mdm_status draw_matrix(report_page *p) {
         .counts = counts};
     mdm_text_add(&p->text, "<div class=\"grid wide\">\n");
     chart_draw_matrix(&p->text, &chart);
-    mdm_status status = draw_changes(p, counts);
+    mdm_status status = draw_changes(p);
     mdm_text_add(&p->text, "</div>\n");
     free(counts);
     return status;

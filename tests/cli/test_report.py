@@ -293,10 +293,26 @@ def fifty_thousand_samples_make_less_than_five_megabytes(work):
     assert size < 5e6 and took < 30, (size, took)
 
 
+def a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page(work):
+    folder, classes = work.file("thousand"), 1000
+    write_large_run(folder, 20000, 3, 1, classes)
+    with open(folder + "/labels.csv", "a") as f:  # two changes that stand out, and one that does not count
+        f.writelines(f"{20000 + i},,{given},{suggested},0.1,0.1,{verdict},0.9,0.8\n" for i, (given, suggested, verdict) in enumerate(
+            60 * [(998, 3, "mislabelled")] + 50 * [(2, 999, "mislabelled")] + 70 * [(5, 6, "out_of_distribution")]))
+    done = run("report", folder)
+    assert done.returncode == 0, done.stderr
+    text = member(folder, "report.html")
+    assert len(text) < 5e5 and "it is drawn for at most 120 classes" in text, len(text)
+    shown = re.findall(r'<text class="tick"[^>]*>(class \d+ \u2192 class \d+)</text>', text)
+    assert len(shown) == 14 and shown[:2] == ["class 998 \u2192 class 3", "class 2 \u2192 class 999"], shown
+    assert "class 5 \u2192 class 6" not in shown
+
+
 if __name__ == "__main__":
     main([the_report_is_whole_and_has_all_sections, its_numbers_are_those_of_summary_json_and_labels_csv,
           a_run_that_a_single_network_beats_says_so, galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
           words_of_users_are_escaped, long_names_of_classes_stay_different, without_the_data_set_file_the_page_tells_so,
           a_data_set_of_other_labels_is_not_taken_for_the_runs, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,
-          text_stands_out_from_its_ground_in_light_and_dark, fifty_thousand_samples_make_less_than_five_megabytes])
+          text_stands_out_from_its_ground_in_light_and_dark, fifty_thousand_samples_make_less_than_five_megabytes,
+          a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page])

@@ -115,13 +115,16 @@ static const H5FD_class_t driver = {.name = "mdm",
                                     .write = refuse_to_write,
                                     .fl_map = H5FD_FLMAP_DEFAULT};
 
+/* Registered once and kept: HDF5 gives a file's driver back before it calls its `close`, and reads memory
+ * that is freed where nobody else holds it. */
 hid_t mdm_driver_access(void) {
-    hid_t id = H5FDregister(&driver), access = id >= 0 ? H5Pcreate(H5P_FILE_ACCESS) : H5I_INVALID_HID;
+    static hid_t id = H5I_INVALID_HID;
+    if (id < 0) id = H5FDregister(&driver);
+    hid_t access = id >= 0 ? H5Pcreate(H5P_FILE_ACCESS) : H5I_INVALID_HID;
     if (access >= 0 && H5Pset_driver(access, id, NULL) < 0) {
         H5Pclose(access);
         access = H5I_INVALID_HID;
     }
-    if (id >= 0) H5FDunregister(id); /* the list and the file keep it */
     return access;
 }
 

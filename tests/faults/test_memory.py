@@ -1,5 +1,5 @@
 """A tiny training of one rank under valgrind: no memory is read before it is written, none beyond its ends, and what is left at the end
-is MPI's own. Skipped where there is no valgrind."""
+is MPI's own; and a look at a data set file, in the process that does nothing else. Skipped where there is no valgrind."""
 import shutil
 import sys
 import xml.etree.ElementTree
@@ -47,8 +47,16 @@ def a_training_reads_no_uninitialised_memory(work):
     assert not ours, "\n" + "\n".join(ours)
 
 
+def a_look_at_a_file_reads_no_memory_that_is_freed(work):
+    """Through a pipe: the process that looks may not write files, not even valgrind's."""
+    for arguments in (["info"], ["verify"]):
+        done = subprocess.run(["valgrind", "-q", "--num-callers=20", PROGRAM, "data", *arguments, work.data], capture_output=True, text=True,
+                              timeout=200, env={**os.environ, **PLAIN})
+        assert done.returncode == 0 and done.stderr == "", (arguments, done.returncode, done.stderr)
+
+
 if __name__ == "__main__":
     if not shutil.which("valgrind"):
         print("skipped: valgrind is not installed")
         sys.exit(77)
-    main([a_training_reads_no_uninitialised_memory], halved=True)
+    main([a_look_at_a_file_reads_no_memory_that_is_freed, a_training_reads_no_uninitialised_memory], halved=True)

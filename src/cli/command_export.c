@@ -158,20 +158,22 @@ static mdm_status read_notes(const request *r, mdm_model_notes *notes) {
 }
 
 static mdm_status export_labels(const request *r) {
-    mdm_labels_rows rows;
+    mdm_labels_rows rows, copy = {0};
     mdm_model_notes notes = {0};
     char *path = mdm_run_folder_member(r->run, MDM_RUN_LABELS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_labels_rows_read(path, &rows);
     int with_notes = r->names || r->labels;
     if (status == MDM_OK && with_notes) status = read_notes(r, &notes);
-    /* the run's own file, too: people correct it in place */
+    if (status == MDM_OK && r->labels) status = mdm_labels_rows_read(r->labels, &copy);
+    /* the run's own file is checked, too: people correct it in place */
     if (status == MDM_OK)
-        status = mdm_labels_review(&rows, r->labels ? r->labels : path,
+        status = mdm_labels_review(&rows, r->labels ? &copy : &rows, r->labels ? r->labels : path,
                                    with_notes ? notes.spec.classes : INT32_MAX);
     if (status == MDM_OK) status = r->csv ? export_csv(r, &rows) : export_list(r, &rows, &notes);
     mdm_model_notes_free(&notes);
     mdm_labels_rows_free(&rows);
+    mdm_labels_rows_free(&copy);
     free(path);
     return status;
 }

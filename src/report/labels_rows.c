@@ -100,7 +100,6 @@ mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows) {
 
 void mdm_labels_rows_free(mdm_labels_rows *rows) {
     free(rows->memory);
-    free(rows->reviewed);
     free(rows->fields);
     memset(rows, 0, sizeof *rows);
 }
@@ -192,19 +191,13 @@ static void keep_seen(mdm_labels_rows *rows, const uint8_t *seen, const char *pa
                  (long long)all);
 }
 
-mdm_status mdm_labels_review(mdm_labels_rows *rows, const char *path, int64_t classes) {
-    mdm_labels_rows copy;
-    uint8_t *seen = NULL;
-    mdm_status status = mdm_labels_rows_read(path, &copy);
-    if (status == MDM_OK) status = MDM_ALLOCATE(seen, rows->rows + 1, "the rows of labels.csv");
-    for (int64_t i = 0; status == MDM_OK && i < copy.rows; i++)
-        status = review_row(rows, &copy, i, classes, path, seen);
-    if (status == MDM_OK) {
-        keep_seen(rows, seen, path);
-        rows->reviewed = copy.memory;
-        copy.memory = NULL;
-    }
+mdm_status mdm_labels_review(mdm_labels_rows *rows, const mdm_labels_rows *copy, const char *path,
+                             int64_t classes) {
+    uint8_t *seen;
+    mdm_status status = MDM_ALLOCATE(seen, rows->rows + 1, "the rows of labels.csv");
+    for (int64_t i = 0; status == MDM_OK && i < copy->rows; i++)
+        status = review_row(rows, copy, i, classes, path, seen);
+    if (status == MDM_OK) keep_seen(rows, seen, path);
     free(seen);
-    mdm_labels_rows_free(&copy);
     return status;
 }

@@ -8,10 +8,9 @@
 enum { MDM_LABELS_MOST_FIELDS = 16 };
 
 typedef struct mdm_labels_rows {
-    char *memory;   /* the file, cut into fields in place */
-    char *reviewed; /* likewise the corrected copy, after mdm_labels_review */
-    char **fields;  /* [rows * columns] */
-    int64_t rows;   /* without the head */
+    char *memory;  /* the file, cut into fields in place */
+    char **fields; /* [rows * columns] */
+    int64_t rows;  /* without the head */
     int columns;
     char *names[MDM_LABELS_MOST_FIELDS]; /* of the columns */
 } mdm_labels_rows;
@@ -21,10 +20,12 @@ typedef struct mdm_labels_rows {
  * mdm_labels_rows_free, also after a failure. */
 MDM_MUST_CHECK mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows);
 void mdm_labels_rows_free(mdm_labels_rows *rows);
-/* Takes verdict and suggested class from the file at path, a copy of these rows that a person has corrected;
- * all else stays as the run wrote it. Rows that the copy lacks are left out. MDM_INPUT where the copy
- * contradicts the rows or itself. */
-MDM_MUST_CHECK mdm_status mdm_labels_review(mdm_labels_rows *rows, const char *path, int64_t classes);
+/* Takes verdict and suggested class from a copy of these rows that a person has corrected, read from `path`;
+ * all else stays as the run wrote it. Rows that the copy lacks are left out. The copy may be the rows
+ * themselves, which are only checked then; else it must outlive them. MDM_INPUT where the copy contradicts
+ * the rows or itself. */
+MDM_MUST_CHECK mdm_status mdm_labels_review(mdm_labels_rows *rows, const mdm_labels_rows *copy,
+                                            const char *path, int64_t classes);
 /* Field of a row by its column's name, or "". */
 const char *mdm_labels_field(const mdm_labels_rows *rows, int64_t row, const char *column);
 

@@ -1,4 +1,4 @@
-/* Convolutions by oneDNN 2.x: the only file that knows its C API (3.x has another one).
+/* Convolutions by oneDNN.
  *
  * Activations are pinned to one blocked layout so that nothing is reordered between layers; weights take the
  * layout each algorithm asks for and are reordered from the float master copy once a step. Scratch memory is
@@ -10,10 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if DNNL_VERSION_MAJOR != 2
-#error "oneDNN 2.x is needed (libdnnl-dev of Debian 12 or Ubuntu 22.04)"
-#endif
 
 #define TRY_DNNL(call, what)                                                                                 \
     do {                                                                                                     \
@@ -47,8 +43,7 @@ typedef struct mdm_cpu_convolution {
     int data_gradient, weight_gradient; /* asked for */
     dnnl_alg_kind_t algorithm;
     operation forward, backward_data, backward_weights;
-    dnnl_memory_desc_t image_layout; /* what forward reads when the input is an image */
-    void *image;                     /* the image in that layout, when it is not plain float [N,C,H,W] */
+    void *image; /* the image in that layout, when it is not plain float [N,C,H,W] */
     dnnl_memory_t plain_image, laid_image;
     reorder image_reorder;
     int in, out;                              /* channels as oneDNN sees them: whole blocks */
@@ -62,7 +57,7 @@ mdm_status mdm_onednn_start(mdm_cpu_device *device) {
     const dnnl_version_t *version = dnnl_version();
     snprintf(device->common.info.library, sizeof device->common.info.library, "oneDNN %d.%d.%d",
              version->major, version->minor, version->patch);
-    device->has_amx = dnnl_get_effective_cpu_isa() == dnnl_cpu_isa_avx512_core_amx;
+    device->has_amx = mdm_onednn_uses(dnnl_cpu_isa_avx512_core_amx);
     TRY_DNNL(dnnl_engine_create(&device->engine, dnnl_cpu, 0), "engine");
     TRY_DNNL(dnnl_stream_create(&device->stream, device->engine, dnnl_stream_default_flags), "stream");
     return MDM_OK;
@@ -92,39 +87,48 @@ static dnnl_format_tag_t layout_of(const mdm_cpu_device *device, mdm_precision p
     return device->common.info.channel_block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
 }
 
-static mdm_status describe(dnnl_memory_desc_t *desc, int n, int c, int h, int w, dnnl_data_type_t type,
+static mdm_status describe(mdm_layout *layout, int n, int c, int h, int w, dnnl_data_type_t type,
                            dnnl_format_tag_t tag) {
     dnnl_dims_t dims = {n, c, h, w};
-    TRY_DNNL(dnnl_memory_desc_init_by_tag(desc, 4, dims, type, tag), "a memory description");
+    TRY_DNNL(mdm_describe_layout(layout, dims, type, tag), "a layout");
     return MDM_OK;
 }
 
-static mdm_status make_memory(mdm_cpu_device *device, const dnnl_memory_desc_t *desc, void *handle,
+static mdm_status make_memory(mdm_cpu_device *device, mdm_layout_view layout, void *handle,
                               dnnl_memory_t *memory) {
-    TRY_DNNL(dnnl_memory_create(memory, desc, device->engine, handle), "a memory object");
+    TRY_DNNL(dnnl_memory_create(memory, layout, device->engine, handle), "a memory object");
     return MDM_OK;
 }
 
-static mdm_status make_reorder(mdm_cpu_device *device, const dnnl_memory_desc_t *from,
-                               const dnnl_memory_desc_t *to, int accumulate, reorder *out) {
-    dnnl_primitive_desc_t description;
-    dnnl_primitive_attr_t attributes;
-    dnnl_post_ops_t post;
-    TRY_DNNL(dnnl_primitive_attr_create(&attributes), "reorder attributes");
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(attributes, dnnl_scratchpad_mode_user),
+/* Attributes of every operation: scratch memory from us, and the sum with what is there where asked. */
+static mdm_status make_attributes(int add_to_output, dnnl_primitive_attr_t *attributes) {
+    TRY_DNNL(dnnl_primitive_attr_create(attributes), "attributes");
+    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user),
              "scratchpad mode");
-    if (accumulate) {
+    if (add_to_output) {
+        dnnl_post_ops_t post;
         TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
-        TRY_DNNL(dnnl_post_ops_append_sum(post, 1.0f), "sum post operation");
-        TRY_DNNL(dnnl_primitive_attr_set_post_ops(attributes, post), "post operations");
+        TRY_DNNL(mdm_append_sum(post), "sum post operation");
+        TRY_DNNL(dnnl_primitive_attr_set_post_ops(*attributes, post), "post operations");
         dnnl_post_ops_destroy(post);
     }
+    return MDM_OK;
+}
+
+static mdm_layout_view layout_named(dnnl_primitive_desc_t description, dnnl_query_t query) {
+    return dnnl_primitive_desc_query_md(description, query, 0);
+}
+
+static mdm_status make_reorder(mdm_cpu_device *device, mdm_layout_view from, mdm_layout_view to,
+                               int accumulate, reorder *out) {
+    dnnl_primitive_desc_t description;
+    dnnl_primitive_attr_t attributes;
+    MDM_TRY(make_attributes(accumulate, &attributes));
     TRY_DNNL(dnnl_reorder_primitive_desc_create(&description, from, device->engine, to, device->engine,
                                                 attributes),
              "a reorder description");
     dnnl_primitive_attr_destroy(attributes);
-    const dnnl_memory_desc_t *scratch =
-        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    mdm_layout_view scratch = layout_named(description, dnnl_query_scratchpad_md);
     MDM_TRY(mdm_cpu_reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
     MDM_TRY(make_memory(device, scratch, DNNL_MEMORY_NONE, &out->scratch));
     TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a reorder");
@@ -146,88 +150,86 @@ static void destroy_reorder(const reorder *r) {
     if (r->scratch) dnnl_memory_destroy(r->scratch);
 }
 
-static mdm_status convert(mdm_cpu_device *device, const dnnl_memory_desc_t *from, void *source,
-                          const dnnl_memory_desc_t *to, void *destination) {
+/* Pictures one by one: whatever lies between them is no part of a layout. */
+static mdm_status convert(mdm_cpu_device *device, mdm_layout_view from, const void *source,
+                          size_t source_bytes, mdm_layout_view to, void *destination,
+                          size_t destination_bytes, int n) {
     reorder change = {NULL, NULL};
     dnnl_memory_t a, b;
-    MDM_TRY(make_memory(device, from, source, &a));
-    MDM_TRY(make_memory(device, to, destination, &b));
+    MDM_TRY(make_memory(device, from, DNNL_MEMORY_NONE, &a));
+    MDM_TRY(make_memory(device, to, DNNL_MEMORY_NONE, &b));
     MDM_TRY(make_reorder(device, from, to, 0, &change));
-    mdm_status status = run_reorder(device, &change, a, b);
+    mdm_status status = MDM_OK;
+    for (int i = 0; i < n && status == MDM_OK; i++) {
+        TRY_DNNL(dnnl_memory_set_data_handle(a, (char *)source + (size_t)i * source_bytes), "a picture");
+        TRY_DNNL(dnnl_memory_set_data_handle(b, (char *)destination + (size_t)i * destination_bytes),
+                 "a picture");
+        status = run_reorder(device, &change, a, b);
+    }
     destroy_reorder(&change);
     dnnl_memory_destroy(a);
     dnnl_memory_destroy(b);
     return status;
 }
 
-/* A tensor of that many channels within whole blocks. */
-static mdm_status describe_tensor(const mdm_cpu_device *device, dnnl_memory_desc_t *desc, int n, int channels,
-                                  int height, int width, mdm_precision precision) {
+/* One picture of a tensor of that many channels, which lie within whole blocks. */
+static mdm_status describe_picture(const mdm_cpu_device *device, mdm_layout *layout, int channels, int height,
+                                   int width, mdm_precision precision) {
     int64_t pixel = mdm_padded_channels(&device->common, channels), row = pixel * width;
-    dnnl_dims_t dims = {n, channels, height, width}, strides = {row * height, 1, row, pixel};
-    if (!mdm_cpu_channels_last(&device->common, precision)) {
-        MDM_TRY(
-            describe(desc, n, channels, height, width, data_type(precision), layout_of(device, precision)));
-        desc->format_desc.blocking.strides[0] = row * height; /* there may be a whole block more */
-        return MDM_OK;
-    }
-    TRY_DNNL(dnnl_memory_desc_init_by_strides(desc, 4, dims, data_type(precision), strides),
-             "a memory description");
+    dnnl_dims_t dims = {1, channels, height, width}, strides = {row * height, 1, row, pixel};
+    if (!mdm_cpu_channels_last(&device->common, precision))
+        return describe(layout, 1, channels, height, width, data_type(precision),
+                        layout_of(device, precision));
+    TRY_DNNL(mdm_describe_strides(layout, dims, data_type(precision), strides), "a layout");
     return MDM_OK;
 }
 
 mdm_status mdm_cpu_tensor_import(mdm_device *public_device, const float *plain, int n, int channels,
                                  int height, int width, mdm_precision precision, void *tensor) {
     mdm_cpu_device *device = (mdm_cpu_device *)public_device;
-    dnnl_memory_desc_t from, to;
-    MDM_TRY(describe(&from, n, channels, height, width, dnnl_f32, dnnl_nchw));
-    MDM_TRY(describe_tensor(device, &to, n, channels, height, width, precision));
-    memset(tensor, 0, mdm_tensor_bytes(public_device, n, channels, height, width, precision));
-    return convert(device, &from, (void *)plain, &to, tensor);
+    mdm_layout from, to;
+    size_t plain_bytes = sizeof(float) * (size_t)channels * (size_t)height * (size_t)width,
+           bytes = mdm_tensor_bytes(public_device, 1, channels, height, width, precision);
+    MDM_TRY(describe(&from, 1, channels, height, width, dnnl_f32, dnnl_nchw));
+    MDM_TRY(describe_picture(device, &to, channels, height, width, precision));
+    memset(tensor, 0, bytes * (size_t)n);
+    mdm_status status = convert(device, from, plain, plain_bytes, to, tensor, bytes, n);
+    mdm_forget_layout(from);
+    mdm_forget_layout(to);
+    return status;
 }
 
 mdm_status mdm_cpu_tensor_export(mdm_device *public_device, const void *tensor, int n, int channels,
                                  int height, int width, mdm_precision precision, float *plain) {
     mdm_cpu_device *device = (mdm_cpu_device *)public_device;
-    dnnl_memory_desc_t from, to;
-    MDM_TRY(describe_tensor(device, &from, n, channels, height, width, precision));
-    MDM_TRY(describe(&to, n, channels, height, width, dnnl_f32, dnnl_nchw));
-    return convert(device, &from, (void *)tensor, &to, plain);
+    mdm_layout from, to;
+    size_t plain_bytes = sizeof(float) * (size_t)channels * (size_t)height * (size_t)width,
+           bytes = mdm_tensor_bytes(public_device, 1, channels, height, width, precision);
+    MDM_TRY(describe_picture(device, &from, channels, height, width, precision));
+    MDM_TRY(describe(&to, 1, channels, height, width, dnnl_f32, dnnl_nchw));
+    mdm_status status = convert(device, from, tensor, bytes, to, plain, plain_bytes, n);
+    mdm_forget_layout(from);
+    mdm_forget_layout(to);
+    return status;
 }
 
-/* Attributes of every convolution: scratch memory from us, and the residual sum where asked. */
-static mdm_status make_attributes(int add_to_output, dnnl_primitive_attr_t *attributes) {
-    TRY_DNNL(dnnl_primitive_attr_create(attributes), "attributes");
-    TRY_DNNL(dnnl_primitive_attr_set_scratchpad_mode(*attributes, dnnl_scratchpad_mode_user),
-             "scratchpad mode");
-    if (add_to_output) {
-        dnnl_post_ops_t post;
-        TRY_DNNL(dnnl_post_ops_create(&post), "post operations");
-        TRY_DNNL(dnnl_post_ops_append_sum(post, 1.0f), "sum post operation");
-        TRY_DNNL(dnnl_primitive_attr_set_post_ops(*attributes, post), "post operations");
-        dnnl_post_ops_destroy(post);
-    }
-    return MDM_OK;
-}
-
-/* The layouts of one convolution as its description names them. */
+/* The layouts of one convolution as its description names them, and as long as that is there. */
 typedef struct layouts {
-    dnnl_memory_desc_t source, weights, destination;
+    mdm_layout_view source, weights, destination;
 } layouts;
 
 static mdm_status finish_operation(mdm_cpu_device *device, dnnl_primitive_desc_t description,
-                                   int weights_query, operation *out, layouts *names,
+                                   dnnl_query_t weights_query, operation *out, layouts *names,
                                    dnnl_query_t source_query, dnnl_query_t destination_query) {
-    names->source = *dnnl_primitive_desc_query_md(description, source_query, 0);
-    names->weights = *dnnl_primitive_desc_query_md(description, (dnnl_query_t)weights_query, 0);
-    names->destination = *dnnl_primitive_desc_query_md(description, destination_query, 0);
-    const dnnl_memory_desc_t *scratch =
-        dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
+    names->source = layout_named(description, source_query);
+    names->weights = layout_named(description, weights_query);
+    names->destination = layout_named(description, destination_query);
+    mdm_layout_view scratch = layout_named(description, dnnl_query_scratchpad_md);
     MDM_TRY(mdm_cpu_reserve_scratch(device, dnnl_memory_desc_get_size(scratch)));
     TRY_DNNL(dnnl_primitive_create(&out->primitive, description), "a convolution");
-    MDM_TRY(make_memory(device, &names->source, DNNL_MEMORY_NONE, &out->source));
-    MDM_TRY(make_memory(device, &names->weights, DNNL_MEMORY_ALLOCATE, &out->weights));
-    MDM_TRY(make_memory(device, &names->destination, DNNL_MEMORY_NONE, &out->destination));
+    MDM_TRY(make_memory(device, names->source, DNNL_MEMORY_NONE, &out->source));
+    MDM_TRY(make_memory(device, names->weights, DNNL_MEMORY_ALLOCATE, &out->weights));
+    MDM_TRY(make_memory(device, names->destination, DNNL_MEMORY_NONE, &out->destination));
     return make_memory(device, scratch, DNNL_MEMORY_NONE, &out->scratch);
 }
 
@@ -238,11 +240,24 @@ static int is_reference(dnnl_primitive_desc_t description) {
     return strncmp(name, "ref", 3) == 0;
 }
 
+/* What the operations of a convolution are made from. */
 typedef struct planning {
-    dnnl_memory_desc_t x, w, w_gradient, y, x_any;
-    dnnl_dims_t strides, padding;
+    mdm_layout x, w, w_gradient, y;
     dnnl_primitive_attr_t plain, with_sum;
+    dnnl_primitive_desc_t forward, backward_data, backward_weights;
+    layouts of_forward, of_data, of_weights;
 } planning;
+
+static void forget_plans(planning *plan) {
+    mdm_layout made[4] = {plan->x, plan->w, plan->w_gradient, plan->y};
+    dnnl_primitive_attr_t attributes[2] = {plan->plain, plan->with_sum};
+    dnnl_primitive_desc_t descriptions[3] = {plan->forward, plan->backward_data, plan->backward_weights};
+    for (int i = 0; i < 4; i++) mdm_forget_layout(made[i]);
+    for (int i = 0; i < 2; i++)
+        if (attributes[i]) dnnl_primitive_attr_destroy(attributes[i]);
+    for (int i = 0; i < 3; i++)
+        if (descriptions[i]) dnnl_primitive_desc_destroy(descriptions[i]);
+}
 
 static mdm_status plan_layouts(mdm_cpu_convolution *c, planning *plan) {
     const mdm_convolution_shape *s = &c->shape;
@@ -255,23 +270,33 @@ static mdm_status plan_layouts(mdm_cpu_convolution *c, planning *plan) {
                      layout_of(c->device, s->precision)));
     MDM_TRY(describe(&plan->w, c->out, c->in, s->kernel, s->kernel, type, dnnl_format_tag_any));
     MDM_TRY(describe(&plan->w_gradient, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_format_tag_any));
-    plan->strides[0] = plan->strides[1] = s->stride;
-    plan->padding[0] = plan->padding[1] = pad;
     MDM_TRY(make_attributes(0, &plan->plain));
     return make_attributes(s->add_to_output, &plan->with_sum);
 }
 
-static mdm_status describe_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_alg_kind_t algorithm,
-                                   dnnl_primitive_desc_t *description) {
-    dnnl_convolution_desc_t desc;
-    TRY_DNNL(dnnl_convolution_forward_desc_init(
-                 &desc,
-                 c->data_gradient + c->weight_gradient == 0 ? dnnl_forward_inference : dnnl_forward_training,
-                 algorithm, &plan->x, &plan->w, NULL, &plan->y, plan->strides, plan->padding, plan->padding),
-             "a forward convolution");
-    *description = NULL; /* where oneDNN has none */
-    dnnl_primitive_desc_create(description, &desc, plan->with_sum, c->device->engine, NULL);
-    return MDM_OK;
+/* What the operations have in common, with the layouts of the forward one. */
+static mdm_convolution_plan common_plan(const mdm_cpu_convolution *c, const planning *plan) {
+    const mdm_convolution_shape *s = &c->shape;
+    int pad = s->kernel / 2;
+    mdm_convolution_plan out = {.engine = c->device->engine,
+                                .algorithm = c->algorithm,
+                                .x = plan->x,
+                                .weights = plan->w,
+                                .y = plan->y,
+                                .strides = {s->stride, s->stride},
+                                .padding = {pad, pad}};
+    return out;
+}
+
+/* `forward` stays NULL where oneDNN has none. */
+static mdm_status describe_forward(mdm_cpu_convolution *c, planning *plan, dnnl_alg_kind_t algorithm) {
+    mdm_convolution_plan common = common_plan(c, plan);
+    common.algorithm = c->algorithm = algorithm;
+    if (plan->forward) dnnl_primitive_desc_destroy(plan->forward);
+    dnnl_status_t code = mdm_describe_forward(
+        &common, c->data_gradient + c->weight_gradient == 0 ? dnnl_forward_inference : dnnl_forward_training,
+        plan->with_sum, &plan->forward);
+    return code == dnnl_out_of_memory ? dnnl_failure(code, "a forward convolution") : MDM_OK;
 }
 
 /* Below 64 channels Winograd's algorithm was slower than plain products for batches up to 32, and hardly
@@ -290,107 +315,89 @@ static dnnl_alg_kind_t choose_algorithm(const mdm_cpu_convolution *c) {
     return dnnl_convolution_auto;
 }
 
-static mdm_status plan_forward(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t *hint,
-                               layouts *names) {
-    MDM_TRY(describe_forward(c, plan, c->algorithm, hint));
-    if (c->algorithm != dnnl_convolution_direct && (!*hint || is_reference(*hint))) {
-        if (*hint) dnnl_primitive_desc_destroy(*hint);
-        c->algorithm = dnnl_convolution_direct;
-        MDM_TRY(describe_forward(c, plan, c->algorithm, hint));
-    }
-    if (!*hint)
+static mdm_status plan_forward(mdm_cpu_convolution *c, planning *plan) {
+    MDM_TRY(describe_forward(c, plan, choose_algorithm(c)));
+    if (c->algorithm != dnnl_convolution_direct && (!plan->forward || is_reference(plan->forward)))
+        MDM_TRY(describe_forward(c, plan, dnnl_convolution_direct));
+    if (!plan->forward)
         return mdm_fail(MDM_LOST, "oneDNN has no forward convolution %d -> %d channels at %dx%d",
                         c->shape.in_channels, c->shape.out_channels, c->shape.height, c->shape.width);
     if (c->shape.gradient_only) {
-        names->source = *dnnl_primitive_desc_query_md(*hint, dnnl_query_src_md, 0);
+        plan->of_forward.source = layout_named(plan->forward, dnnl_query_src_md);
         return MDM_OK;
     }
-    return finish_operation(c->device, *hint, dnnl_query_weights_md, &c->forward, names, dnnl_query_src_md,
-                            dnnl_query_dst_md);
+    return finish_operation(c->device, plan->forward, dnnl_query_weights_md, &c->forward, &plan->of_forward,
+                            dnnl_query_src_md, dnnl_query_dst_md);
 }
 
-static mdm_status plan_backward_data(mdm_cpu_convolution *c, const planning *plan, dnnl_primitive_desc_t hint,
-                                     layouts *names) {
-    dnnl_convolution_desc_t desc;
-    dnnl_primitive_desc_t description;
-    TRY_DNNL(dnnl_convolution_backward_data_desc_init(&desc, c->algorithm, &plan->x, &plan->w, &plan->y,
-                                                      plan->strides, plan->padding, plan->padding),
+static mdm_status plan_backward_data(mdm_cpu_convolution *c, planning *plan) {
+    mdm_convolution_plan common = common_plan(c, plan);
+    TRY_DNNL(mdm_describe_backward_data(&common, plan->plain, plan->forward, &plan->backward_data),
              "a backward convolution");
-    TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
-             "a backward convolution");
-    mdm_status status = finish_operation(c->device, description, dnnl_query_weights_md, &c->backward_data,
-                                         names, dnnl_query_diff_src_md, dnnl_query_diff_dst_md);
-    dnnl_primitive_desc_destroy(description);
-    return status;
+    return finish_operation(c->device, plan->backward_data, dnnl_query_weights_md, &c->backward_data,
+                            &plan->of_data, dnnl_query_diff_src_md, dnnl_query_diff_dst_md);
 }
 
-static mdm_status plan_backward_weights(mdm_cpu_convolution *c, const planning *plan,
-                                        dnnl_primitive_desc_t hint, const dnnl_memory_desc_t *source,
-                                        layouts *names) {
-    dnnl_convolution_desc_t desc;
-    dnnl_primitive_desc_t description;
-    TRY_DNNL(dnnl_convolution_backward_weights_desc_init(&desc, c->algorithm, source, &plan->w_gradient, NULL,
-                                                         &plan->y, plan->strides, plan->padding,
-                                                         plan->padding),
+static mdm_status plan_backward_weights(mdm_cpu_convolution *c, planning *plan) {
+    mdm_convolution_plan common = common_plan(c, plan);
+    if (c->shape.from_image) common.x = plan->of_forward.source;
+    common.weights = plan->w_gradient;
+    TRY_DNNL(mdm_describe_backward_weights(&common, plan->plain, plan->forward, &plan->backward_weights),
              "a weight gradient");
-    TRY_DNNL(dnnl_primitive_desc_create(&description, &desc, plan->plain, c->device->engine, hint),
-             "a weight gradient");
-    mdm_status status =
-        finish_operation(c->device, description, dnnl_query_diff_weights_md, &c->backward_weights, names,
-                         dnnl_query_src_md, dnnl_query_diff_dst_md);
-    dnnl_primitive_desc_destroy(description);
-    return status;
+    return finish_operation(c->device, plan->backward_weights, dnnl_query_diff_weights_md,
+                            &c->backward_weights, &plan->of_weights, dnnl_query_src_md,
+                            dnnl_query_diff_dst_md);
 }
 
 /* An image arrives as plain float [N,C,H,W]; where the convolution wants something else, it is reordered
  * first. */
-static mdm_status plan_image(mdm_cpu_convolution *c, const dnnl_memory_desc_t *wanted) {
-    dnnl_memory_desc_t plain;
-    const mdm_convolution_shape *s = &c->shape;
-    MDM_TRY(describe(&plain, s->batch, s->in_channels, s->height, s->width, dnnl_f32, dnnl_nchw));
-    if (dnnl_memory_desc_equal(&plain, wanted)) return MDM_OK;
+static mdm_status plan_image(mdm_cpu_convolution *c, mdm_layout_view plain, mdm_layout_view wanted) {
+    if (dnnl_memory_desc_equal(plain, wanted)) return MDM_OK;
     MDM_TRY(mdm_allocate(&c->image, (long long)dnnl_memory_desc_get_size(wanted), 1, "the image batch"));
-    MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_image));
+    MDM_TRY(make_memory(c->device, plain, DNNL_MEMORY_NONE, &c->plain_image));
     MDM_TRY(make_memory(c->device, wanted, c->image, &c->laid_image));
-    return make_reorder(c->device, &plain, wanted, 0, &c->image_reorder);
+    return make_reorder(c->device, plain, wanted, 0, &c->image_reorder);
 }
 
-static mdm_status plan_weights(mdm_cpu_convolution *c, const layouts *forward, const layouts *backward,
-                               const layouts *gradient) {
-    dnnl_memory_desc_t plain;
+static mdm_status plan_weights(mdm_cpu_convolution *c, const planning *plan, mdm_layout_view plain) {
     const mdm_convolution_shape *s = &c->shape;
-    MDM_TRY(describe(&plain, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_oihw));
     if (c->out != s->out_channels || c->in != s->in_channels)
         MDM_TRY(MDM_ALLOCATE(c->padded, (int64_t)c->out * c->in * s->kernel * s->kernel, "padded weights"));
-    MDM_TRY(make_memory(c->device, &plain, DNNL_MEMORY_NONE, &c->plain_weights));
-    if (c->forward.primitive) MDM_TRY(make_reorder(c->device, &plain, &forward->weights, 0, &c->to_forward));
+    MDM_TRY(make_memory(c->device, plain, DNNL_MEMORY_NONE, &c->plain_weights));
+    if (c->forward.primitive)
+        MDM_TRY(make_reorder(c->device, plain, plan->of_forward.weights, 0, &c->to_forward));
     if (c->backward_data.primitive)
-        MDM_TRY(make_reorder(c->device, &plain, &backward->weights, 0, &c->to_backward));
+        MDM_TRY(make_reorder(c->device, plain, plan->of_data.weights, 0, &c->to_backward));
     if (c->backward_weights.primitive) {
-        MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 0, &c->from_gradient));
-        MDM_TRY(make_reorder(c->device, &gradient->weights, &plain, 1, &c->from_gradient_add));
+        MDM_TRY(make_reorder(c->device, plan->of_weights.weights, plain, 0, &c->from_gradient));
+        MDM_TRY(make_reorder(c->device, plan->of_weights.weights, plain, 1, &c->from_gradient_add));
     }
     return MDM_OK;
 }
 
+static mdm_status plan_operations(mdm_cpu_convolution *c, planning *plan) {
+    MDM_TRY(plan_layouts(c, plan));
+    MDM_TRY(plan_forward(c, plan));
+    if (c->data_gradient) MDM_TRY(plan_backward_data(c, plan));
+    return c->weight_gradient ? plan_backward_weights(c, plan) : MDM_OK;
+}
+
 static mdm_status plan_all(mdm_cpu_convolution *c) {
-    planning plan;
-    layouts forward, backward, gradient;
-    dnnl_primitive_desc_t hint;
-    memset(&backward, 0, sizeof backward);
-    memset(&gradient, 0, sizeof gradient);
-    MDM_TRY(plan_layouts(c, &plan));
-    c->algorithm = choose_algorithm(c);
-    MDM_TRY(plan_forward(c, &plan, &hint, &forward));
-    if (c->data_gradient) MDM_TRY(plan_backward_data(c, &plan, hint, &backward));
-    if (c->weight_gradient)
-        MDM_TRY(plan_backward_weights(c, &plan, hint, c->shape.from_image ? &forward.source : &plan.x,
-                                      &gradient));
-    dnnl_primitive_desc_destroy(hint);
-    dnnl_primitive_attr_destroy(plan.plain);
-    dnnl_primitive_attr_destroy(plan.with_sum);
-    if (c->shape.from_image) MDM_TRY(plan_image(c, &forward.source));
-    return plan_weights(c, &forward, &backward, &gradient);
+    const mdm_convolution_shape *s = &c->shape;
+    planning plan = {0};
+    mdm_layout image = NULL, weights = NULL; /* as they come */
+    mdm_status status = plan_operations(c, &plan);
+    if (status == MDM_OK && s->from_image) {
+        status = describe(&image, s->batch, s->in_channels, s->height, s->width, dnnl_f32, dnnl_nchw);
+        if (status == MDM_OK) status = plan_image(c, image, plan.of_forward.source);
+    }
+    if (status == MDM_OK)
+        status = describe(&weights, c->out, c->in, s->kernel, s->kernel, dnnl_f32, dnnl_oihw);
+    if (status == MDM_OK) status = plan_weights(c, &plan, weights);
+    mdm_forget_layout(image);
+    mdm_forget_layout(weights);
+    forget_plans(&plan);
+    return status;
 }
 
 mdm_status mdm_own_convolution_create(mdm_device *device, const mdm_convolution_shape *shape,

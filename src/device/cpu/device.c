@@ -8,25 +8,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifdef MDM_X86
-/* What the processor has and oneDNN may use (ONEDNN_MAX_CPU_ISA): tensors are laid out for both. */
-static int allows(dnnl_cpu_isa_t instructions) {
-    return (dnnl_get_effective_cpu_isa() & instructions) == instructions;
-}
-#endif
-
 enum { CHANNEL_MULTIPLE = 16 }; /* of every kernels' block */
 
 static const mdm_kernels *choose_kernels(int *has_bf16) {
     *has_bf16 = 0;
 #ifdef MDM_X86
     __builtin_cpu_init();
-    *has_bf16 = __builtin_cpu_supports("avx512bf16") && allows(dnnl_cpu_isa_avx512_core_bf16);
+    *has_bf16 = __builtin_cpu_supports("avx512bf16") && mdm_onednn_uses(dnnl_cpu_isa_avx512_core_bf16);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        allows(dnnl_cpu_isa_avx512_core))
+        mdm_onednn_uses(dnnl_cpu_isa_avx512_core))
         return &mdm_kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && allows(dnnl_cpu_isa_avx2))
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && mdm_onednn_uses(dnnl_cpu_isa_avx2))
         return &mdm_kernels_avx2;
 #endif
     return &mdm_kernels_baseline;

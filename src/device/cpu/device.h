@@ -3,8 +3,8 @@
 #define MDM_DEVICE_CPU_DEVICE_H
 
 #include "kernels.h"
+#include "onednn.h"
 #include "operations.h"
-#include <dnnl.h>
 
 typedef struct mdm_cpu_device {
     mdm_device common;

@@ -21,6 +21,7 @@ endif()
 add_library(mdm_hdf5 INTERFACE)
 target_include_directories(mdm_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
 target_link_libraries(mdm_hdf5 INTERFACE ${HDF5_C_LIBRARIES} MPI::MPI_C)
+target_compile_definitions(mdm_hdf5 INTERFACE H5_USE_110_API) # newer ones have it, too
 find_library(DNNL_LIBRARY NAMES dnnl REQUIRED)
 find_path(DNNL_INCLUDE_DIR NAMES dnnl.h REQUIRED)
 add_library(mdm_onednn INTERFACE)

@@ -102,18 +102,23 @@ static herr_t refuse_to_write(H5FD_t *base, H5FD_mem_t type, hid_t transfer, had
     return -1;
 }
 
-static const H5FD_class_t driver = {.name = "mdm",
-                                    .maxaddr = INT64_MAX,
-                                    .fc_degree = H5F_CLOSE_WEAK,
-                                    .open = open_file,
-                                    .close = close_file,
-                                    .cmp = compare,
-                                    .get_eoa = get_end_of_addresses,
-                                    .set_eoa = set_end_of_addresses,
-                                    .get_eof = get_end,
-                                    .read = read_bytes,
-                                    .write = refuse_to_write,
-                                    .fl_map = H5FD_FLMAP_DEFAULT};
+static const H5FD_class_t driver = {
+#ifdef H5FD_CLASS_VERSION /* since HDF5 1.14 */
+    .version = H5FD_CLASS_VERSION,
+    .value = H5_VFD_RESERVED + 'm',
+#endif
+    .name = "mdm",
+    .maxaddr = INT64_MAX,
+    .fc_degree = H5F_CLOSE_WEAK,
+    .open = open_file,
+    .close = close_file,
+    .cmp = compare,
+    .get_eoa = get_end_of_addresses,
+    .set_eoa = set_end_of_addresses,
+    .get_eof = get_end,
+    .read = read_bytes,
+    .write = refuse_to_write,
+    .fl_map = H5FD_FLMAP_DEFAULT};
 
 /* Registered once and kept: HDF5 gives a file's driver back before it calls its `close`, and reads memory
  * that is freed where nobody else holds it. */

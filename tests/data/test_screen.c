@@ -286,7 +286,11 @@ static void what_no_data_set_needs_is_refused_by_name(void **state) {
         {"/odd is a virtual data set", 64, 0, 0, 0, 1, 0},
         {"the chunks of /odd are impossibly large", 1 << 30, 1 << 30, 0, 0, 0, 0},
         {"/odd announces more data than the file holds", 1 << 30, 64, 0, 0, 0, 0},
+#if H5_VERSION_GE(1, 14, 0) /* does not open it */
+        {"/odd cannot be opened as a data set; the file is damaged", 100000, 0, 0, 0, 0, 1},
+#else
         {"was cut short: /odd should hold 100000 bytes", 100000, 0, 0, 0, 0, 1},
+#endif
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         make_odd_file(&cases[i]);

@@ -48,8 +48,9 @@ fi
 
 # Hosts that go silent are noticed in 45 s, not in 8 minutes. mpirun runs in the background, because a shell answers signals
 # only between commands; it is sent USR1, which it passes on to all ranks, where TERM would kill them after a second.
+export OMPI_MCA_orte_execute_quiet=1 # mdm-dist does the talking; mpirun's -q, which Open MPI 5 refuses
 # shellcheck disable=SC2086 # several words
-mpirun -q -np "$ranks" -H "$hosts" $layout --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 5 \
+mpirun -np "$ranks" -H "$hosts" $layout --mca oob_tcp_keepalive_time 30 --mca oob_tcp_keepalive_intvl 5 \
     --mca oob_tcp_keepalive_probes 3 ${MPIRUN_OPTIONS:-} "$program" "$@" &
 job=$!
 trap 'kill -USR1 $job 2>/dev/null || true' USR1 TERM INT

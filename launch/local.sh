@@ -44,9 +44,10 @@ if [ "$ranks" -le "$cores" ]; then
     bound="--map-by slot:PE=$((cores / ranks)) --bind-to core"
     # Where binding is not allowed, as in some containers, ranks stay unbound and share the cores.
     # shellcheck disable=SC2086 # several words
-    if mpirun -q -np "$ranks" $bound true >/dev/null 2>&1; then
+    if mpirun -np "$ranks" $bound true >/dev/null 2>&1; then
         layout=$bound
     fi
 fi
+export OMPI_MCA_orte_execute_quiet=1 # mdm-dist does the talking; mpirun's -q, which Open MPI 5 refuses
 # shellcheck disable=SC2086 # several words
-exec mpirun -q -np "$ranks" $layout ${MPIRUN_OPTIONS:-} "$program" "$@"
+exec mpirun -np "$ranks" $layout ${MPIRUN_OPTIONS:-} "$program" "$@"

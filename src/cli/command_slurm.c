@@ -166,8 +166,9 @@ static void print_start(const request *r) {
     if (r->mpirun) {
         printf("# mpirun finds nodes and ranks in the allocation. It runs in the background, because a shell "
                "answers signals only\n"
-               "# between commands; -q leaves the talking to mdm-dist; each rank is bound to its own cores.\n"
-               "mpirun -q --map-by \"slot:PE=${SLURM_CPUS_PER_TASK:-1}\" --bind-to core \"$program\"");
+               "# between commands; each rank is bound to its own cores; the talking is left to mdm-dist.\n"
+               "export OMPI_MCA_orte_execute_quiet=1\n"
+               "mpirun --map-by \"slot:PE=${SLURM_CPUS_PER_TASK:-1}\" --bind-to core \"$program\"");
         print_arguments(r);
         printf(" &\njob=$!\n# Open MPI passes USR1 on to all ranks and waits; TERM it would follow by KILL "
                "after a second.\n"

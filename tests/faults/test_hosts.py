@@ -54,12 +54,12 @@ os.chmod(agent, 0o755)
 
 def start_on_hosts(work, name, **variables):
     passed = [word for variable in variables for word in ("-x", variable)]
-    words = ["mpirun", "-q", "--bind-to", "none", "--mca", "plm_rsh_agent", agent, "--mca", "pml", "ob1", "--mca", "btl",
+    words = ["mpirun", "--bind-to", "none", "--mca", "plm_rsh_agent", agent, "--mca", "pml", "ob1", "--mca", "btl",
              "tcp,self", "--mca", "btl_tcp_if_include", NET + ".0/24", "--mca", "oob_tcp_if_include", NET + ".0/24",
              "--host", f"{NET}.1:1,{NET}.2:1", "-np", "2", *passed, PROGRAM, *arguments_of(work, name)]
     inside = ["ip", "netns", "exec", HOSTS[0], "unshare", "-u", "bash", "-c", 'hostname hosta; exec "$@"', "bash", *words]
     return subprocess.Popen(inside, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                            env=dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", **variables))
+                            env=dict(os.environ, OMPI_MCA_orte_execute_quiet="1", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", **variables))
 
 
 def wait_for_stage(work, name, process, stage):

@@ -84,7 +84,7 @@ def ranks_that_see_another_file_under_the_name_are_told(work):
     words[words.index(f"data.train={work.data}")] = "data.train=data.h5"
     one = ["-np", "1", "-wdir"]
     for keep in ("host", "stream"):
-        done = subprocess.run(["mpirun", "-q", "--bind-to", "none", *one, folders[0], PROGRAM, *words, f"data.resident={keep}", ":",
+        done = subprocess.run(["mpirun", "--bind-to", "none", *one, folders[0], PROGRAM, *words, f"data.resident={keep}", ":",
                                *one, folders[1], PROGRAM, *words, f"data.resident={keep}"], capture_output=True, text=True,
                               timeout=120, env=dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1"))
         refused(done, 3, "data.h5", "other pictures", "rank 1 on")

@@ -98,5 +98,11 @@ with tempfile.TemporaryDirectory() as work:
     has(told, "failed: tests were skipped, though there is a GPU\n")
     assert code == 1, code
     code, told = run_checks(work, "peer", PEER=os.path.join(work, "tools", "peer.py"), PYTHONPATH=os.path.join(work, "tools"))
-    has(told, "FAILED   PyTorch semi --bf16 --channels-last --compile: its recordings: way 2 of recording failed", "0 passed, 3 failed, ")
+    has(told, "FAILED   PyTorch semi --bf16 --channels-last --compile: its steps: way 2 of recording failed", "0 passed, 3 failed, ")
     assert code == 1, code
+    # What the backend's own code tells of a plan is understood.
+    program = os.path.join(work, "bin", "mdm-dist")
+    os.remove(program)
+    os.symlink(os.path.join(BUILD, "tests", "device", "test_plans_at_work"), program)
+    _, told = run_checks(work, "plans")
+    has(told, "weight gradient    4x4      8 to    8, kernel 3, stride 1, batch 2: engine  12,   1.500 ms")

@@ -230,7 +230,7 @@ static void a_device_that_cannot_has_no_plan(void **state) {
     int found;
     assert_int_equal(mdm_cudnn_describe(target.cudnn, old, &turing.description), MDM_OK);
     assert_int_equal(mdm_cudnn_find_plans(&turing, &k, MOST_PLANS, plans, &found), MDM_LOST);
-    assert_non_null(strstr(mdm_last_message(), "cuDNN has no forward plan"));
+    assert_non_null(strstr(mdm_last_message(), "cuDNN has no plan for forward of 64 pictures"));
     (void)target.cudnn->cudnnBackendDestroyDescriptor(turing.description);
     free(old);
 }
@@ -331,16 +331,78 @@ static void a_kept_choice_in_lower_precision_is_not_taken(void **state) {
     check_measured_anew(&fp32, kept);
 }
 
-static void plans_that_do_not_run_are_told(void **state) {
+/* Stands in for a device that runs one engine, and has no memory for another. */
+typedef struct picky_device {
+    int64_t engine, large_engine;
+    int asked, ran;
+} picky_device;
+
+static mdm_status run_picky_device(void *context, const mdm_cudnn_plan *plan, float *milliseconds) {
+    picky_device *d = context;
+    d->asked++;
+    if (plan->choice.engine == d->large_engine) return mdm_fail(MDM_RESOURCE, "no memory for it");
+    *milliseconds = plan->choice.engine == d->engine ? 5 : -1;
+    d->ran += *milliseconds > 0;
+    if (*milliseconds < 0) (void)mdm_fail(MDM_LOST, "not that engine");
+    return MDM_OK;
+}
+
+static void where_none_of_the_first_runs_the_next_that_does_is_taken(void **state) {
     (void)state;
-    stopwatch s = {.times = {-1, -1, -1, -1, -1, -1, -1, -1}};
+    enum { LAST_RESORT = 0, NONE = -1 };
+    picky_device device = {.engine = LAST_RESORT, .large_engine = NONE};
     mdm_cudnn_plan plan;
     mdm_plan_choice found;
     mdm_plan_cache *cache = new_cache();
-    assert_int_equal(mdm_cudnn_choose_plan(&target, cache, &some_kind, read_stopwatch, &s, &plan), MDM_LOST);
-    assert_non_null(strstr(mdm_last_message(), "for a convolution ran"));
+    assert_int_equal(mdm_cudnn_choose_plan(&target, cache, &some_kind, run_picky_device, &device, &plan),
+                     MDM_OK);
+    assert_true(device.asked > MOST_PLANS);
+    assert_int_equal(device.ran, 1);
+    assert_true(mdm_plan_cache_find(cache, &some_kind, &found));
+    assert_true(found.engine == LAST_RESORT && plan.choice.engine == LAST_RESORT && found.milliseconds == 5);
+    mdm_cudnn_release(target.cudnn, &plan);
+    mdm_plan_cache_close(cache);
+}
+
+static void plans_that_do_not_run_are_told(void **state) {
+    (void)state;
+    picky_device device = {.engine = -1, .large_engine = -1};
+    mdm_cudnn_plan plan;
+    mdm_plan_choice found;
+    mdm_plan_cache *cache = new_cache();
+    assert_int_equal(mdm_cudnn_choose_plan(&target, cache, &some_kind, run_picky_device, &device, &plan),
+                     MDM_LOST);
+    assert_non_null(strstr(mdm_last_message(),
+                           "none of cuDNN's plans runs for forward of 64 pictures of 32x32, 64 to 64 "
+                           "channels, kernel 3, stride 1, in bf16: not that engine; another "
+                           "train.precision"));
     assert_false(mdm_plan_cache_find(cache, &some_kind, &found));
     mdm_plan_cache_close(cache);
+}
+
+/* Engine 0, which needs no scratch memory and no tensor cores: of every pass, in every precision, whatever
+ * else there is no memory for. */
+static void every_pass_and_precision_has_a_last_resort(void **state) {
+    (void)state;
+    const mdm_gpu_convolution kinds_of_layers[] = {
+        {.batch = 256, .in = 64, .out = 64, .height = 32, .width = 32, .kernel = 3, .stride = 1},
+        {.batch = 253, .in = 8, .out = 64, .height = 84, .width = 84, .kernel = 3, .stride = 1},
+        {.batch = 256, .in = 128, .out = 256, .height = 16, .width = 16, .kernel = 1, .stride = 2},
+        {.batch = 768, .in = 512, .out = 512, .height = 4, .width = 4, .kernel = 3, .stride = 1},
+        {.batch = 64, .in = 8, .out = 64, .height = 224, .width = 224, .kernel = 7, .stride = 2}};
+    for (size_t i = 0; i < sizeof kinds_of_layers / sizeof *kinds_of_layers; i++)
+        for (int pass = MDM_GPU_FORWARD; pass <= MDM_GPU_BACKWARD_FILTER; pass++)
+            for (int p = 0; p < 3; p++) {
+                mdm_gpu_convolution k = kinds_of_layers[i];
+                picky_device device = {.engine = 0, .large_engine = 1};
+                mdm_cudnn_plan plan;
+                k.pass = (mdm_gpu_pass)pass;
+                k.precision = (mdm_precision[]){MDM_BF16, MDM_TF32, MDM_FP32}[p];
+                if (mdm_cudnn_find_one_that_runs(&target, &k, run_picky_device, &device, &plan) != MDM_OK)
+                    fail_msg("%s", mdm_last_message());
+                assert_true(plan.choice.engine == 0 && plan.workspace == 0);
+                mdm_cudnn_release(target.cudnn, &plan);
+            }
 }
 
 static mdm_status find_no_memory(void *context, const mdm_cudnn_plan *plan, float *milliseconds) {
@@ -386,7 +448,9 @@ int main(void) {
         cmocka_unit_test(the_fastest_is_taken_and_measured_only_once),
         cmocka_unit_test(a_kept_choice_that_cannot_be_built_is_measured_anew),
         cmocka_unit_test(a_kept_choice_in_lower_precision_is_not_taken),
+        cmocka_unit_test(where_none_of_the_first_runs_the_next_that_does_is_taken),
         cmocka_unit_test(plans_that_do_not_run_are_told),
+        cmocka_unit_test(every_pass_and_precision_has_a_last_resort),
         cmocka_unit_test(where_there_is_no_memory_to_measure_the_least_workspace_decides),
     };
     if (mdm_cudnn_load(&target.cudnn) != MDM_OK) {

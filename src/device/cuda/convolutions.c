@@ -1,23 +1,18 @@
 /* Convolutions by cuDNN: for each kind the fastest of the plans that its heuristics name, measured
  * once a machine (plan_cache.h). */
+#include "mdm/base/log.h"
 #include "runtime.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { WARM_UP_RUNS = 2, LEADING_RUNS = 2, TIMED_RUNS = 7, NOISE_WORDS = 1 << 16 };
 
-/* A plan that does not run, perhaps one that an earlier start has kept, is kept no more. Recordings may fail
- * for other reasons. */
-static mdm_status check(mdm_gpu *gpu, const mdm_gpu_plan *plan, cudnnStatus_t code, const char *what) {
+/* What cuDNN says of a failure, as this thread's last message. */
+static void note(mdm_gpu *gpu, cudnnStatus_t code) {
     char text[256] = "";
-    if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
-    MDM_TRY(mdm_gpu_check_device(gpu, what));
     gpu->cudnn->cudnnGetLastErrorString(text, sizeof text);
-    int is_forgotten = !gpu->is_recording && mdm_plan_cache_forget(gpu->cache, &plan->kind);
-    if (is_forgotten) mdm_plan_cache_save(gpu->cache);
-    return mdm_fail(MDM_LOST, "cuDNN failed in %s on device %d: %s %s%s", what, gpu->number,
-                    gpu->cudnn->cudnnGetErrorString(code), text,
-                    is_forgotten ? "; its plan is kept no more: start again, which measures anew" : "");
+    (void)mdm_fail(MDM_LOST, "device %d: %s %s", gpu->number, gpu->cudnn->cudnnGetErrorString(code), text);
 }
 
 static cudnnStatus_t execute(mdm_gpu *gpu, const mdm_cudnn_plan *plan, mdm_gpu_workspace *workspace, void *x,
@@ -54,8 +49,10 @@ static int compare_times(const void *a, const void *b) {
 }
 
 static int runs(const timing *t, const mdm_cudnn_plan *plan) {
-    return execute(t->gpu, plan, &t->gpu->workspace, t->operands[0], t->operands[1], t->operands[2]) ==
-           CUDNN_STATUS_SUCCESS;
+    cudnnStatus_t code =
+        execute(t->gpu, plan, &t->gpu->workspace, t->operands[0], t->operands[1], t->operands[2]);
+    if (code != CUDNN_STATUS_SUCCESS) note(t->gpu, code);
+    return code == CUDNN_STATUS_SUCCESS;
 }
 
 /* Milliseconds of one run; negative when the plan does not run. The ones before it keep the device busy while
@@ -180,19 +177,89 @@ void mdm_gpu_release_plans(mdm_gpu *gpu) {
     }
 }
 
+/* ---- a plan that does not run ---- */
+
+typedef struct replacement {
+    mdm_gpu *gpu;
+    const mdm_gpu_plan *failed;
+    void *operands[3];
+} replacement;
+
+static int same_choice(const mdm_cudnn_plan *a, const mdm_cudnn_plan *b) {
+    return a->is_nameable && b->is_nameable && a->choice.engine == b->choice.engine &&
+           a->choice.knob_count == b->choice.knob_count &&
+           memcmp(a->choice.knobs, b->choice.knobs, sizeof a->choice.knobs) == 0;
+}
+
+/* Computes what is wanted, so nothing is timed. Scratch memory is not moved, as recorded steps use it. */
+static mdm_status compute_by(void *context, const mdm_cudnn_plan *plan, float *milliseconds) {
+    replacement *r = context;
+    mdm_gpu *gpu = r->gpu;
+    size_t room = gpu->workspace.bytes;
+    if (r->failed->kind.pass == MDM_GPU_BACKWARD_FILTER && gpu->workspace_beside.bytes < room)
+        room = gpu->workspace_beside.bytes;
+    *milliseconds = -1;
+    if (same_choice(plan, &r->failed->cudnn) || (size_t)plan->workspace > room) return MDM_OK;
+    cudnnStatus_t code = execute(gpu, plan, &gpu->workspace, r->operands[0], r->operands[1], r->operands[2]);
+    if (code == CUDNN_STATUS_SUCCESS) {
+        *milliseconds = 0;
+        return MDM_OK;
+    }
+    note(gpu, code);
+    return mdm_gpu_check_device(gpu, "a convolution");
+}
+
+/* The failed one is kept aside, as recorded steps may hold it. The next start measures anew. */
+static mdm_status replace(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
+    mdm_cudnn_target target = {gpu->cudnn, gpu->handle, NULL};
+    replacement r = {gpu, plan, {x, filter, y}};
+    char name[MDM_CONVOLUTION_NAME], why[400];
+    mdm_gpu_plan *aside;
+    mdm_cudnn_plan found;
+    snprintf(why, sizeof why, "%.390s", mdm_last_message());
+    if (mdm_plan_cache_forget(gpu->cache, &plan->kind)) mdm_plan_cache_save(gpu->cache);
+    MDM_TRY(MDM_ALLOCATE(aside, 1, "a plan"));
+    mdm_status status = mdm_cudnn_find_one_that_runs(&target, &plan->kind, compute_by, &r, &found);
+    if (status != MDM_OK) {
+        free(aside);
+        return status;
+    }
+    *aside = (mdm_gpu_plan){.cudnn = plan->cudnn, .next = gpu->plans};
+    gpu->plans = aside;
+    plan->cudnn = found;
+    mdm_warn(
+        "cuDNN's plan for %s failed (%s): engine %lld goes on in its place, perhaps slower; the next start "
+        "measures anew",
+        mdm_cudnn_name(&plan->kind, name), why, (long long)found.choice.engine);
+    return MDM_OK;
+}
+
+/* In a recording, which may have failed for other reasons, nothing can be tried: it is given up, and launched
+ * the step comes here again. */
+static mdm_status settle(mdm_gpu *gpu, mdm_gpu_plan *plan, cudnnStatus_t code, void *x, void *filter,
+                         void *y) {
+    char name[MDM_CONVOLUTION_NAME], why[400];
+    if (code == CUDNN_STATUS_SUCCESS) return MDM_OK;
+    MDM_TRY(mdm_gpu_check_device(gpu, "a convolution"));
+    note(gpu, code);
+    if (!gpu->is_recording) return replace(gpu, plan, x, filter, y);
+    snprintf(why, sizeof why, "%.390s", mdm_last_message());
+    return mdm_fail(MDM_LOST, "cuDNN failed in %s, as a step was recorded: %s",
+                    mdm_cudnn_name(&plan->kind, name), why);
+}
+
 /* Beside what is computed the library is told of the other stream for this call alone. */
-static mdm_status convolve_beside(mdm_gpu *gpu, const mdm_gpu_plan *plan, void *x, void *filter, void *y) {
-    static const char what[] = "a convolution beside others";
+static mdm_status convolve_beside(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     if (plan->kind.pass != MDM_GPU_BACKWARD_FILTER)
         return mdm_fail(MDM_LOST, "internal: only gradients of filters are computed beside the rest");
-    MDM_TRY(check(gpu, plan, gpu->cudnn->cudnnSetStream(gpu->handle, gpu->queued_to), what));
-    cudnnStatus_t code = execute(gpu, &plan->cudnn, &gpu->workspace_beside, x, filter, y);
+    cudnnStatus_t code = gpu->cudnn->cudnnSetStream(gpu->handle, gpu->queued_to);
+    if (code == CUDNN_STATUS_SUCCESS) code = execute(gpu, &plan->cudnn, &gpu->workspace_beside, x, filter, y);
     cudnnStatus_t back = gpu->cudnn->cudnnSetStream(gpu->handle, gpu->stream);
-    return check(gpu, plan, code != CUDNN_STATUS_SUCCESS ? code : back, what);
+    return settle(gpu, plan, code != CUDNN_STATUS_SUCCESS ? code : back, x, filter, y);
 }
 
 mdm_status mdm_gpu_convolve(mdm_gpu *gpu, mdm_gpu_plan *plan, void *x, void *filter, void *y) {
     MDM_TRY(mdm_gpu_check(gpu, cudaSuccess, "a convolution"));
     if (gpu->queued_to != gpu->stream) return convolve_beside(gpu, plan, x, filter, y);
-    return check(gpu, plan, execute(gpu, &plan->cudnn, &gpu->workspace, x, filter, y), "a convolution");
+    return settle(gpu, plan, execute(gpu, &plan->cudnn, &gpu->workspace, x, filter, y), x, filter, y);
 }

@@ -3,6 +3,7 @@
 #include "cudnn_plans.h"
 #include "mdm/base/log.h"
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -249,15 +250,15 @@ void mdm_cudnn_release(const mdm_cudnn *cudnn, mdm_cudnn_plan *plan) {
     memset(plan, 0, sizeof *plan);
 }
 
-/* Adds the plans that one mode of the heuristics names. */
-static void ask_heuristics(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
-                           cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k, int most,
-                           mdm_cudnn_plan *plans, int *count) {
+/* What one mode of the heuristics names and the precision allows, in its order; the caller destroys it. */
+static int list_configurations(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
+                               cudnnBackendHeurMode_t mode, mdm_precision precision,
+                               cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS]) {
     const mdm_cudnn *cudnn = target->cudnn;
-    cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS], heuristics = NULL;
+    cudnnBackendDescriptor_t heuristics = NULL;
     int64_t got = 0;
-    int made = 0;
-    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics)) return;
+    int made = 0, kept = 0;
+    if (cudnn->cudnnBackendCreateDescriptor(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics)) return 0;
     cudnnStatus_t code = cudnn->cudnnBackendSetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH,
                                                          CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &graph);
     if (!code)
@@ -272,36 +273,101 @@ static void ask_heuristics(const mdm_cudnn_target *target, cudnnBackendDescripto
     if (!code)
         code = cudnn->cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                                                CUDNN_TYPE_BACKEND_DESCRIPTOR, made, &got, list);
-    for (int i = 0; i < made; i++) {
-        int taken = !code && i < got && *count < most && is_suitable(cudnn, list[i], k->precision) &&
-                    build_plan(target, list[i], &plans[*count]);
-        if (taken) {
-            plans[*count].is_nameable = read_choice(cudnn, list[i], &plans[*count].choice);
-            plans[(*count)++].configuration = list[i];
-        } else {
+    for (int i = 0; i < made; i++)
+        if (!code && i < got && is_suitable(cudnn, list[i], precision))
+            list[kept++] = list[i];
+        else
             (void)cudnn->cudnnBackendDestroyDescriptor(list[i]);
-        }
-    }
     (void)cudnn->cudnnBackendDestroyDescriptor(heuristics);
+    return kept;
+}
+
+/* The configuration becomes the plan's, or is destroyed: 0. */
+static int take_configuration(const mdm_cudnn_target *target, cudnnBackendDescriptor_t configuration,
+                              mdm_cudnn_plan *plan) {
+    int is_built = build_plan(target, configuration, plan);
+    if (is_built) {
+        plan->is_nameable = read_choice(target->cudnn, configuration, &plan->choice);
+        plan->configuration = configuration;
+    } else {
+        (void)target->cudnn->cudnnBackendDestroyDescriptor(configuration);
+    }
+    return is_built;
+}
+
+const char *mdm_cudnn_name(const mdm_gpu_convolution *k, char name[MDM_CONVOLUTION_NAME]) {
+    snprintf(name, MDM_CONVOLUTION_NAME,
+             "%s of %d pictures of %dx%d, %d to %d channels, kernel %d, stride %d, in %s",
+             pass_names[k->pass], k->batch, k->height, k->width, k->in, k->out, k->kernel, k->stride,
+             mdm_precision_name(k->precision));
+    return name;
+}
+
+/* Adds the plans that one mode of the heuristics names. */
+static void build_plans(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
+                        cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k, int most,
+                        mdm_cudnn_plan *plans, int *count) {
+    cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS];
+    int listed = list_configurations(target, graph, mode, k->precision, list);
+    for (int i = 0; i < listed; i++)
+        if (*count < most)
+            *count += take_configuration(target, list[i], &plans[*count]);
+        else
+            (void)target->cudnn->cudnnBackendDestroyDescriptor(list[i]);
 }
 
 mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target, const mdm_gpu_convolution *k, int most,
                                 mdm_cudnn_plan *plans, int *count) {
     builder b = {.cudnn = target->cudnn};
+    char name[MDM_CONVOLUTION_NAME];
     *count = 0;
     cudnnBackendDescriptor_t graph = make_graph(&b, target, k);
     if (b.status == MDM_OK) {
-        ask_heuristics(target, graph, CUDNN_HEUR_MODE_A, k, most, plans, count);
-        if (*count == 0) ask_heuristics(target, graph, CUDNN_HEUR_MODE_FALLBACK, k, most, plans, count);
-        if (*count == 0)
-            b.status = mdm_fail(MDM_LOST,
-                                "cuDNN has no %s plan for a convolution of %d pictures of %dx%d, %d to %d "
-                                "channels, kernel %d, stride %d",
-                                pass_names[k->pass], k->batch, k->height, k->width, k->in, k->out, k->kernel,
-                                k->stride);
+        build_plans(target, graph, CUDNN_HEUR_MODE_A, k, most, plans, count);
+        if (*count == 0) build_plans(target, graph, CUDNN_HEUR_MODE_FALLBACK, k, most, plans, count);
+        if (*count == 0) b.status = mdm_fail(MDM_LOST, "cuDNN has no plan for %s", mdm_cudnn_name(k, name));
     }
     destroy_all(&b);
     return b.status;
+}
+
+/* Of those that one mode names; *milliseconds stays negative where none runs. Where there is no memory for
+ * one, another may need none. */
+static mdm_status try_plans(const mdm_cudnn_target *target, cudnnBackendDescriptor_t graph,
+                            cudnnBackendHeurMode_t mode, const mdm_gpu_convolution *k,
+                            mdm_cudnn_measure *measure, void *context, mdm_cudnn_plan *plan) {
+    cudnnBackendDescriptor_t list[MOST_CONFIGURATIONS];
+    int listed = list_configurations(target, graph, mode, k->precision, list), is_found = 0;
+    mdm_status status = MDM_OK;
+    for (int i = 0; i < listed; i++) {
+        if (is_found || status == MDM_LOST) {
+            (void)target->cudnn->cudnnBackendDestroyDescriptor(list[i]);
+        } else if (take_configuration(target, list[i], plan)) {
+            status = measure(context, plan, &plan->choice.milliseconds);
+            is_found = status == MDM_OK && plan->choice.milliseconds >= 0;
+            if (!is_found) mdm_cudnn_release(target->cudnn, plan);
+        }
+    }
+    return status == MDM_LOST ? status : MDM_OK;
+}
+
+mdm_status mdm_cudnn_find_one_that_runs(const mdm_cudnn_target *target, const mdm_gpu_convolution *k,
+                                        mdm_cudnn_measure *measure, void *context, mdm_cudnn_plan *plan) {
+    static const cudnnBackendHeurMode_t modes[] = {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK};
+    builder b = {.cudnn = target->cudnn};
+    char name[MDM_CONVOLUTION_NAME], why[512];
+    memset(plan, 0, sizeof *plan);
+    cudnnBackendDescriptor_t graph = make_graph(&b, target, k);
+    for (size_t i = 0; i < sizeof modes / sizeof *modes && b.status == MDM_OK && !plan->plan; i++)
+        b.status = try_plans(target, graph, modes[i], k, measure, context, plan);
+    destroy_all(&b);
+    if (b.status != MDM_OK || plan->plan) return b.status;
+    snprintf(why, sizeof why, "%.500s", mdm_last_message());
+    return mdm_fail(
+        MDM_LOST,
+        "none of cuDNN's plans runs for %s: %s; another train.precision or cuDNN, or a newer driver, "
+        "may have one that does",
+        mdm_cudnn_name(k, name), why);
 }
 
 /* The configuration that a choice names, kept out of the builder's list when it was made. */
@@ -358,7 +424,7 @@ static void tell_choice(const mdm_gpu_convolution *k, const mdm_cudnn_plan *plan
               (long long)plan->choice.engine, (double)plan->choice.milliseconds, how);
 }
 
-/* The fastest of the plans; a single one is not measured. */
+/* The fastest of the plans, -1 where none runs; a single one is not measured. */
 static mdm_status measure_plans(mdm_cudnn_plan *plans, int count, mdm_cudnn_measure *measure, void *context,
                                 int *best) {
     *best = count == 1 ? 0 : -1;
@@ -367,7 +433,7 @@ static mdm_status measure_plans(mdm_cudnn_plan *plans, int count, mdm_cudnn_meas
         MDM_TRY(measure(context, &plans[i], milliseconds));
         if (*milliseconds >= 0 && (*best < 0 || *milliseconds < plans[*best].choice.milliseconds)) *best = i;
     }
-    return *best >= 0 ? MDM_OK : mdm_fail(MDM_LOST, "none of cuDNN's %d plans for a convolution ran", count);
+    return MDM_OK;
 }
 
 /* The plan with the least scratch memory; of several the one that the heuristics name first. */
@@ -399,7 +465,10 @@ mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache 
     for (int i = 0; i < count; i++)
         if (status != MDM_OK || i != best) mdm_cudnn_release(target->cudnn, &plans[i]);
     MDM_TRY(status);
-    *plan = plans[best];
+    if (best < 0)
+        MDM_TRY(mdm_cudnn_find_one_that_runs(target, k, measure, context, plan));
+    else
+        *plan = plans[best];
     tell_choice(k, plan, is_measured ? "measured" : "no memory to measure");
     if (plan->is_nameable && is_measured) mdm_plan_cache_put(cache, k, &plan->choice);
     return MDM_OK;

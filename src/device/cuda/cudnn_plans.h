@@ -39,17 +39,28 @@ MDM_MUST_CHECK mdm_status mdm_cudnn_find_plans(const mdm_cudnn_target *target,
 int mdm_cudnn_rebuild_plan(const mdm_cudnn_target *target, const mdm_gpu_convolution *convolution,
                            const mdm_plan_choice *choice, mdm_cudnn_plan *plan);
 
-/* How long a plan takes; negative when it does not run, which is no failure. MDM_RESOURCE: there is no memory
- * to measure with. */
+/* How long a plan takes; negative when it does not run, which is no failure and has its reason in
+ * mdm_last_message(). MDM_RESOURCE: there is no memory to measure with. */
 typedef mdm_status mdm_cudnn_measure(void *context, const mdm_cudnn_plan *plan, float *milliseconds);
 
-/* The plan to take: what `cache` says, where that can still be built; otherwise the fastest of those that the
- * heuristics name, which `cache` is then told; where there is no memory to measure with, that of the least
- * workspace. */
+/* The plan to take: what `cache` says, where that can still be built; otherwise the fastest of the first that
+ * the heuristics name, or where none of these runs, the next that does; `cache` is then told. Where there is
+ * no memory to measure with, that of the least workspace. */
 MDM_MUST_CHECK mdm_status mdm_cudnn_choose_plan(const mdm_cudnn_target *target, mdm_plan_cache *cache,
                                                 const mdm_gpu_convolution *convolution,
                                                 mdm_cudnn_measure *measure, void *context,
                                                 mdm_cudnn_plan *plan);
+
+/* The first of all that the heuristics name, and behind them of their fallbacks, for which `measure` has a
+ * time; built one by one. MDM_LOST, with the latest reason, where none has. */
+MDM_MUST_CHECK mdm_status mdm_cudnn_find_one_that_runs(const mdm_cudnn_target *target,
+                                                       const mdm_gpu_convolution *convolution,
+                                                       mdm_cudnn_measure *measure, void *context,
+                                                       mdm_cudnn_plan *plan);
+
+/* Its pass, shape and precision in words, in `name`, which is returned. */
+enum { MDM_CONVOLUTION_NAME = 160 };
+const char *mdm_cudnn_name(const mdm_gpu_convolution *convolution, char name[MDM_CONVOLUTION_NAME]);
 
 void mdm_cudnn_release(const mdm_cudnn *cudnn, mdm_cudnn_plan *plan);
 

@@ -239,7 +239,9 @@ static mdm_status replay(mdm_recorder *r, recorded_step *step, int way, mdm_step
     if (!step->recording[way]) return MDM_OK;
     mdm_status status = mdm_recording_replay(step->recording[way], r->timed != NULL);
     if (is_new) return agree(r, step, way, status, 1, failed, why);
-    return status == MDM_OK ? MDM_OK : mdm_fail(MDM_LOST, "%s", mdm_last_message());
+    if (status == MDM_RESOURCE)
+        (void)mdm_fail(MDM_LOST, "%s; train.cuda_graph=false records none", mdm_last_message());
+    return status == MDM_OK ? MDM_OK : MDM_LOST;
 }
 
 /* In the way of this turn, else plainly; *is_queued is 0 where steps are launched from here on. */

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from math import nan
 
 import h5py
@@ -189,6 +190,21 @@ def a_graph_that_is_broken_off_on_one_rank_is_kept_away_from_nccl(work):
     assert told.count("steps are launched kernel by kernel, as their recording failed on rank 1") == 1, told
 
 
+def a_launch_that_only_one_rank_refuses_ends_the_run_at_once(work):
+    """The others' collectives are under way, and wait for what never comes. The first launch is of a new recording, the fifth of one that has been launched."""
+    needs_fake_nccl()
+    make_pictures(work.file("replayed.h5"), 60, 16, 8, 3)
+    for rank, launch, new in ((1, 1, True), (0, 1, True), (1, 5, False)):
+        name = f"divided-{rank}-{launch}"
+        begun = time.monotonic()
+        done = train(work, name, "replayed.h5", "train.batch=4", "pretrain.batch=8", ranks=2, variables={**FAKE_NCCL, "MDM_EMULATED_GRAPHS": f"divided {rank} {launch}"})
+        lines = [line for line in done.stderr.splitlines() if line.startswith("error")]
+        assert done.returncode == 6 and len(lines) == 1, (name, done.returncode, done.stderr)
+        assert re.match(rf"error( \(rank 1\))?: rank {rank} on \S+: the emulated device was told to refuse this launch of a graph"
+                        + (", though other ranks have launched theirs" if new else "") + "; train.cuda_graph=false records none$", lines[0]), lines
+        assert time.monotonic() - begun < 25, name  # the supervisor would find the ranks that wait after 30
+
+
 def a_driver_that_is_too_old_is_told_before_the_processors_compute(work):
     make_pictures(work.file("old.h5"), 60, 16, 8, 1)
     done = train(work, "old", "old.h5", "device=auto", variables={"MDM_EMULATED_GPUS": "old"})
@@ -345,7 +361,7 @@ def bench_measures_what_ranks_exchange(work):
 
 if __name__ == "__main__":
     main([a_driver_that_is_too_old_is_told_before_the_processors_compute, a_graph_that_is_broken_off_on_one_rank_is_kept_away_from_nccl,
-          a_device_that_refuses_graphs_gets_launches_and_one_line, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
+          a_device_that_refuses_graphs_gets_launches_and_one_line, a_launch_that_only_one_rank_refuses_ends_the_run_at_once, a_run_keeps_the_plans_of_its_convolutions, a_training_at_small_rates_ends_where_the_cpus_does,
           bench_has_deterministic_sums_wherever_a_run_would, bench_measures_recorded_steps_as_a_run_has_them, bench_measures_what_ranks_exchange,
           doctor_sums_over_the_devices_and_names_the_rank_that_fails, networks_are_the_same_wherever_pictures_are_kept_and_by_mpi_or_nccl,
           nccl_that_fails_on_a_rank_ends_the_run_with_its_line, passes_that_do_not_fit_joined_are_made_one_after_another,

@@ -23,8 +23,9 @@
  * for nothing else.
  *
  * Graphs: emulated_graph.c. MDM_EMULATED_GRAPHS=refused lets every graph fail at its end; "broken 1": on
- * rank 1 a graph is broken off at its 40th call, and no collective may be recorded from there on. The file
- * that MDM_EMULATED_COUNTS names is told, at the end, how often what was called of device 0.
+ * rank 1 a graph is broken off at its 40th call, and no collective may be recorded from there on;
+ * "divided 1 20": it refuses its 20th launch of one. The file that MDM_EMULATED_COUNTS names is told, at the
+ * end, how often what was called of device 0.
  *
  * MDM_EMULATED_LOST names a kind of call, and MDM_EMULATED_LOST_AT which one of it, from 1: there the device
  * is lost, on rank MDM_EMULATED_LOST_RANK of Open MPI's launcher only, where that is set. Nothing runs on it
@@ -135,7 +136,7 @@ static void note_open(const mdm_gpu *before, mdm_gpu *now) {
 
 void emulated_go_on_beside_mpi(void) {
     for (int i = 0; i < MOST_OPEN; i++)
-        if (open_devices[i]) emulated_wait_for_works(open_devices[i]);
+        if (open_devices[i] && !open_devices[i]->is_deserted) emulated_wait_for_works(open_devices[i]);
 }
 
 mdm_status mdm_gpu_open(int number, mdm_gpu **gpu, mdm_gpu_info *info) {

@@ -124,7 +124,8 @@ struct mdm_gpu {
     int64_t doom_at, doomed_work;
     _Atomic int64_t doom_calls;
     _Atomic int is_lost;
-    int is_stuck; /* something queued never ends, and nothing behind it begins */
+    int is_stuck;    /* something queued never ends, and nothing behind it begins */
+    int is_deserted; /* its works are those of fewer ranks than they are for */
     struct emulated_races *races;
 };
 

@@ -23,6 +23,19 @@ int emulated_is_broken(const mdm_gpu *gpu) {
            strncmp(told, "broken ", 7) == 0 && strcmp(told + 7, rank ? rank : "0") == 0;
 }
 
+/* MDM_EMULATED_GRAPHS="divided 1 20": rank 1 refuses its 20th launch of a graph. The others' works in it
+ * never end, and as those of a device that computes beside the host, they do not keep it from MPI. */
+static mdm_status divide_ranks(mdm_gpu *gpu) {
+    const char *told = getenv("MDM_EMULATED_GRAPHS"), *mine = getenv("OMPI_COMM_WORLD_RANK");
+    int rank, at;
+    if (!told || sscanf(told, "divided %d %d", &rank, &at) != 2 || gpu->counts.replayed + 1 != at)
+        return MDM_OK;
+    if (rank == atoi(mine ? mine : "0"))
+        return mdm_fail(MDM_RESOURCE, "the emulated device was told to refuse this launch of a graph");
+    gpu->is_deserted = 1;
+    return MDM_OK;
+}
+
 static int way_of(const mdm_gpu_graph *graph) {
     return (graph->lanes[MDM_GPU_BESIDE].queued > 0 ? MDM_RECORD_BESIDE : 0) |
            (graph->is_early ? MDM_RECORD_EARLY : 0);
@@ -140,6 +153,7 @@ mdm_status mdm_gpu_launch_graph(mdm_gpu *gpu, mdm_gpu_graph *graph, int is_timed
     MDM_TRY(emulated_count_call(gpu, "graph", "a graph"));
     if (isnan(time_of(way_of(graph))))
         return mdm_fail(MDM_RESOURCE, "the emulated device was told to launch no such graph");
+    MDM_TRY(divide_ranks(gpu));
     pthread_mutex_lock(&gpu->lock);
     entry e = {.kind = GRAPH, .graph = graph, .number = gpu->works_queued};
     gpu->counts.replayed++;

@@ -267,7 +267,8 @@ static void a_device_that_cannot_be_used_is_told_from_none(void **state) {
     } cases[] = {{cudaErrorNoDevice, 13000, 0, "there is no CUDA device here"},
                  {cudaErrorInsufficientDriver, 0, 0, "there is no NVIDIA driver here"},
                  {cudaErrorInsufficientDriver, 12040, 1, "is one for CUDA 12.4, this program needs CUDA "},
-                 {cudaErrorSystemNotReady, 13000, 1, "an error (an error)"}};
+                 {cudaErrorSystemNotReady, 13000, 1, "an error (an error); on a node with NVSwitch"},
+                 {cudaErrorUnknown, 13000, 1, "an error (an error)"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char why[192];
         int is_unusable = -1;

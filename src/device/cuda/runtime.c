@@ -63,7 +63,10 @@ static int explain(cudaError_t code, char *why, size_t why_size) {
             "the package cuda-compat-%d-%d, or build with CUDA %d",
             driver / 1000, driver % 1000 / 10, major, major, CUDART_VERSION % 1000 / 10, driver / 1000);
     else
-        snprintf(why, why_size, "%s (%s)", cudaGetErrorString(code), cudaGetErrorName(code));
+        snprintf(why, why_size, "%s (%s)%s", cudaGetErrorString(code), cudaGetErrorName(code),
+                 code == cudaErrorSystemNotReady
+                     ? "; on a node with NVSwitch the service nvidia-fabricmanager has to run"
+                     : "");
     return !none;
 }
 

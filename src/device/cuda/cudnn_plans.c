@@ -7,6 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if CUDNN_VERSION < 90800 /* whose headers lack the names by which newer ones know described devices */
+#define CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR       ((cudnnBackendDescriptorType_t)38)
+#define CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION ((cudnnBackendAttributeName_t)2702)
+#define CUDNN_ATTR_ENGINEHEUR_DEVICEPROP          ((cudnnBackendAttributeName_t)204)
+#define CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP      ((cudnnBackendAttributeName_t)407)
+#define CUDNN_ATTR_ENGINE_DEVICEPROP              ((cudnnBackendAttributeName_t)1307)
+#endif
+
 enum { MOST_CONFIGURATIONS = 64, MOST_DESCRIPTORS = 8 + MDM_MOST_KNOBS, MOST_TRIED = 8 };
 static const char *const pass_names[] = {"forward", "backward data", "weight gradient"};
 

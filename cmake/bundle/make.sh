@@ -7,6 +7,10 @@ build=$(cd -- "$1" && pwd)
 version=$2
 source=$(cd -- "$(dirname -- "$0")/../.." && pwd)
 bundle=$build/bundle
+command -v orted >/dev/null || {
+    echo "orted is missing: a bundle is made from Open MPI 4.1, as Debian 12 has it, not from Open MPI 5" >&2
+    exit 4
+}
 rm -rf "$bundle"
 mkdir -p "$bundle"/{bin,libexec,lib/glibc,lib/openmpi,lib/pmix,share,etc,checks/golden}
 

@@ -6,6 +6,7 @@ build=$1
 for tool in xz ldd objdump ompi_info; do
     command -v "$tool" >/dev/null || { echo "skipped: $tool is missing"; exit 77; }
 done
+command -v orted >/dev/null || { echo "skipped: a bundle is made from Open MPI 4.1 alone, and orted is missing"; exit 77; }
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cmake --build "$build" --target bundle >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }

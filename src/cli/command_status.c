@@ -61,7 +61,8 @@ static void take_event(run_state *s, const json_t *event) {
     const char *kind = json_string_value(json_object_get(event, "event"));
     if (!kind) return;
     mdm_printable(kind, s->last_event, sizeof s->last_event);
-    s->finished = strcmp(kind, "end") == 0;
+    if (strcmp(kind, "warning") != 0) /* which may follow the end */
+        s->finished = strcmp(kind, "end") == 0;
     if (strcmp(kind, "epoch") == 0) take_epoch(s, event);
     if (strcmp(kind, "resume") == 0) s->restarts++;
     if (strcmp(kind, "divide") == 0) {

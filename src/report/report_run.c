@@ -83,7 +83,8 @@ static void take_epoch(report_run *run, const json_t *event) {
 static void take_event(report_run *run, json_t *event) {
     const char *kind = json_string_value(json_object_get(event, "event"));
     if (!kind) return;
-    run->ended = strcmp(kind, "end") == 0;
+    if (strcmp(kind, "warning") != 0) /* which may follow the end */
+        run->ended = strcmp(kind, "end") == 0;
     if (strcmp(kind, "epoch") == 0) take_epoch(run, event);
     if (strcmp(kind, "divide") == 0) json_array_append(run->divides, event);
     if (strcmp(kind, "warning") == 0) json_array_append(run->warnings, event);

@@ -281,7 +281,7 @@ static int64_t pick_events(const report_run *run, const char *network, const cha
         const json_t *value = json_object_get(event, field);
         if (!name || strcmp(name, network) != 0 || !json_is_number(value) || json_object_get(event, "stage"))
             continue;
-        x[count] = json_number_value(json_object_get(event, "epoch"));
+        x[count] = json_number_value(json_object_get(event, "epoch")) + 1; /* as the tabs count */
         y[count++] = json_number_value(value);
     }
     return count;
@@ -308,7 +308,7 @@ static mdm_status draw_course(report_page *p, const char *const fields[], const 
             count++;
         }
     chart_lines chart = {.head = {title, "dashed: network b", "Figures of each division over the epochs.",
-                                  "epoch", label, p->charts + 1},
+                                  "before epoch", label, p->charts + 1},
                          .series = series,
                          .series_count = count,
                          .low = low,

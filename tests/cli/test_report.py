@@ -106,6 +106,24 @@ def a_run_that_a_single_network_beats_says_so(work):
         assert (words in read_page(folder + "/report.html").words()) == expected
 
 
+def what_is_warned_of_after_the_end_leaves_a_run_ended(work):
+    folder = copy(work, "warned")
+    replace(folder, "metrics.jsonl", lambda text: text + '{"event":"warning","message":"too late"}\n')
+    assert run("report", folder).returncode == 0
+    words = read_page(folder + "/report.html").words()
+    assert "too late" in words and "has not ended" not in words
+    assert json.loads(run("status", folder, "--json").stdout)["state"] == "finished"
+    replace(folder, "metrics.jsonl", lambda text: text + '{"event":"resume"}\n')
+    assert run("report", folder).returncode == 0 and "has not ended" in read_page(folder + "/report.html").words()
+
+
+def the_divisions_charts_count_epochs_as_their_tabs_do(work):
+    html = member(prepare(work), "report.html")
+    tabs = re.findall(r"<h3>Before epoch (\d+)</h3>", html)
+    table = html[html.index("<b>Sizes of the sets</b>"):].split("</table>")[0]
+    assert len(tabs) > 1 and re.findall(r'<th scope="row">(\d+)</th>', table) == tabs
+
+
 def galleries_show_the_first_of_labels_csv_in_its_order(work):
     folder = prepare(work)
     rows, html = labels(folder), member(folder, "report.html")
@@ -310,7 +328,8 @@ def a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page(work):
 
 if __name__ == "__main__":
     main([the_report_is_whole_and_has_all_sections, its_numbers_are_those_of_summary_json_and_labels_csv,
-          a_run_that_a_single_network_beats_says_so, galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
+          a_run_that_a_single_network_beats_says_so, what_is_warned_of_after_the_end_leaves_a_run_ended,
+          the_divisions_charts_count_epochs_as_their_tabs_do, galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
           words_of_users_are_escaped, long_names_of_classes_stay_different, without_the_data_set_file_the_page_tells_so,
           a_data_set_of_other_labels_is_not_taken_for_the_runs, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,

@@ -5,6 +5,7 @@
 #include "mdm/base/log.h"
 #include "mdm/base/text.h"
 #include "mdm/comm/comm.h"
+#include "mdm/data/dataset_file.h"
 #include "mdm/data/store.h"
 #include "mdm/report/run_folder.h"
 #include "mdm/train/predictor.h"
@@ -83,6 +84,13 @@ static void count_row(const float *probability, int label, tally *t) {
     }
     t->confusion[(int64_t)label * t->classes + best]++;
     t->top5 += better < 5;
+}
+
+static void compare_names(const mdm_predictor *p, const mdm_store *store) {
+    const mdm_store_info *data = mdm_store_get_info(store);
+    char **names = mdm_predictor_notes(p)->class_names;
+    for (int c = 0; names && c < data->classes; c++)
+        if (mdm_warn_of_other_name(data->path, c, mdm_store_class_name(store, c), names[c])) return;
 }
 
 /* This rank's slice of the split. */
@@ -213,6 +221,7 @@ static mdm_status evaluate(mdm_comm *comm, mdm_predictor *p, mdm_store *store, c
     if (status == MDM_OK) status = mdm_comm_all_reduce(comm, both, 2, MDM_INT64, MDM_SUM);
     t.top5 = both[0], t.skipped = both[1];
     if (status == MDM_OK && mdm_comm_rank(comm) == 0) {
+        if (r->data) compare_names(p, store);
         for (int64_t i = 0; i < cells; i++) samples += t.confusion[i];
         for (int c = 0; c < t.classes; c++) hits += t.confusion[(int64_t)c * t.classes + c];
         if (r->json)

@@ -22,6 +22,10 @@ static mdm_status check_request(const request *r) {
     if (outputs != 1)
         return mdm_fail(
             MDM_USAGE, "export needs one of --safetensors, --onnx, --csv and --list; mdm-dist export --help");
+    const char *model = r->onnx ? r->onnx : r->safetensors;
+    if (model && strcmp(model, "-") == 0)
+        return mdm_fail(MDM_USAGE,
+                        "--safetensors and --onnx need the name of a file; - is for --csv and --list");
     if ((r->names || r->drop) && !r->list)
         return mdm_fail(MDM_USAGE, "--names and --drop-mislabelled are for --list");
     if (r->labels && !r->list && !r->csv) return mdm_fail(MDM_USAGE, "--labels is for --list and --csv");

@@ -87,6 +87,8 @@ mdm_status mdm_command_read_config(int argc, char **argv, const char *file, mdm_
         MDM_TRY(mdm_config_quickstart(config));
     for (int i = 1; i < argc; i++)
         if (argv[i][0] != '-' && strchr(argv[i], '=')) MDM_TRY(mdm_config_set(config, argv[i]));
+    char *run = config->run.folder; /* RUN/ is RUN: in summary.json, and before the names of its files */
+    for (size_t end = strlen(run); end > 1 && run[end - 1] == '/'; end--) run[end - 1] = 0;
     return mdm_config_check(config);
 }
 

@@ -140,7 +140,7 @@ static const mdm_manual pages[] = {
     {.name = "export",
      .summary = "weights, cleaned labels and lists for other programs",
      .usage = "RUN (--safetensors|--onnx|--csv|--list) FILE [options]",
-     .text = "FILE - is stdout.",
+     .text = "FILE - is stdout, for --csv and --list.",
      .words = MDM_WORD_RUN | MDM_WORD_FILE,
      .options = {{"--safetensors", "FILE",
                   "weights under PyTorch's names; docs/weights.md shows how to load them"},

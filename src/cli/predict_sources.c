@@ -33,16 +33,16 @@ static mdm_status add_path(mdm_paths *paths, const char *path) {
 static mdm_status add_folder(mdm_paths *paths, const char *folder, int depth);
 
 static mdm_status add_member(mdm_paths *paths, const char *folder, const char *name, int depth) {
+    static const char *const endings[] = {".jpg", ".jpeg", ".jpe", ".png"};
+    const char *between = mdm_path_ends_with(folder, "/") ? "" : "/";
     struct stat state;
     char path[4096];
     if (name[0] == '.') return MDM_OK;
-    if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+    if (snprintf(path, sizeof path, "%s%s%s", folder, between, name) >= (int)sizeof path)
         return mdm_fail(MDM_INPUT, "a path in %s is longer than 4095 bytes", folder);
-    if (stat(path, &state) != 0) return mdm_fail(MDM_INPUT, "cannot read %s: %s", path, strerror(errno));
-    if (S_ISDIR(state.st_mode)) return add_folder(paths, path, depth + 1);
-    if (mdm_path_ends_with(name, ".jpg") || mdm_path_ends_with(name, ".jpeg") ||
-        mdm_path_ends_with(name, ".png"))
-        return add_path(paths, path);
+    if (stat(path, &state) == 0 && S_ISDIR(state.st_mode)) return add_folder(paths, path, depth + 1);
+    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) /* a link to nothing is told when read */
+        if (mdm_path_ends_with(name, endings[i])) return add_path(paths, path);
     return MDM_OK;
 }
 
@@ -83,7 +83,7 @@ mdm_status mdm_paths_add(mdm_paths *paths, const char *argument) {
     if (!S_ISDIR(state.st_mode)) return add_path(paths, argument);
     MDM_TRY(add_folder(paths, argument, 0));
     if (paths->count == before)
-        return mdm_fail(MDM_INPUT, "the folder %s holds no .jpg, .jpeg or .png files", argument);
+        return mdm_fail(MDM_INPUT, "the folder %s holds no .jpg, .jpeg, .jpe or .png files", argument);
     return MDM_OK;
 }
 

@@ -1,5 +1,7 @@
-/* Classes that nothing shows: most often labels that begin at 1, or a folder's name with a typing error. */
+/* Classes that nothing shows: most often labels that begin at 1, or a folder's name with a typing error. And
+ * classes that two files number otherwise. */
 #include "mdm/base/log.h"
+#include "mdm/base/text.h"
 #include "mdm/data/dataset_file.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,4 +37,14 @@ void mdm_warn_of_empty_classes(const int32_t *labels, int64_t count, int classes
     else if (empty > 0)
         mdm_warn("%d of %d classes have no training picture (%s); %s", empty, classes, list, cure);
     free(counts);
+}
+
+int mdm_warn_of_other_name(const char *path, int label, const char *name, const char *expected) {
+    char shown[2][128]; /* names come from files: no control characters on the terminal */
+    if (!name || !expected || strcmp(name, expected) == 0) return 0;
+    mdm_warn("%s: class %d is '%s', but '%s' in the training set; labels are compared by number, so the "
+             "accuracy is wrong if the classes stand in another order (data import --classes sets it)",
+             path, label, mdm_printable(name, shown[0], sizeof shown[0]),
+             mdm_printable(expected, shown[1], sizeof shown[1]));
+    return 1;
 }

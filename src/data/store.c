@@ -89,6 +89,8 @@ static mdm_status check_test_file(mdm_dataset *train, const mdm_dataset *test, c
         return mdm_fail(MDM_INPUT, "%s: pictures of %dx%dx%d do not fit the training set's %dx%dx%d", path,
                         test->height, test->width, test->channels, train->height, train->width,
                         train->channels);
+    for (int c = 0; train->class_names && test->class_names && c < train->classes && c < test->classes; c++)
+        if (mdm_warn_of_other_name(path, c, test->class_names[c], train->class_names[c])) break;
     int from_test = test->test_count > 0;
     const int32_t *labels = from_test ? test->test_labels : test->train_labels;
     int64_t count = from_test ? test->test_count : test->train_count;

@@ -77,8 +77,9 @@ def a_set_without_the_truth_is_measured_by_its_given_labels_and_says_so(work):
 
 
 def eval_and_report_find_the_data_from_any_folder(work):
-    done = train(work, "elsewhere", "data.train=noisy.h5", "train.epochs=1", "train.warmup=1", "pretrain.epochs=0", cwd=work.path)
-    assert done.returncode == 0, done.stderr
+    done = train(work, "elsewhere/", "data.train=noisy.h5", "train.epochs=1", "train.warmup=1", "pretrain.epochs=0", cwd=work.path)
+    assert done.returncode == 0 and "//report.html" not in done.stderr, done.stderr
+    assert json.loads(read(work, "elsewhere", "summary.json"))["name"] == work.file("elsewhere")
     os.makedirs(work.file("beside"))
     told = [run("eval", work.file("elsewhere"), "--json", cwd=folder) for folder in (work.path, work.file("beside"))]
     assert told[0].returncode == told[1].returncode == 0, told[1].stderr
@@ -98,6 +99,25 @@ def eval_refuses_pictures_of_another_size_and_unfinished_runs(work):
     os.makedirs(work.file("empty"))
     done = run("predict", work.file("empty"), work.data)
     assert done.returncode == 3 and "model-a.safetensors" in done.stderr
+
+
+def classes_in_another_order_are_warned_of(work):
+    names = [f"class {c}" for c in range(8)]
+    for name, order in (("named.h5", names), ("turned.h5", names[1:] + names[:1])):
+        shutil.copy(work.data, work.file(name))
+        with h5py.File(work.file(name), "r+") as f:
+            f.pop("class_names", None)
+            f["class_names"] = order
+    same, other = f"data.test={work.file('named.h5')}", f"data.test={work.file('turned.h5')}"
+    warning = "class 0 is 'class 1', but 'class 0' in the training set"
+    for test, expected in ((same, False), (other, True)):
+        done = train(work, "order", f"data.train={work.file('named.h5')}", test, "--dry-run")
+        assert done.returncode == 0 and (warning in done.stderr) == expected, done.stderr
+    done = train(work, "order", f"data.train={work.file('named.h5')}", "train.epochs=1", "train.warmup=1", "pretrain.epochs=0")
+    assert done.returncode == 0, done.stderr
+    for name, expected in (("named.h5", False), ("turned.h5", True)):
+        done = run("eval", work.file("order"), work.file(name), "--json")
+        assert done.returncode == 0 and (warning in done.stderr) == expected, done.stderr
 
 
 def predictions_agree_with_eval_and_flag_strangers(work):
@@ -144,6 +164,9 @@ def the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts(work):
     wanted = [f"{r['id'] or r['index']} {r['given']}" for r in kept
               if r["verdict"] == "clean" and float(r["clean_probability"]) >= 0.6]
     assert done.stdout.splitlines() == wanted
+    for form in ("--safetensors", "--onnx"):
+        done = run("export", work.file("asked"), form, "-", cwd=work.path)
+        assert done.returncode == 2 and "name of a file" in done.stderr and not os.path.exists(work.file("-"))
     done = run("export", work.file("asked"), "--csv", "-", "--names")
     assert done.returncode == 2 and "for --list" in done.stderr
     done = run("export", work.file("asked"), "--csv", "-", "--verdict", "mislabelled", "--max-clean", "0.3")
@@ -261,14 +284,19 @@ def pictures_from_files_folders_and_stdin_get_the_same_answers(work):
         assert np.isclose(line["ood_score"], wanted["ood_score"], atol=1e-5)
     by_stdin = run("predict", work.file("asked"), "-", "--json", input="".join(line["path"] + "\n" for line in lines))
     assert by_stdin.stdout == folder.stdout
+    assert run("predict", work.file("asked"), work.file("photos/"), "--json").stdout == folder.stdout
     one = run("predict", work.file("asked"), work.file("photos/000.png"), work.data, "--json")
     assert len(one.stdout.splitlines()) == 301 and json.loads(one.stdout.splitlines()[0])["path"].endswith("000.png")
     with open(work.file("photos/bad.png"), "wb") as f:
         f.write(open(work.file("photos/000.png"), "rb").read()[:100])
+    os.symlink("nowhere", work.file("photos/gone.png"))
     bad = run("predict", work.file("asked"), work.file("photos"), "--json")
-    assert bad.returncode == 3 and len(bad.stdout.splitlines()) == 300 and "bad.png" in bad.stderr, bad.stderr
+    assert bad.returncode == 3 and bad.stdout == folder.stdout, bad.stderr
+    assert "bad.png" in bad.stderr and "gone.png" in bad.stderr, bad.stderr
     os.makedirs(work.file("hollow"))
     assert run("predict", work.file("asked"), work.file("hollow")).returncode == 3
+    Image.fromarray(images[0, :, :, 0]).save(work.file("hollow/one.jpe"), "JPEG")
+    assert len(run("predict", work.file("asked"), work.file("hollow"), "--json").stdout.splitlines()) == 1
 
 
 INIT = ["pretrain.epochs=0", "train.epochs=1", "train.warmup=1", "train.lr_backbone=1e-12", "train.lr_head=1e-12"]
@@ -344,8 +372,8 @@ def names_of_classes_cannot_steer_the_terminal(work):
 main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eval_counts_the_same_on_two_and_three_ranks,
       eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out,
       a_set_without_the_truth_is_measured_by_its_given_labels_and_says_so, eval_and_report_find_the_data_from_any_folder,
-      eval_refuses_pictures_of_another_size_and_unfinished_runs, predictions_agree_with_eval_and_flag_strangers,
-      about_as_many_training_pictures_are_flagged_as_the_run_removed,
+      eval_refuses_pictures_of_another_size_and_unfinished_runs, classes_in_another_order_are_warned_of,
+      predictions_agree_with_eval_and_flag_strangers, about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
       labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs,
       pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were,

@@ -64,6 +64,9 @@ MDM_MUST_CHECK mdm_status mdm_dataset_read_images(const char *path, const mdm_da
 /* Warns when there are classes that no training label names, which the networks would learn to expect all the
  * same; `cure` says what to do. */
 void mdm_warn_of_empty_classes(const int32_t *labels, int64_t count, int classes, const char *cure);
+/* Warns, and returns 1, where the file names a class otherwise than the networks' data set does; either name
+ * may be NULL. Labels are compared by number, so another order of the classes gives wrong accuracies. */
+int mdm_warn_of_other_name(const char *path, int label, const char *name, const char *expected);
 /* Writes the file so that a reader sees the old one or the new one; an existing file is replaced only with
  * `force`, else MDM_USAGE. The same data set gives the same bytes. */
 MDM_MUST_CHECK mdm_status mdm_dataset_write(const char *path, const mdm_dataset *dataset, int force);

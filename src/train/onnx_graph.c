@@ -148,15 +148,16 @@ static void add_mean(mdm_onnx *model, const char *const values[2], const char *m
     mdm_onnx_node(model, "Div", 2, inputs, mean, 0, NULL);
 }
 
-/* Pictures hold grey levels 0 to 255: normalised = (pictures - 255 mean) / (255 std). */
+/* Pictures hold grey levels 0 to 255: normalised = (pictures - 255 mean) / (255 std). The constants are
+ * [C,1,1]: OpenCV 4.6 fails with [1,C,1,1] where C is 3. */
 static void add_normalisation(mdm_onnx *model, const mdm_model_notes *notes) {
-    int64_t channels = notes->spec.channels, dims[4] = {1, channels, 1, 1};
+    int64_t channels = notes->spec.channels, dims[3] = {channels, 1, 1};
     int64_t shape[4] = {MDM_ONNX_DYNAMIC, channels, notes->spec.height, notes->spec.width};
     float mean[3], std[3];
     for (int c = 0; c < channels; c++) mean[c] = 255.0f * notes->mean[c], std[c] = 255.0f * notes->std[c];
     mdm_onnx_input(model, "pictures", 4, shape);
-    mdm_onnx_tensor(model, "mean", 4, dims, mean);
-    mdm_onnx_tensor(model, "std", 4, dims, std);
+    mdm_onnx_tensor(model, "mean", 3, dims, mean);
+    mdm_onnx_tensor(model, "std", 3, dims, std);
     const char *first[2] = {"pictures", "mean"}, *second[2] = {"centred", "std"};
     mdm_onnx_node(model, "Sub", 2, first, "centred", 0, NULL);
     mdm_onnx_node(model, "Div", 2, second, "normalised", 0, NULL);

@@ -43,4 +43,18 @@ def a_network_with_the_imagenet_stem_gives_the_same_answers(work):
     both_agree(work, "stem", data)
 
 
-main([an_ensemble_gives_the_same_answers, a_network_with_the_imagenet_stem_gives_the_same_answers])
+def colour_pictures_get_the_same_answers(work):
+    data = work.file("colour.h5")
+    with h5py.File(work.data) as source, h5py.File(data, "w") as f:
+        for split in ("train", "test"):
+            grey = source[split + "/images"][:]
+            f[split + "/images"] = np.concatenate([grey, 255 - grey, grey // 2], 3)
+            f[split + "/labels"] = source[split + "/labels"][:]
+    done = train(work, "colour", f"data.train={data}", "pretrain.epochs=0", "train.epochs=2", "train.warmup=1",
+                 "train.lr_backbone=0.05", "train.lr_head=0.05")
+    assert done.returncode == 0, done.stderr
+    both_agree(work, "colour", data)
+
+
+main([an_ensemble_gives_the_same_answers, a_network_with_the_imagenet_stem_gives_the_same_answers,
+      colour_pictures_get_the_same_answers])

@@ -243,6 +243,31 @@ fail:
     return status;
 }
 
+static mdm_status remove_file(int folder, const char *path, const char *name) {
+    if (unlinkat(folder, name, 0) == 0 || errno == ENOENT) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "cannot remove %s/%s of the run before: %s", path, name, strerror(errno));
+}
+
+mdm_status mdm_run_folder_forget(const mdm_run_folder *f) {
+    static const mdm_run_member results[] = {
+        MDM_RUN_MODEL_A, MDM_RUN_MODEL_B, MDM_RUN_BEST_A, MDM_RUN_BEST_B, MDM_RUN_OOD_REFERENCE,
+        MDM_RUN_OOD_A,   MDM_RUN_OOD_B,   MDM_RUN_LABELS, MDM_RUN_REPORT, MDM_RUN_SUMMARY};
+    mdm_status status = MDM_OK;
+    char *path = mdm_run_folder_member(f->path, MDM_RUN_DIVISIONS);
+    DIR *divisions = path ? opendir(path) : NULL, *folder = opendir(f->path);
+    if (!divisions || !folder)
+        status = mdm_fail(MDM_RESOURCE, "cannot read the run folder %s: %s", f->path, strerror(errno));
+    for (size_t i = 0; status == MDM_OK && i < sizeof results / sizeof *results; i++)
+        status = remove_file(dirfd(folder), f->path, members[results[i]]);
+    for (struct dirent *entry; status == MDM_OK && (entry = readdir(divisions)) != NULL;)
+        if (strncmp(entry->d_name, "epoch-", 6) == 0)
+            status = remove_file(dirfd(divisions), path, entry->d_name);
+    if (divisions) closedir(divisions);
+    if (folder) closedir(folder);
+    free(path);
+    return status;
+}
+
 /* The lock file stays: removing it would let two runs lock two files of one name. */
 void mdm_run_folder_close(mdm_run_folder *f) {
     if (!f) return;

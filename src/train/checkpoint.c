@@ -431,7 +431,7 @@ static mdm_status forget_run_before(const mdm_trainer *t) {
     if (!folder) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
     mdm_status status = mdm_checkpoint_remove_all(folder);
     free(folder);
-    return status;
+    return status == MDM_OK ? mdm_run_folder_forget(t->folder) : status;
 }
 
 static mdm_status begin_on_rank_0(mdm_trainer *t) {

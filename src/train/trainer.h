@@ -302,7 +302,7 @@ MDM_MUST_CHECK mdm_status mdm_save_checkpoint(mdm_trainer *t, int now);
 mdm_status mdm_notice_saved(mdm_trainer *t, int wait);
 /* Collective. Takes up the newest checkpoint if there is one and `resume` allows; *resumed tells. */
 MDM_MUST_CHECK mdm_status mdm_load_checkpoint(mdm_trainer *t, int *resumed);
-/* Collective. Opens metrics.jsonl; after --force nothing of the run before can be gone on with from here on,
+/* Collective. Opens metrics.jsonl; after --force nothing of the run before is left from here on,
  * so it comes after all that may be refused. */
 MDM_MUST_CHECK mdm_status mdm_begin_records(mdm_trainer *t);
 /* Collective, for dry runs. Tells what a start would go on from, or fails as it would. Loads nothing. */

@@ -344,6 +344,9 @@ def force_loses_nothing_to_a_slip_and_then_leaves_nothing_to_go_on_from(work):
     process.kill()
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL and os.listdir(work.file("anew") + "/checkpoints") == [], process.returncode
+    left = set(os.listdir(work.file("anew"))) - {".lock", "flight", "checkpoints", "divisions", "config.yaml", "environment.json",
+                                                 "metrics.jsonl", "restarts.json"}
+    assert all(name.startswith("events.") for name in left) and os.listdir(work.file("anew") + "/divisions") == [], left
     done = train(work, "anew")
     assert done.returncode == 0 and "going on from" not in done.stderr, done.stderr
     assert read(work, "anew", "model-a.safetensors") == read(work, "ranks1", "model-a.safetensors")

@@ -23,6 +23,10 @@ typedef struct mdm_run_folder {
  * run. */
 MDM_MUST_CHECK mdm_status mdm_run_folder_open(const char *path, mdm_run_folder **folder);
 
+/* Removes the divisions and what a run's end writes, which a run begun afresh may never write again: its own
+ * report would show them. */
+MDM_MUST_CHECK mdm_status mdm_run_folder_forget(const mdm_run_folder *folder);
+
 /* Gives the lock back and frees; NULL is allowed. */
 void mdm_run_folder_close(mdm_run_folder *folder);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct request {
     const char *run, *safetensors, *onnx, *csv, *list, *labels, *network, *verdict;
@@ -28,7 +29,12 @@ static mdm_status check_request(const request *r) {
                         "--safetensors and --onnx need the name of a file; - is for --csv and --list");
     if ((r->names || r->drop) && !r->list)
         return mdm_fail(MDM_USAGE, "--names and --drop-mislabelled are for --list");
-    if (r->labels && !r->list && !r->csv) return mdm_fail(MDM_USAGE, "--labels is for --list and --csv");
+    int filters = r->verdict || r->min_clean > 0 || isfinite(r->max_clean) || isfinite(r->max_ood);
+    if ((r->labels || filters) && model)
+        return mdm_fail(
+            MDM_USAGE,
+            "--labels, --verdict, --min-clean, --max-clean and --max-ood are for --list and --csv");
+    if (r->network && !model) return mdm_fail(MDM_USAGE, "--network is for --safetensors and --onnx");
     if (!r->onnx && r->network && strcmp(r->network, "ensemble") == 0)
         return mdm_fail(MDM_USAGE, "--network ensemble is for --onnx; expected a or b");
     return MDM_OK;
@@ -162,11 +168,14 @@ static mdm_status read_notes(const request *r, mdm_model_notes *notes) {
 }
 
 static mdm_status export_labels(const request *r) {
-    mdm_labels_rows rows, copy = {0};
+    mdm_labels_rows rows = {0}, copy = {0};
     mdm_model_notes notes = {0};
     char *path = mdm_run_folder_member(r->run, MDM_RUN_LABELS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-    mdm_status status = mdm_labels_rows_read(path, &rows);
+    mdm_status status =
+        access(path, F_OK) == 0 || access(r->run, F_OK) != 0
+            ? mdm_labels_rows_read(path, &rows)
+            : mdm_fail(MDM_INPUT, "%s has no labels.csv: the run has not ended, or made no division", r->run);
     int with_notes = r->names || r->labels;
     if (status == MDM_OK && with_notes) status = read_notes(r, &notes);
     if (status == MDM_OK && r->labels) status = mdm_labels_rows_read(r->labels, &copy);

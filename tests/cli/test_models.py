@@ -167,6 +167,11 @@ def the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts(work):
     for form in ("--safetensors", "--onnx"):
         done = run("export", work.file("asked"), form, "-", cwd=work.path)
         assert done.returncode == 2 and "name of a file" in done.stderr and not os.path.exists(work.file("-"))
+    for wrong, told in ((("--onnx", "x.onnx", "--min-clean", "0.5"), "for --list and --csv"), (("--csv", "-", "--network", "b"), "--network")):
+        done = run("export", work.file("asked"), *wrong, cwd=work.path)
+        assert done.returncode == 2 and told in done.stderr and not done.stdout and not os.path.exists(work.file("x.onnx")), done.stderr
+    done = run("export", work.file("order"), "--list", "-")
+    assert done.returncode == 3 and "made no division" in done.stderr, done.stderr
     done = run("export", work.file("asked"), "--csv", "-", "--names")
     assert done.returncode == 2 and "for --list" in done.stderr
     done = run("export", work.file("asked"), "--csv", "-", "--verdict", "mislabelled", "--max-clean", "0.3")

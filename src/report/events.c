@@ -217,13 +217,15 @@ static void add_picture(const report_run *run, int64_t sample, const char *tag, 
     free(picture.bytes);
 }
 
-/* A class's name inside a tag: slashes would make groups. */
+/* A class's name inside a tag: slashes would make groups, and a tag must be UTF-8. */
 static void add_name(mdm_text *tag, const char *name) {
-    char plain[48];
-    snprintf(plain, sizeof plain, "%s", name);
-    for (char *c = plain; *c; c++)
-        if (*c == '/' || (unsigned char)*c < 32 || (unsigned char)*c > 126) *c = '-';
-    mdm_text_add(tag, "%s", plain);
+    enum { MOST = 48 };
+    for (size_t at = 0, take; name[at] && at < MOST; at += take) {
+        take = mdm_utf8_character((const unsigned char *)name + at);
+        int is_odd = take == 0 || name[at] == '/' || (unsigned char)name[at] < 32 || name[at] == 127;
+        if (take == 0) take = 1;
+        mdm_text_add_bytes(tag, is_odd ? "-" : name + at, is_odd ? 1 : take);
+    }
 }
 
 static void add_gallery(const report_run *run, const char *group, const float *score, mdm_text *summary) {

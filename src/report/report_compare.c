@@ -179,6 +179,21 @@ static mdm_status write_page(mdm_text *t, const report_run *runs, int count) {
     return status;
 }
 
+/* Runs of one name, as a/run and b/run, by so much more of their paths as tells them apart. */
+static void tell_apart(report_run *runs, int count) {
+    enum { MOST_PARTS = 8 };
+    for (int parts = 2, twins = 1; twins && parts <= MOST_PARTS; parts++) {
+        twins = 0;
+        for (int r = 0; r < count; r++) runs[r].is_twin = 0;
+        for (int r = 0; r < count; r++)
+            for (int other = r + 1; other < count; other++)
+                if (strcmp(runs[r].name, runs[other].name) == 0)
+                    runs[r].is_twin = runs[other].is_twin = twins = 1;
+        for (int r = 0; r < count; r++)
+            if (runs[r].is_twin) report_name(&runs[r], parts);
+    }
+}
+
 mdm_status mdm_report_compare(const char *const *folders, int count, const char *out) {
     report_run *runs;
     mdm_text text = {0};
@@ -189,7 +204,10 @@ mdm_status mdm_report_compare(const char *const *folders, int count, const char 
         status = report_run_read(folders[read], NULL, &runs[read]);
         read++;
     }
-    if (status == MDM_OK) status = write_page(&text, runs, count);
+    if (status == MDM_OK) {
+        tell_apart(runs, count);
+        status = write_page(&text, runs, count);
+    }
     if (status == MDM_OK)
         status = text.failed ? mdm_fail(MDM_RESOURCE, "not enough memory to put the report together")
                              : mdm_write_file(out, text.data, text.length);

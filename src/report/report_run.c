@@ -238,14 +238,19 @@ static mdm_status name_classes(report_run *run) {
     return MDM_OK;
 }
 
-mdm_status report_run_read(const char *folder, mdm_store *store, report_run *run) {
-    memset(run, 0, sizeof *run);
-    run->folder = folder;
+void report_name(report_run *run, int parts) {
+    const char *folder = run->folder;
     size_t length = strlen(folder);
     while (length > 1 && folder[length - 1] == '/') length--;
     size_t start = length;
-    while (start > 0 && folder[start - 1] != '/') start--;
+    while (start > 0 && (folder[start - 1] != '/' || --parts > 0)) start--;
     snprintf(run->name, sizeof run->name, "%.*s", (int)(length - start), folder + start);
+}
+
+mdm_status report_run_read(const char *folder, mdm_store *store, report_run *run) {
+    memset(run, 0, sizeof *run);
+    run->folder = folder;
+    report_name(run, 1);
     struct stat state;
     if (stat(folder, &state) != 0 || !S_ISDIR(state.st_mode))
         return mdm_fail(MDM_INPUT, "there is no run folder %s", folder);

@@ -38,6 +38,7 @@ typedef struct report_run {
     report_epoch *epochs;
     int64_t epoch_count;
     int restarts, ended;
+    int is_twin; /* another run that it is compared with has its name */
     report_labels labels;
     int64_t *divisions; /* epochs that have a division file, ascending */
     int division_count;
@@ -52,6 +53,9 @@ typedef struct report_run {
  * fit the run's labels is not used. Ended by report_run_free(), also after a failure. */
 MDM_MUST_CHECK mdm_status report_run_read(const char *folder, mdm_store *store, report_run *run);
 void report_run_free(report_run *run);
+
+/* Names a run by the last `parts` components of its folder; after report_run_read() it is the last one. */
+void report_name(report_run *run, int parts);
 
 /* A number of summary.json by its dotted name ("auc_noise.a"); NAN when it is not there. */
 double report_summary(const report_run *run, const char *name);

@@ -246,6 +246,11 @@ def several_runs_are_set_side_by_side(work):
     shown = [text for key, _, text, _ in page.figures if key == "final_top1"]
     assert shown == [f"{100 * json.loads(member(first, 'summary.json'))['final_top1']:.1f}\u00a0%", "12.3\u00a0%"]
     assert re.search(r"divide\.k</th><td>5</td><td>7</td>", page.html)
+    os.makedirs(work.file("seeds"), exist_ok=True)
+    third = copy(work, "seeds/second")
+    assert run("report", first, second, third + "/", "--out", out).returncode == 0
+    heads = re.findall(r'<th scope="col">(.*?)</th>', read_page(out).html.split("</thead>")[0])
+    assert heads == ["run", "told", os.path.basename(work.path) + "/second", "seeds/second"], heads
 
 
 def text_stands_out_from_its_ground_in_light_and_dark(work):

@@ -13,6 +13,7 @@ enum {
     TOP = 30,
     BOTTOM = 40,
     NAMES = 128,
+    MOST_NAME = 17, /* letters that NAMES has room for */
     MOST_TABLE_ROWS = 60
 };
 
@@ -174,7 +175,7 @@ static void draw_names(mdm_text *t, const chart_lines *c, const frame *f) {
     for (int i = 0; i < count; i++) {
         mdm_text_add(t, "<text class=\"name\" style=\"fill:var(--%s)\" x=\"%.1f\" y=\"%.1f\">", tags[i].color,
                      f->right + 8, tags[i].at + 4);
-        html_text(t, tags[i].name);
+        chart_short_name(t, tags[i].name, MOST_NAME);
         mdm_text_add(t, "</text>");
     }
     mdm_text_add(t, "\n");

@@ -251,6 +251,9 @@ def several_runs_are_set_side_by_side(work):
     assert run("report", first, second, third + "/", "--out", out).returncode == 0
     heads = re.findall(r'<th scope="col">(.*?)</th>', read_page(out).html.split("</thead>")[0])
     assert heads == ["run", "told", os.path.basename(work.path) + "/second", "seeds/second"], heads
+    assert run("report", first, copy(work, "a-run-with-a-name-that-no-chart-has-room-for"), "--out", out).returncode == 0
+    ends = re.findall(r'<text class="name"[^>]*>(.*?)</text>', read_page(out).html)
+    assert set(ends) == {"told", "a-run-wi\u2026room-for"}, ends
 
 
 def text_stands_out_from_its_ground_in_light_and_dark(work):

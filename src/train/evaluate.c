@@ -4,6 +4,7 @@
 #include "mdm/device/losses.h"
 #include "mdm/device/losses_host.h"
 #include "trainer.h"
+#include <math.h>
 #include <stdlib.h>
 
 enum { EVALUATION_ROWS = 256 };
@@ -102,6 +103,17 @@ static mdm_status evaluate_slice(mdm_trainer *t, mdm_network *network, int64_t f
     return wanted->loss ? fetch_losses(t, j, count, wanted->loss) : MDM_OK;
 }
 
+mdm_status mdm_check_outputs(mdm_trainer *t, const float *value, int64_t count, int64_t width) {
+    mdm_status status = MDM_OK;
+    for (int64_t i = 0; status == MDM_OK && i < count * width; i++)
+        if (!isfinite(value[i]))
+            status = mdm_fail(MDM_NUMERIC,
+                              "training picture %lld of rank %d gets no finite numbers: the networks have "
+                              "diverged; lower train.lr_backbone, train.lr_head or pretrain.lr",
+                              (long long)(i / width), mdm_comm_rank(t->comm));
+    return mdm_comm_agree(t->comm, status);
+}
+
 mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network, const mdm_evaluation *wanted) {
     int64_t first, count;
     judgement j = {0};
@@ -120,10 +132,14 @@ static int first_of_largest(const float *probability, int classes) {
     return best;
 }
 
-/* Counts right answers among the first one and five of a row; ties count for the lower class, so constant
- * outputs earn nothing. */
+/* Counts right answers among the first one and five of a row, and rows without finite numbers, which are
+ * none; ties count for the lower class, so constant outputs earn nothing. */
 static void count_hits(const float *probability, int classes, int label, int64_t *hits) {
     int better = 0;
+    if (!isfinite(probability[label])) { /* softmax makes all of a row so */
+        hits[2]++;
+        return;
+    }
     for (int c = 0; c < classes; c++)
         better += probability[c] > probability[label] || (c < label && probability[c] == probability[label]);
     hits[0] += better < 1;
@@ -140,6 +156,15 @@ static void tell_collapse(mdm_trainer *t, const int64_t *extremes, int64_t total
             "all %lld pictures measured are taken for class %lld; if that stays so, lower the learning rates",
             (long long)total, (long long)extremes[1]);
     t->collapsed = collapsed;
+}
+
+/* Told where it begins, too: training may find back, but its end does not pass with such networks. */
+static void tell_lost(mdm_trainer *t, int64_t lost, int64_t total) {
+    if (lost && !t->lost)
+        mdm_warn("%lld of the %lld pictures measured get no finite numbers and count as wrong: the networks "
+                 "have diverged; lower the learning rates",
+                 (long long)lost, (long long)total);
+    t->lost = lost > 0;
 }
 
 /* Adds a network's softmax of pictures [first, first + count) to sum [count, C]. */
@@ -162,7 +187,7 @@ static mdm_status add_predictions(mdm_trainer *t, const mdm_pictures *pictures, 
 
 mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, mdm_network **networks,
                                  int count, mdm_score *score) {
-    int64_t total = pictures->count, first, mine, hits[2] = {0, 0};
+    int64_t total = pictures->count, first, mine, hits[3] = {0, 0, 0};
     int64_t extremes[4] = {-INT64_MAX, -1, -INT64_MAX,
                            -1}; /* of predictions and labels; the lowest ones negated */
     int classes = t->layout->spec.classes;
@@ -189,9 +214,10 @@ mdm_status mdm_evaluate_pictures(mdm_trainer *t, const mdm_pictures *pictures, m
     }
     free(sum);
     MDM_TRY(status);
-    MDM_TRY(mdm_comm_all_reduce(t->comm, hits, 2, MDM_INT64, MDM_SUM));
+    MDM_TRY(mdm_comm_all_reduce(t->comm, hits, 3, MDM_INT64, MDM_SUM));
     MDM_TRY(mdm_comm_all_reduce(t->comm, extremes, 4, MDM_INT64, MDM_MAX));
-    tell_collapse(t, extremes, total);
+    tell_lost(t, hits[2], total);
+    if (!t->lost) tell_collapse(t, extremes, total);
     score->top1 = (double)hits[0] / (double)total;
     score->top5 = (double)hits[1] / (double)total;
     return MDM_OK;

@@ -114,6 +114,7 @@ static mdm_status refer_to(mdm_trainer *t, int network, float *embedding, int64_
     mdm_comm_my_slice(t->comm, t->data->train_count, &first, &count);
     MDM_TRY(mdm_evaluate_training(t, mdm_predicting_network(t, network),
                                   &(mdm_evaluation){.embedding = embedding}));
+    MDM_TRY(mdm_check_outputs(t, embedding, count, r->width));
     mdm_ood_normalise(embedding, count, r->width);
     r->count[network] = choose_references(t, network, place);
     MDM_TRY(gather_references(t, embedding, place, r, network));

@@ -271,6 +271,7 @@ static mdm_status suggest_for_slice(mdm_trainer *t, double *transition, float *p
         MDM_TRY(mdm_evaluate_training(
             t, mdm_predicting_network(t, n),
             &(mdm_evaluation){.prediction = predictions, .networks = t->network_count}));
+    MDM_TRY(mdm_check_outputs(t, predictions, count, classes));
     mdm_labels_suggest(predictions, count, classes, mine->label);
     for (int64_t i = 0; i < count; i++) mine->certain[i] = predictions[i * classes + mine->label[i]];
     MDM_TRY(count_transitions(t, predictions, first, count, transition));

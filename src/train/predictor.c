@@ -180,6 +180,12 @@ mdm_status mdm_predictor_run(mdm_predictor *p, const uint8_t *const *pictures, i
         for (int n = 0; n < p->network_count; n++)
             MDM_TRY(ask_network(p, n, rows, probability + done * classes,
                                 ood && p->knows_ood ? ood + done : NULL));
+        for (int64_t i = 0; i < rows * classes; i++)
+            if (!isfinite(probability[done * classes + i]))
+                return mdm_fail(MDM_NUMERIC,
+                                "picture %lld gets no finite numbers: the networks diverged in "
+                                "training, or the picture is very unlike those they learnt from",
+                                (long long)(done + i / classes));
     }
     return MDM_OK;
 }

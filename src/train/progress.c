@@ -103,7 +103,7 @@ void mdm_show_progress(mdm_trainer *t, mdm_stage stage, int64_t epoch, double im
              "waiting for "
              "data",
              mdm_stage_name(stage), (long long)epoch + 1, (long long)epochs, network, (long long)p->step,
-             (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : 0.0,
+             (long long)t->steps, p->rows > 0 ? p->sums[0] / p->rows : NAN,
              seconds > 0 ? images / seconds : 0.0, of_stage, of_run,
              seconds > 0 ? 100 * t->pace.reading / seconds : 0.0);
     double steps = (double)(t->steps > 0 ? t->steps : 1), done = (double)p->step / steps;

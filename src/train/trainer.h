@@ -135,6 +135,7 @@ typedef struct mdm_trainer {
     int random_tensors, encoder_tensors; /* rank 0: that model.init=FILE lacks, of so many */
     int has_saved;                       /* rank 0: the folder has a checkpoint of this run */
     int collapsed;                       /* at the last measurement all pictures got the same class */
+    int lost;                            /* then some got no finite numbers */
     int seen_stages;                     /* bits of the stages that this process has trained in */
     int64_t passes[MDM_STAGE_DONE];      /* one network's epochs that this process did, by stage */
     double pass_seconds[MDM_STAGE_DONE]; /* and what one takes, the last ones above all */
@@ -267,6 +268,9 @@ typedef struct mdm_evaluation {
 /* Collective. Without augmentation. */
 MDM_MUST_CHECK mdm_status mdm_evaluate_training(mdm_trainer *t, mdm_network *network,
                                                 const mdm_evaluation *wanted);
+/* Collective. MDM_NUMERIC unless all numbers of this rank's slice, [count, width] of what
+ * mdm_evaluate_training gave, are finite on every rank. */
+MDM_MUST_CHECK mdm_status mdm_check_outputs(mdm_trainer *t, const float *value, int64_t count, int64_t width);
 /* Pictures to measure on: `count` samples of a split, listed in `samples` (NULL: all in their order). */
 typedef struct mdm_pictures {
     mdm_store *store;

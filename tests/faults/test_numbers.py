@@ -1,4 +1,5 @@
 """Numbers that go bad: a step, a streak of steps, a replica; and runs that die at the same place again and again."""
+import h5py
 from faults import *  # noqa: F403
 from program import events, main
 
@@ -74,6 +75,22 @@ def a_streak_goes_back_to_no_checkpoint_of_what_was_before(work):
     assert was_hit(work) and done.returncode == 5 and "going on from there" not in done.stderr, (done.returncode, done.stderr)
 
 
+def networks_without_finite_answers_are_right_about_nothing(work):
+    """One step of each network at the greatest rates: the weights are finite, what they make of pictures is not."""
+    data = work.file("noisy.h5")
+    with h5py.File(data, "r") as f:
+        samples = len(f["train/labels"])
+    for ranks, epochs in ((1, 1), (2, 2)):
+        done, _ = train(work, f"lost{ranks}", "train.lr_backbone=100", "train.lr_head=100", "train.rce_weight=1000", "pretrain.epochs=0",
+                        "train.warmup=1", f"train.epochs={epochs}", f"train.batch={samples}", ranks=ranks)
+        lines = error_lines(done.stderr)
+        assert done.returncode == 5 and len(lines) == 1 and "diverged" in lines[0], (done.returncode, done.stderr)
+        assert done.stderr.count("get no finite numbers and count as wrong") == 1, done.stderr
+        accuracies = [e["test_top1"] for e in events(work, f"lost{ranks}") if "test_top1" in e]
+        assert accuracies == [0], accuracies  # a division ends the second run
+        assert not os.path.exists(work.file(f"lost{ranks}") + "/summary.json")
+
+
 def rates_that_are_far_too_large_end_with_5(work):
     done, _ = train(work, "burst", "train.lr_backbone=1e2", "train.lr_head=1e2", "train.momentum=0.999", "train.epochs=12",
                     "train.warmup=11", ranks=2)
@@ -109,5 +126,6 @@ if __name__ == "__main__":
           a_spike_is_skipped_on_all_ranks_at_most_once_a_pass_of_few_steps, predictions_of_one_class_alone_are_told,
           a_streak_of_bad_steps_goes_back_once_with_half_the_rates,
           a_second_streak_ends_the_run_with_5_and_the_finite_checkpoint_stands,
-          a_streak_goes_back_to_no_checkpoint_of_what_was_before, rates_that_are_far_too_large_end_with_5,
+          a_streak_goes_back_to_no_checkpoint_of_what_was_before, networks_without_finite_answers_are_right_about_nothing,
+          rates_that_are_far_too_large_end_with_5,
           a_replica_with_a_wrong_bit_is_found_before_anything_is_saved, three_starts_without_progress_are_enough], halved=True)

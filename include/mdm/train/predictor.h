@@ -27,7 +27,8 @@ int mdm_predictor_knows_ood(const mdm_predictor *predictor);
 /* Not collective. pictures[i] is a uint8 [H,W,C] picture of the network's size. probability [count,classes]
  * is the mean of the networks' softmax. ood [count] (may be NULL) is the mean over the networks of the mean
  * cosine distance to the divide.k nearest training pictures, divided by that network's threshold: above 1
- * means out of distribution. NaN where the run left no reference. */
+ * means out of distribution. NaN where the run left no reference. MDM_NUMERIC where a picture gets no finite
+ * probabilities. */
 MDM_MUST_CHECK mdm_status mdm_predictor_run(mdm_predictor *predictor, const uint8_t *const *pictures,
                                             int64_t count, float *probability, float *ood);
 

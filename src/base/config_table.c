@@ -131,7 +131,7 @@ static const mdm_config_key keys[] = {
          "momentum of SGD in pretraining"),
     REAL("pretrain.weight_decay", pretrain.weight_decay, "0.0001", 0, 1, HASHED, "",
          "weight decay in pretraining"),
-    REAL("pretrain.temperature", pretrain.temperature, "0.5", 0, 100, LOW | HASHED, "",
+    REAL("pretrain.temperature", pretrain.temperature, "0.5", 0.001, 100, HASHED, "",
          "temperature of the contrastive loss in pretraining"),
 
     INTEGER("divide.interval", divide.interval, "10", 1, 1000000, HASHED, "epochs",
@@ -189,7 +189,7 @@ static const mdm_config_key keys[] = {
          "weight of the unlabelled loss, mixed embeddings"),
     REAL("semi.lambda_c", semi.lambda_c, "1", 0, 1e6, HASHED, "",
          "weight of the contrastive loss on unlabelled views"),
-    REAL("semi.contrast_temperature", semi.contrast_temperature, "0.05", 0, 100, LOW | HASHED, "",
+    REAL("semi.contrast_temperature", semi.contrast_temperature, "0.05", 0.001, 100, HASHED, "",
          "temperature of the contrastive loss"),
 
     INTEGER("checkpoint.every", checkpoint.every, "1", 1, 1000000, 0, "epochs", "epochs between checkpoints"),

@@ -242,6 +242,8 @@ static void a_message_names_argument_key_value_and_what_is_allowed(void **state)
     assert_argument_refused("train.epochs=many", "train.epochs is 'many'");
     assert_argument_refused("train.epochs=many", "a whole number from 1 to 1000000");
     assert_argument_refused("divide.remove_first=1.5", "a number from 0 to below 1");
+    assert_argument_refused("semi.contrast_temperature=1e-40", "a number from 0.001 to 100");
+    assert_argument_refused("pretrain.temperature=1e-40", "a number from 0.001 to 100");
     assert_argument_refused("run.threads=0", "auto, or a whole number from 1");
     assert_refused("seed: 1\ntrain:\n  epochs: many\n", "some/test.yaml:3: train.epochs is 'many'");
 }

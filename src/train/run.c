@@ -217,7 +217,8 @@ static mdm_status train(mdm_trainer *t) {
 /* One step of every stage, on the division that untrained networks give. */
 static mdm_status rehearse(mdm_trainer *t) {
     int64_t positions[3] = {0, t->config.pretrain.epochs, t->config.pretrain.epochs + t->config.train.warmup};
-    for (int i = t->config.pretrain.epochs > 0 ? 0 : 1; i < 3; i++) {
+    int count = t->config.train.warmup > 0 ? 3 : 2; /* without warm-up the last two are one */
+    for (int i = t->config.pretrain.epochs > 0 ? 0 : 1; i < count; i++) {
         int64_t epoch;
         t->place.position = positions[i];
         mdm_stage stage = mdm_stage_of(t, positions[i], &epoch);

@@ -488,6 +488,7 @@ mdm_status mdm_return_to_checkpoint(mdm_trainer *t, int *found) {
     if (!saved) return MDM_OK;
     mdm_metrics_close(t->metrics);
     t->metrics = NULL;
+    MDM_TRY(mdm_comm_agree(t->comm, mdm_fetch_networks(t))); /* no device has newer ones then */
     MDM_TRY(load_everywhere(t, 1, found));
     int opens = mdm_comm_rank(t->comm) == 0 && *found;
     return mdm_comm_agree(t->comm, opens ? open_metrics(t) : MDM_OK);

@@ -108,8 +108,7 @@ mdm_status mdm_guard_end_step(mdm_trainer *t, mdm_network *network, double loss,
     return MDM_OK;
 }
 
-/* What the devices hold, into host memory, where the checks look. */
-static mdm_status fetch_networks(mdm_trainer *t) {
+mdm_status mdm_fetch_networks(mdm_trainer *t) {
     for (int n = 0; n < t->network_count; n++) {
         MDM_TRY(mdm_network_fetch(t->networks[n]));
         if (t->averages[n]) MDM_TRY(mdm_network_fetch(t->averages[n]));
@@ -154,7 +153,7 @@ mdm_status mdm_check_replicas(mdm_trainer *t) {
     int ranks = mdm_comm_size(t->comm), is_majority;
     int64_t *hash, mine;
     if (ranks == 1) return MDM_OK;
-    MDM_TRY(mdm_comm_agree(t->comm, fetch_networks(t)));
+    MDM_TRY(mdm_comm_agree(t->comm, mdm_fetch_networks(t)));
     mdm_network *networks[] = {t->networks[0], t->networks[1], t->averages[0], t->averages[1], t->baseline};
     uint64_t value = hash_of(t, networks, sizeof networks / sizeof *networks);
     memcpy(&mine, &value, sizeof mine);
@@ -176,7 +175,7 @@ mdm_status mdm_check_replicas(mdm_trainer *t) {
 }
 
 mdm_status mdm_check_weights(mdm_trainer *t) {
-    MDM_TRY(fetch_networks(t));
+    MDM_TRY(mdm_fetch_networks(t));
     mdm_network *networks[] = {t->networks[0], t->networks[1], t->averages[0], t->averages[1], t->baseline};
     for (size_t i = 0; i < sizeof networks / sizeof *networks; i++) {
         const char *tensor;

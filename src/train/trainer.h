@@ -238,6 +238,8 @@ void mdm_spike_limits(mdm_trainer *t, double *square_limit, double *loss_limit);
 void mdm_spike_count(mdm_trainer *t, double square, char *text, size_t size);
 void mdm_spike_remember(mdm_trainer *t, double square, double loss);
 
+/* What the devices hold of all networks, into host memory. */
+MDM_MUST_CHECK mdm_status mdm_fetch_networks(mdm_trainer *t);
 /* Collective. MDM_NUMERIC, naming the rank, when the ranks' networks are not the same bits. */
 MDM_MUST_CHECK mdm_status mdm_check_replicas(mdm_trainer *t);
 /* MDM_NUMERIC, naming the tensor, when a weight or statistic is not finite. Host memory then has what a

@@ -53,6 +53,15 @@ def goes_on(work, name, *settings, ranks=1, nccl=False):
     same(work, name, f"calm{ranks}")
 
 
+def a_streak_of_bad_steps_goes_back_once_with_half_the_rates(work):
+    """What the device holds is newer than the checkpoint, averages too."""
+    done = start(work, "streak", "train.batch=4", "train.lr_backbone=100", "train.lr_head=100", "train.rce_weight=1000",
+                 "train.batchnorm=frozen", "model.ema=0.5")
+    lines = error_lines(done.stderr)
+    assert done.returncode == 5 and len(lines) == 1 and "8 steps in a row" in lines[0], (done.returncode, done.stderr)
+    assert done.stderr.count("going on from there with half the learning rates") == 1, done.stderr
+
+
 def a_device_lost_in_a_step_is_told_by_its_rank(work):
     """In the warm-up, after the four updates of heads in pretraining."""
     is_lost(work, "step", "sgd", 6, "train.cuda_graph=false")
@@ -97,6 +106,7 @@ def doctor_names_the_rank_whose_device_is_lost(work):
 
 
 if __name__ == "__main__":
-    main([undisturbed_runs_to_compare_with, a_device_lost_in_a_step_is_told_by_its_rank, a_device_lost_in_a_division_is_told_by_its_rank,
+    main([undisturbed_runs_to_compare_with, a_streak_of_bad_steps_goes_back_once_with_half_the_rates,
+          a_device_lost_in_a_step_is_told_by_its_rank, a_device_lost_in_a_division_is_told_by_its_rank,
           a_device_lost_while_pictures_are_sent_is_told, a_device_lost_in_a_recorded_step_is_no_reason_to_go_on_without_recordings,
           a_device_lost_under_nccl_is_told_instead_of_the_collective, doctor_names_the_rank_whose_device_is_lost])

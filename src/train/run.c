@@ -214,9 +214,11 @@ static mdm_status train(mdm_trainer *t) {
     return check_data(t);
 }
 
-/* One step of every stage, on the division that untrained networks give. */
+/* One step of every stage, on the division that untrained networks give: at rates of 0, as a single step can
+ * make networks diverge that more steps train well. */
 static mdm_status rehearse(mdm_trainer *t) {
     int64_t positions[3] = {0, t->config.pretrain.epochs, t->config.pretrain.epochs + t->config.train.warmup};
+    t->guard.rate_scale = 0;
     int count = t->config.train.warmup > 0 ? 3 : 2; /* without warm-up the last two are one */
     for (int i = t->config.pretrain.epochs > 0 ? 0 : 1; i < count; i++) {
         int64_t epoch;

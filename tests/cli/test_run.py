@@ -585,10 +585,11 @@ def a_dry_run_writes_nothing(work):
     assert "semi works" in done.stderr
 
 
-def a_dry_run_rehearses_every_stage_once(work):
+def a_dry_run_rehearses_every_stage_once_and_learns_nothing(work):
+    fatal = ["pretrain.lr=100", "train.lr_backbone=100", "train.lr_head=100", "train.rce_weight=1000", "train.batch=400"]  # to the first division after one step
     for warmup, stages in ((2, ["pretrain", "warmup", "semi"]), (0, ["pretrain", "semi"]), (4, ["pretrain", "warmup"])):
-        done = train(work, "dry", "--dry-run", f"train.warmup={warmup}")
-        assert re.findall(r"dry run: (\w+) works", done.stderr) == stages, (warmup, done.returncode, done.stderr)
+        done = train(work, "dry", "--dry-run", f"train.warmup={warmup}", *fatal)
+        assert done.returncode == 0 and re.findall(r"dry run: (\w+) works", done.stderr) == stages, (warmup, done.returncode, done.stderr)
 
 
 def weights_load_under_their_pytorch_names(work):
@@ -622,5 +623,5 @@ main([a_run_leaves_every_file_of_the_contract, every_stage_and_loss_part_is_in_t
       ranks_prefer_bf16_where_the_processors_of_all_have_it, what_a_set_has_none_of_gets_no_auc, without_a_warm_up_nothing_is_told_of_before, no_more_than_half_of_the_samples_is_removed,
       a_baseline_that_nothing_measures_is_warned_of,
       a_validation_set_chooses_the_best_networks_and_ends_training_in_time,
-      a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing, a_dry_run_rehearses_every_stage_once,
+      a_share_held_out_is_judged_but_never_trained_on, a_dry_run_writes_nothing, a_dry_run_rehearses_every_stage_once_and_learns_nothing,
       micro_batches_change_nothing_where_no_statistics_tie_rows_together, weights_load_under_their_pytorch_names], halved=True)

@@ -156,29 +156,76 @@ mdm_status mdm_check_replaceable(const char *path) {
     return mdm_fail(MDM_RESOURCE, "cannot write %s: it is a device or a pipe, not a file", path);
 }
 
-mdm_status mdm_write_file(const char *path, const void *content, size_t bytes) {
-    char temporary[PATH_MAX];
-    if (strlen(path) + 32 >= sizeof temporary)
+struct mdm_writer {
+    int file;
+    char path[PATH_MAX], temporary[PATH_MAX];
+};
+
+/* Before anything else can change errno. */
+static mdm_status refuse_write(const mdm_writer *w) {
+    return mdm_fail(MDM_RESOURCE, "cannot write %s: %s", w->path, strerror(errno));
+}
+
+static mdm_status open_temporary(mdm_writer *w) {
+    for (int attempt = 0; attempt < 100; attempt++) { /* names left over from a killed run are skipped */
+        snprintf(w->temporary, sizeof w->temporary, "%.*s.tmp-%ld-%d", PATH_MAX - 33, w->path, (long)getpid(),
+                 attempt);
+        w->file = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (w->file >= 0) return MDM_OK;
+        if (errno != EEXIST) break;
+    }
+    return refuse_write(w);
+}
+
+mdm_status mdm_writer_open(const char *path, mdm_writer **writer) {
+    mdm_writer *w;
+    *writer = NULL;
+    if (strlen(path) + 32 >= sizeof w->temporary)
         return mdm_fail(MDM_RESOURCE, "cannot write %.200s...: the name is too long", path);
     MDM_TRY(mdm_check_replaceable(path));
-    int file = -1;
-    for (int attempt = 0; file < 0 && attempt < 100;
-         attempt++) { /* names left over from a killed run are skipped */
-        snprintf(temporary, sizeof temporary, "%s.tmp-%ld-%d", path, (long)getpid(), attempt);
-        file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (file < 0 && errno != EEXIST) break;
+    MDM_TRY(MDM_ALLOCATE(w, 1, "a file to write"));
+    strcpy(w->path, path);
+    mdm_status status = open_temporary(w);
+    if (status == MDM_OK)
+        *writer = w;
+    else
+        free(w);
+    return status;
+}
+
+mdm_status mdm_writer_add(mdm_writer *w, const void *content, size_t bytes) {
+    return write_all(w->file, content, bytes) == 0 ? MDM_OK : refuse_write(w);
+}
+
+void mdm_writer_drop(mdm_writer *w) {
+    if (!w) return;
+    if (w->file >= 0) close(w->file);
+    unlink(w->temporary);
+    free(w);
+}
+
+mdm_status mdm_writer_finish(mdm_writer *w) {
+    mdm_status status = fsync(w->file) == 0 ? MDM_OK : refuse_write(w);
+    int closed = close(w->file);
+    w->file = -1;
+    if (status == MDM_OK && (closed != 0 || rename(w->temporary, w->path) != 0)) status = refuse_write(w);
+    if (status != MDM_OK) {
+        mdm_writer_drop(w);
+        return status;
     }
-    if (file < 0) return mdm_fail(MDM_RESOURCE, "cannot write %s: %s", path, strerror(errno));
-    int failed = write_all(file, content, bytes) != 0 || fsync(file) != 0, reason = errno;
-    if (close(file) != 0 && !failed) failed = 1, reason = errno;
-    if (!failed && rename(temporary, path) != 0) failed = 1, reason = errno;
-    if (failed) {
-        unlink(temporary);
-        return mdm_fail(MDM_RESOURCE, "cannot write %s: %s", path, strerror(reason));
-    }
-    if (sync_folder_of(path) != 0)
-        return mdm_fail(MDM_RESOURCE, "cannot make %s lasting: %s", path, strerror(errno));
-    return MDM_OK;
+    if (sync_folder_of(w->path) != 0)
+        status = mdm_fail(MDM_RESOURCE, "cannot make %s lasting: %s", w->path, strerror(errno));
+    free(w);
+    return status;
+}
+
+mdm_status mdm_write_file(const char *path, const void *content, size_t bytes) {
+    mdm_writer *w;
+    MDM_TRY(mdm_writer_open(path, &w));
+    mdm_status status = mdm_writer_add(w, content, bytes);
+    if (status == MDM_OK) return mdm_writer_finish(w);
+    mdm_writer_drop(w);
+    return status;
 }
 
 /* Reads until the end or one byte beyond the limit, growing as needed: also pipes, whose size is unknown. */

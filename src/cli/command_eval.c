@@ -100,7 +100,7 @@ static mdm_status count_slice(mdm_comm *comm, mdm_predictor *p, mdm_store *store
     mdm_split split = r->train ? MDM_TRAIN : MDM_TEST;
     const int32_t *labels = mdm_store_labels(store, split);
     const uint8_t *pictures[BATCH];
-    int64_t index[BATCH], first, count;
+    int64_t first, count;
     float *probability;
     if (r->train && mdm_store_true_labels(store)) labels = mdm_store_true_labels(store);
     mdm_comm_my_slice(comm, r->train ? data->train_count : data->test_count, &first, &count);
@@ -108,8 +108,7 @@ static mdm_status count_slice(mdm_comm *comm, mdm_predictor *p, mdm_store *store
     mdm_status status = MDM_OK;
     for (int64_t done = 0; status == MDM_OK && done < count; done += BATCH) {
         int64_t rows = count - done < BATCH ? count - done : BATCH;
-        for (int64_t i = 0; i < rows; i++) index[i] = first + done + i;
-        status = mdm_store_fetch(store, split, index, rows, pictures);
+        status = mdm_store_fetch_run(store, split, first + done, rows, first + count, pictures);
         if (status == MDM_OK) status = mdm_predictor_run(p, pictures, rows, probability, NULL);
         for (int64_t i = 0; status == MDM_OK && i < rows; i++) {
             int label = labels[first + done + i];
@@ -238,9 +237,11 @@ static mdm_status run_under_mpi(mdm_comm *comm, request *r) {
     mdm_store *store = NULL;
     mdm_status status = mdm_predictor_open(comm, r->run, &predictor);
     if (status == MDM_OK) status = mdm_comm_agree(comm, find_data(r));
-    if (status == MDM_OK)
-        status = mdm_store_open_with_test(comm, r->data_path, r->test_path[0] ? r->test_path : NULL,
-                                          MDM_RESIDENT_AUTO, &store);
+    if (status == MDM_OK) {
+        const mdm_model_notes *notes = mdm_predictor_notes(predictor);
+        status = mdm_store_open_to_judge(comm, r->data_path, r->test_path[0] ? r->test_path : NULL,
+                                         notes->mean, notes->std, &store);
+    }
     if (status == MDM_OK && !r->data && mdm_comm_rank(comm) == 0)
         mdm_run_folder_compare_data(r->run, r->data_path, mdm_store_get_info(store)->fingerprint);
     if (status == MDM_OK) status = evaluate(comm, predictor, store, r);

@@ -3,8 +3,8 @@
 #include "manual.h"
 #include "mdm/base/log.h"
 #include "mdm/comm/comm.h"
-#include "mdm/data/dataset_file.h"
 #include "mdm/data/picture.h"
+#include "mdm/data/store.h"
 #include "predict_sources.h"
 #include "predict_table.h"
 #include <stdio.h>
@@ -45,21 +45,26 @@ static mdm_status read_options(int argc, char **argv, request *r) {
 
 /* Where rows go. */
 typedef struct sink {
+    mdm_comm *comm;
     mdm_predictor *predictor;
     mdm_predict_form form;
-    mdm_text text;
+    mdm_text text;            /* of a batch */
+    mdm_writer *writer;       /* NULL: to stdout */
     float *probability, *ood; /* [BATCH, ...] */
     int64_t pictures, strange, unread;
-    int to_file; /* rows are kept until the end; otherwise they are printed batch by batch */
 } sink;
 
 static mdm_status flush(sink *s) {
     if (s->text.failed) return mdm_fail(MDM_RESOURCE, "out of memory for the predictions");
-    if (s->to_file) return MDM_OK;
-    fwrite(s->text.data, 1, s->text.length, stdout);
-    fflush(stdout);
+    mdm_status status = MDM_OK;
+    if (s->writer) {
+        status = mdm_writer_add(s->writer, s->text.data, s->text.length);
+    } else {
+        fwrite(s->text.data, 1, s->text.length, stdout);
+        fflush(stdout);
+    }
     s->text.length = 0;
-    return MDM_OK;
+    return status;
 }
 
 static mdm_status predict_batch(sink *s, const uint8_t *const *pictures, char (*names)[PREDICT_NAME],
@@ -75,31 +80,36 @@ static mdm_status predict_batch(sink *s, const uint8_t *const *pictures, char (*
     return flush(s);
 }
 
-static mdm_status predict_dataset(sink *s, const char *path) {
+/* The test set, or else the training set. */
+static mdm_status predict_split(sink *s, mdm_store *store, const char *path, char (*names)[PREDICT_NAME]) {
     const mdm_network_spec *spec = &mdm_predictor_notes(s->predictor)->spec;
-    const uint8_t *pictures[BATCH];
-    char(*names)[PREDICT_NAME] = NULL;
-    mdm_dataset *data;
-    MDM_TRY(mdm_dataset_read(path, &data));
+    const mdm_store_info *data = mdm_store_get_info(store);
+    const mdm_split split = data->test_count ? MDM_TEST : MDM_TRAIN;
     int64_t total = data->test_count ? data->test_count : data->train_count;
-    const uint8_t *images = data->test_count ? data->test_images : data->train_images;
-    size_t bytes = (size_t)data->height * (size_t)data->width * (size_t)data->channels;
-    mdm_status status = MDM_ALLOCATE(names, BATCH, "names of pictures");
+    const uint8_t *pictures[BATCH];
     if (data->height != spec->height || data->width != spec->width || data->channels != spec->channels)
-        status =
-            mdm_fail(MDM_INPUT, "%s holds pictures of %dx%dx%d, the run's networks take %dx%dx%d", path,
-                     data->height, data->width, data->channels, spec->height, spec->width, spec->channels);
-    for (int64_t done = 0; status == MDM_OK && done < total; done += BATCH) {
+        return mdm_fail(MDM_INPUT, "%s holds pictures of %dx%dx%d, the run's networks take %dx%dx%d", path,
+                        data->height, data->width, data->channels, spec->height, spec->width, spec->channels);
+    for (int64_t done = 0; done < total; done += BATCH) {
         int64_t rows = total - done < BATCH ? total - done : BATCH;
-        for (int64_t i = 0; i < rows; i++) {
-            pictures[i] = images + (size_t)(done + i) * bytes;
+        MDM_TRY(mdm_store_fetch_run(store, split, done, rows, total, pictures));
+        for (int64_t i = 0; i < rows; i++)
             snprintf(names[i], PREDICT_NAME, "%s:%s/%lld", path, data->test_count ? "test" : "train",
                      (long long)(done + i));
-        }
-        status = predict_batch(s, pictures, names, rows);
+        MDM_TRY(predict_batch(s, pictures, names, rows));
     }
+    return MDM_OK;
+}
+
+static mdm_status predict_dataset(sink *s, const char *path) {
+    const mdm_model_notes *notes = mdm_predictor_notes(s->predictor);
+    char(*names)[PREDICT_NAME] = NULL;
+    mdm_store *store;
+    MDM_TRY(mdm_store_open_to_judge(s->comm, path, NULL, notes->mean, notes->std, &store));
+    mdm_status status = MDM_ALLOCATE(names, BATCH, "names of pictures");
+    if (status == MDM_OK) status = predict_split(s, store, path, names);
     free(names);
-    mdm_dataset_destroy(data);
+    mdm_store_close(store);
     return status;
 }
 
@@ -179,14 +189,19 @@ static mdm_status predict_sources(sink *s, const request *r) {
 static mdm_status predict_all(sink *s, const request *r) {
     int classes = mdm_predictor_notes(s->predictor)->spec.classes;
     s->form = r->csv ? MDM_PREDICT_CSV : r->json ? MDM_PREDICT_JSON : MDM_PREDICT_TABLE;
-    s->to_file = r->csv && strcmp(r->csv, "-") != 0;
+    if (r->csv && strcmp(r->csv, "-") != 0) MDM_TRY(mdm_writer_open(r->csv, &s->writer));
     MDM_TRY(MDM_ALLOCATE(s->probability, BATCH * (long long)classes, "predictions"));
     MDM_TRY(MDM_ALLOCATE(s->ood, BATCH, "predictions"));
     if (!mdm_predictor_knows_ood(s->predictor))
         mdm_warn("%s has no ood-reference.safetensors: no out-of-distribution scores", r->run);
     mdm_predict_head(&s->text, s->form);
     MDM_TRY(predict_sources(s, r));
-    if (s->to_file) MDM_TRY(mdm_write_file(r->csv, s->text.data, s->text.length));
+    if (s->writer) {
+        mdm_writer *whole = s->writer;
+        MDM_TRY(flush(s)); /* the head, where no picture could be read */
+        s->writer = NULL;
+        MDM_TRY(mdm_writer_finish(whole));
+    }
     mdm_info("%lld picture%s, %lld out of distribution", (long long)s->pictures, s->pictures == 1 ? "" : "s",
              (long long)s->strange);
     if (s->unread)
@@ -196,10 +211,11 @@ static mdm_status predict_all(sink *s, const request *r) {
 }
 
 static mdm_status predict(mdm_comm *comm, const request *r) {
-    sink s = {0};
+    sink s = {.comm = comm};
     if (mdm_comm_size(comm) > 1) return mdm_fail(MDM_USAGE, "predict runs alone; start it without mpirun");
     MDM_TRY(mdm_predictor_open(comm, r->run, &s.predictor));
     mdm_status status = predict_all(&s, r);
+    mdm_writer_drop(s.writer);
     free(s.text.data);
     free(s.probability);
     free(s.ood);

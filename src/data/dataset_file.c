@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 /* What is told without HDF5's reading the file comes first, so that no process is made for it. */
-static mdm_status look_through(const char *path, mdm_dataset **out, int *has_statistics) {
+mdm_status mdm_dataset_look_through(const char *path, mdm_dataset **out, int *has_statistics) {
     struct stat info;
     mdm_text found = {0};
     *out = NULL;
@@ -48,7 +48,7 @@ mdm_status mdm_dataset_read(const char *path, mdm_dataset **out) {
     mdm_dataset *d;
     int has_statistics;
     *out = NULL;
-    MDM_TRY(look_through(path, &d, &has_statistics));
+    MDM_TRY(mdm_dataset_look_through(path, &d, &has_statistics));
     mdm_status status = bring_pictures(path, d, 0, d->train_count, &d->train_images);
     if (status == MDM_OK && d->test_count > 0)
         status = bring_pictures(path, d, 1, d->test_count, &d->test_images);
@@ -65,7 +65,7 @@ mdm_status mdm_dataset_read_labels(const char *path, mdm_dataset **out) {
     mdm_dataset *d;
     int has_statistics;
     *out = NULL;
-    MDM_TRY(look_through(path, &d, &has_statistics));
+    MDM_TRY(mdm_dataset_look_through(path, &d, &has_statistics));
     mdm_status status = has_statistics ? MDM_OK : mdm_dataset_stream_statistics(path, d);
     if (status != MDM_OK) {
         mdm_dataset_destroy(d);

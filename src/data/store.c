@@ -56,6 +56,10 @@ typedef struct header {
     uint64_t pictures;             /* XXH3 of the pictures that the fingerprint samples */
 } header;
 
+typedef struct statistics {
+    const float *mean, *std; /* [3] */
+} statistics;
+
 static int64_t picture_bytes(const mdm_store *store) {
     return (int64_t)store->info.height * store->info.width * store->info.channels;
 }
@@ -109,7 +113,8 @@ static mdm_status check_test_file(mdm_dataset *train, const mdm_dataset *test, c
 /* Takes the test set of another file, or else its training set, over into `train`. */
 static mdm_status take_test_set(mdm_dataset *train, const char *path) {
     mdm_dataset *test;
-    MDM_TRY(mdm_dataset_read_labels(path, &test));
+    int has_statistics; /* the training set's are taken */
+    MDM_TRY(mdm_dataset_look_through(path, &test, &has_statistics));
     mdm_status status = check_test_file(train, test, path);
     if (status == MDM_OK) {
         const int from = test->test_count > 0;
@@ -201,10 +206,22 @@ static mdm_status check_same_pictures(const mdm_store *store, const header *head
         store->path, (unsigned long long)mine, (unsigned long long)head->pictures);
 }
 
-static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char *test_path, header *head,
-                                 mdm_dataset **dataset) {
+/* The file's statistics, or else those given. */
+static mdm_status read_with_statistics(const char *path, const statistics *given, mdm_dataset **dataset) {
+    int has_statistics;
+    if (!given) return mdm_dataset_read_labels(path, dataset);
+    MDM_TRY(mdm_dataset_look_through(path, dataset, &has_statistics));
+    for (int c = 0; c < (*dataset)->channels && !has_statistics; c++) {
+        (*dataset)->mean[c] = given->mean[c];
+        (*dataset)->std[c] = given->std[c];
+    }
+    return MDM_OK;
+}
+
+static mdm_status read_on_rank_0(mdm_store *store, const char *path, const char *test_path,
+                                 const statistics *given, header *head, mdm_dataset **dataset) {
     mdm_dataset *d;
-    MDM_TRY(mdm_dataset_read_labels(path, &d));
+    MDM_TRY(read_with_statistics(path, given, &d));
     *dataset = d;
     if (test_path) MDM_TRY(take_test_set(d, test_path));
     for (int s = 0; s < 2; s++) head->place_bytes[s] = d->places[s] ? d->places[s]->bytes : 0;
@@ -435,12 +452,13 @@ static mdm_status set_paths(mdm_store *store, const char *path, const char *test
 }
 
 static mdm_status open_store(mdm_store *store, const char *path, const char *test_path,
-                             mdm_resident resident) {
+                             const statistics *given, mdm_resident resident) {
     header head;
     mdm_dataset *dataset = NULL;
     mdm_status status = MDM_OK;
     memset(&head, 0, sizeof head);
-    if (mdm_comm_rank(store->comm) == 0) status = read_on_rank_0(store, path, test_path, &head, &dataset);
+    if (mdm_comm_rank(store->comm) == 0)
+        status = read_on_rank_0(store, path, test_path, given, &head, &dataset);
     status = mdm_comm_agree(store->comm, status);
     if (status == MDM_OK) status = mdm_comm_broadcast(store->comm, &head, sizeof head, MDM_BYTE, 0);
     if (status == MDM_OK) {
@@ -455,20 +473,31 @@ static mdm_status open_store(mdm_store *store, const char *path, const char *tes
     return place_pictures(store, resident);
 }
 
-mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
-                                    mdm_resident resident, mdm_store **out) {
+static mdm_status create_store(mdm_comm *comm, const char *path, const char *test_path,
+                               const statistics *given, mdm_resident resident, mdm_store **out) {
     mdm_store *store;
     *out = NULL;
     MDM_TRY(mdm_comm_agree(comm, MDM_ALLOCATE(store, 1, "the data store")));
     store->comm = comm;
     store->descriptors[0] = store->descriptors[1] = -1;
-    mdm_status status = open_store(store, path, test_path, resident);
+    mdm_status status = open_store(store, path, test_path, given, resident);
     if (status != MDM_OK) {
         mdm_store_close(store);
         return status;
     }
     *out = store;
     return MDM_OK;
+}
+
+mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
+                                    mdm_resident resident, mdm_store **store) {
+    return create_store(comm, path, test_path, NULL, resident, store);
+}
+
+mdm_status mdm_store_open_to_judge(mdm_comm *comm, const char *path, const char *test_path, const float *mean,
+                                   const float *std, mdm_store **store) {
+    const statistics given = {mean, std};
+    return create_store(comm, path, test_path, &given, MDM_RESIDENT_STREAM, store);
 }
 
 mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_resident resident, mdm_store **store) {
@@ -554,4 +583,13 @@ mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *ind
     for (int64_t i = 0; i < count; i++)
         images[i] = store->splits[split].resident + index[i] * picture_bytes(store);
     return MDM_OK;
+}
+
+mdm_status mdm_store_fetch_run(mdm_store *store, mdm_split split, int64_t first, int64_t count, int64_t end,
+                               const uint8_t **images) {
+    int64_t index[MDM_STORE_MOST_RUN], next = first + count, rest = end - next < count ? end - next : count;
+    for (int64_t i = 0; i < count; i++) index[i] = first + i;
+    MDM_TRY(mdm_store_fetch(store, split, index, count, images));
+    for (int64_t i = 0; i < rest; i++) index[i] = next + i;
+    return mdm_store_prefetch(store, split, index, rest);
 }

@@ -165,6 +165,31 @@ static void a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it(voi
     assert_non_null(strstr(mdm_last_message(), "the name is too long"));
 }
 
+static void a_file_written_in_pieces_appears_at_its_end_and_a_dropped_one_never(void **state) {
+    (void)state;
+    char path[160], inside[128], *content;
+    mdm_writer *writer;
+    size_t bytes;
+    snprintf(inside, sizeof inside, "%s/pieces", folder);
+    assert_int_equal(mdm_make_folders(inside), MDM_OK);
+    snprintf(path, sizeof path, "%s/file", inside);
+    for (int finished = 1; finished >= 0; finished--) {
+        assert_int_equal(mdm_writer_open(path, &writer), MDM_OK);
+        assert_int_equal(mdm_writer_add(writer, finished ? "one " : "three ", 4), MDM_OK);
+        assert_int_equal(mdm_writer_add(writer, "two", 3), MDM_OK);
+        assert_int_equal(access(path, F_OK), finished ? -1 : 0);
+        if (finished)
+            assert_int_equal(mdm_writer_finish(writer), MDM_OK);
+        else
+            mdm_writer_drop(writer);
+        assert_int_equal(mdm_read_file(path, 100, &content, &bytes), MDM_OK);
+        assert_string_equal(content, "one two");
+        free(content);
+        assert_int_equal(entries_of(inside), 1);
+    }
+    mdm_writer_drop(NULL);
+}
+
 static void nothing_takes_the_place_of_a_device_or_a_pipe(void **state) {
     (void)state;
     char pipe[128], link[128];
@@ -271,6 +296,7 @@ int main(void) {
         cmocka_unit_test(untrusted_text_is_quoted_and_cut_between_characters),
         cmocka_unit_test(folders_are_made_with_their_parents_and_may_exist),
         cmocka_unit_test(a_written_file_replaces_the_old_one_and_leaves_nothing_beside_it),
+        cmocka_unit_test(a_file_written_in_pieces_appears_at_its_end_and_a_dropped_one_never),
         cmocka_unit_test(nothing_takes_the_place_of_a_device_or_a_pipe),
         cmocka_unit_test(reading_refuses_what_is_missing_too_large_or_no_file),
         cmocka_unit_test(text_grows_and_stays_terminated),

@@ -4,10 +4,11 @@ import io
 import json
 import os
 import shutil
+import subprocess
 
 import h5py
 import numpy as np
-from program import SMALL, SOURCE, main, read, read_safetensors, run, train
+from program import PROGRAM, SMALL, SOURCE, main, read, read_safetensors, run, train
 
 
 def write_safetensors(path, tensors):
@@ -136,6 +137,57 @@ def predictions_agree_with_eval_and_flag_strangers(work):
         assert np.isclose(sum(line["probabilities"]), 1, atol=1e-5)
         assert np.isclose(float(row["confidence"]), max(line["probabilities"]), atol=1e-6)
         assert (float(row["ood_score"]) > 1) == line["out_of_distribution"] == (row["out_of_distribution"] == "1")
+
+
+def only_the_split_that_is_asked_for_is_read_and_memory_stays_bounded(work):
+    """No statistics in the file, and a training picture that cannot be read: whoever reads the training split fails."""
+    from PIL import Image
+    images, labels = the_test_set(work)
+    with h5py.File(work.file("spoilt.h5"), "w") as f:
+        for split in ("train", "test"):
+            pictures = []
+            for picture in images:
+                png = io.BytesIO()
+                Image.fromarray(picture[:, :, 0]).save(png, "PNG")
+                pictures.append(png.getvalue())
+            if split == "train":
+                pictures[1] = b"not one of the 64 that the fingerprint samples"
+            f[split + "/encoded"] = np.frombuffer(b"".join(pictures), np.uint8)
+            f[split + "/offsets"] = np.cumsum([0] + [len(p) for p in pictures])
+            f[split + "/labels"] = labels
+    for command in ("eval", "predict"):
+        answers = [run(command, work.file("asked"), data, "--json") for data in (work.data, work.file("spoilt.h5"))]
+        assert answers[1].returncode == 0, answers[1].stderr
+        assert answers[1].stdout == answers[0].stdout.replace(work.data, work.file("spoilt.h5"))
+    assert run("eval", work.file("asked"), work.file("spoilt.h5"), "--split", "train").returncode == 3
+    pictures, taken = 150000, {}
+    with h5py.File(work.file("long.h5"), "w") as f:
+        f["train/images"], f["train/labels"] = np.zeros((pictures, 28, 28, 1), np.uint8), np.arange(pictures) % 8
+        f["test/images"], f["test/labels"] = images, labels
+    for command in ("eval", "predict"):
+        for data in (work.data, work.file("long.h5")):
+            process = subprocess.Popen([PROGRAM, command, work.file("asked"), data, "--json"], stdout=subprocess.DEVNULL)
+            _, status, usage = os.wait4(process.pid, 0)
+            assert os.waitstatus_to_exitcode(status) == 0
+            taken[data] = usage.ru_maxrss * 1024
+        assert taken[work.file("long.h5")] - taken[work.data] < pictures * 784 / 3, taken
+
+
+def a_csv_of_predictions_appears_whole_or_not_at_all(work):
+    os.makedirs(work.file("answers"))
+    out = work.file("answers/csv")
+    assert run("predict", work.file("asked"), work.data, "--csv", out).returncode == 0
+    whole = open(out).read()
+    assert whole.count("\n") == 301 and os.listdir(work.file("answers")) == ["csv"]
+    done = run("predict", work.file("asked"), work.data, work.file("tiny.h5"), "--csv", out)
+    assert done.returncode == 3 and "16x16x1" in done.stderr, done.stderr
+    assert open(out).read() == whole and os.listdir(work.file("answers")) == ["csv"]
+    with open(work.file("no.png"), "w"):
+        pass
+    assert run("predict", work.file("asked"), work.file("no.png"), "--csv", out).returncode == 3
+    assert open(out).read() == whole[:whole.index("\n") + 1]
+    done = run("predict", work.file("asked"), work.data, "--csv", work.file("nowhere/csv"))
+    assert done.returncode == 4 and "cannot write" in done.stderr, done.stderr
 
 
 def about_as_many_training_pictures_are_flagged_as_the_run_removed(work):
@@ -378,7 +430,8 @@ main([a_run_to_ask_ends_well, eval_gives_the_accuracy_that_the_run_measured, eva
       eval_of_the_training_set_uses_the_truth_and_leaves_strangers_out,
       a_set_without_the_truth_is_measured_by_its_given_labels_and_says_so, eval_and_report_find_the_data_from_any_folder,
       eval_refuses_pictures_of_another_size_and_unfinished_runs, classes_in_another_order_are_warned_of,
-      predictions_agree_with_eval_and_flag_strangers, about_as_many_training_pictures_are_flagged_as_the_run_removed,
+      predictions_agree_with_eval_and_flag_strangers, only_the_split_that_is_asked_for_is_read_and_memory_stays_bounded,
+      a_csv_of_predictions_appears_whole_or_not_at_all, about_as_many_training_pictures_are_flagged_as_the_run_removed,
       the_exported_network_is_the_runs_and_list_and_csv_follow_the_verdicts,
       labels_that_a_person_has_corrected_are_exported_in_place_of_the_runs,
       pictures_from_files_folders_and_stdin_get_the_same_answers, quoted_ids_come_back_from_labels_csv_as_they_were,

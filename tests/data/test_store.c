@@ -156,6 +156,32 @@ static void the_test_set_may_come_from_either_group_of_another_file(void **state
         }
 }
 
+static void statistics_of_a_network_stand_in_for_missing_ones_and_runs_are_announced(void **state) {
+    (void)state;
+    const float mean[3] = {0.25f, 0.5f, 0.75f}, std[3] = {1, 2, 3};
+    const uint8_t *pictures[TRAIN];
+    const char *path = path_of("judged.h5");
+    mdm_store *store;
+    write_file(path, TRAIN, TEST, CLASSES, 0, 0);
+    if (rank == 0) {
+        hid_t file = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+        assert_true(H5Adelete(file, "mean") >= 0 && H5Adelete(file, "std") >= 0 && H5Fclose(file) >= 0);
+    }
+    assert_int_equal(mdm_comm_barrier(comm), MDM_OK);
+    assert_int_equal(mdm_store_open_to_judge(comm, path, NULL, mean, std, &store), MDM_OK);
+    for (int c = 0; c < mdm_store_get_info(store)->channels; c++) {
+        assert_true(mdm_store_get_info(store)->mean[c] == mean[c]);
+        assert_true(mdm_store_get_info(store)->std[c] == std[c]);
+    }
+    for (int64_t first = 0, count; first < TRAIN; first += count) {
+        count = TRAIN - first < 7 ? TRAIN - first : 7;
+        assert_int_equal(mdm_store_fetch_run(store, MDM_TRAIN, first, count, TRAIN, pictures), MDM_OK);
+        for (int64_t i = 0; i < count; i++)
+            for (int b = 0; b < BYTES; b++) assert_int_equal(pictures[i][b], pixel_of(0, first + i, b));
+    }
+    mdm_store_close(store);
+}
+
 static void a_test_file_with_unknown_classes_is_refused_by_sample(void **state) {
     (void)state;
     mdm_store *store;
@@ -304,6 +330,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(every_way_of_keeping_pictures_gives_those_of_the_file),
         cmocka_unit_test(a_file_without_test_set_names_or_ids_is_enough),
         cmocka_unit_test(the_test_set_may_come_from_either_group_of_another_file),
+        cmocka_unit_test(statistics_of_a_network_stand_in_for_missing_ones_and_runs_are_announced),
         cmocka_unit_test(a_test_file_with_unknown_classes_is_refused_by_sample),
         cmocka_unit_test(all_ranks_get_rank_0s_message),
         cmocka_unit_test(the_fingerprint_tells_pictures_and_labels_apart),

@@ -32,6 +32,14 @@ MDM_MUST_CHECK mdm_status mdm_check_replaceable(const char *path);
  * temporary one is removed. */
 MDM_MUST_CHECK mdm_status mdm_write_file(const char *path, const void *content, size_t bytes);
 
+/* The same piece by piece, for what memory need not hold: the temporary file grows, and finish makes it
+ * `path`. Ended by finish, also where that fails, or by drop, which leaves the old file as it was. */
+typedef struct mdm_writer mdm_writer;
+MDM_MUST_CHECK mdm_status mdm_writer_open(const char *path, mdm_writer **writer);
+MDM_MUST_CHECK mdm_status mdm_writer_add(mdm_writer *writer, const void *content, size_t bytes);
+MDM_MUST_CHECK mdm_status mdm_writer_finish(mdm_writer *writer);
+void mdm_writer_drop(mdm_writer *writer);
+
 /* Reads a whole file, at most `limit` bytes (MDM_INPUT beyond), into a new zero-terminated buffer that the
  * caller frees. */
 MDM_MUST_CHECK mdm_status mdm_read_file(const char *path, size_t limit, char **content, size_t *bytes);

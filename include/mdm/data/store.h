@@ -39,6 +39,11 @@ MDM_MUST_CHECK mdm_status mdm_store_open(mdm_comm *comm, const char *path, mdm_r
  * NULL: as above. */
 MDM_MUST_CHECK mdm_status mdm_store_open_with_test(mdm_comm *comm, const char *path, const char *test_path,
                                                    mdm_resident resident, mdm_store **store);
+/* The same for the pictures that a network is to judge: streamed, and its `mean` and `std` [3] are taken
+ * where the file has none, so that no more pictures are read than are fetched, and samples for the
+ * fingerprint. */
+MDM_MUST_CHECK mdm_status mdm_store_open_to_judge(mdm_comm *comm, const char *path, const char *test_path,
+                                                  const float *mean, const float *std, mdm_store **store);
 void mdm_store_close(mdm_store *store);
 /* Collective. Gives back the memory of resident pictures, which others have copied; what is fetched from now
  * on is read from the file. */
@@ -74,5 +79,10 @@ void mdm_store_expect_blocks(mdm_store *store);
  * Indices may repeat. Allocates only when `count` exceeds every earlier call's (streamed stores). */
 MDM_MUST_CHECK mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *index,
                                           int64_t count, const uint8_t **pictures);
+enum { MDM_STORE_MOST_RUN = 512 };
+/* The same for pictures [first, first + count), at most MDM_STORE_MOST_RUN; the next so many, up to `end`,
+ * are announced. */
+MDM_MUST_CHECK mdm_status mdm_store_fetch_run(mdm_store *store, mdm_split split, int64_t first, int64_t count,
+                                              int64_t end, const uint8_t **pictures);
 
 #endif

@@ -1,11 +1,13 @@
 /* IDX, the format of MNIST and its relatives: two zero bytes, the type, the number of dimensions, big-endian
  * lengths, data. */
 #include "import_internal.h"
+#include "mdm/base/machine.h"
 #include "mdm/data/picture.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum { UBYTE = 0x08 };
+static const size_t most_data = (size_t)1 << 36;
 
 typedef struct idx {
     unsigned char *bytes; /* the whole file */
@@ -13,30 +15,50 @@ typedef struct idx {
     int64_t dims[3];
 } idx;
 
-static mdm_status read_idx(const mdm_source *source, const char *name, int rank, idx *out) {
-    size_t count, header = 4 + 4 * (size_t)rank, expected;
-    memset(out, 0, sizeof *out);
-    MDM_TRY(mdm_source_read(source, name, (size_t)1 << 36, &out->bytes, &count));
-    const unsigned char *b = out->bytes;
+/* Lengths from a file's first bytes; *bytes is what they announce, header and data. */
+static mdm_status read_lengths(const mdm_source *source, const char *name, int rank, idx *out,
+                               size_t *bytes) {
+    unsigned char b[16];
+    size_t count, header = 4 + 4 * (size_t)rank, data = 1;
+    MDM_TRY(mdm_source_read_head(source, name, b, header, &count));
     if (count < header || b[0] || b[1] || b[2] != UBYTE || b[3] != rank)
         return mdm_fail(
             MDM_INPUT,
             "%s/%s is not an IDX file of bytes with %d dimension%s (its first bytes should be 0 0 8 %d)",
             source->path, name, rank, rank > 1 ? "s" : "", rank);
-    expected = 1;
     for (int i = 0; i < rank; i++) {
         const unsigned char *d = b + 4 + 4 * i;
         out->dims[i] = ((int64_t)d[0] << 24) | (d[1] << 16) | (d[2] << 8) | d[3];
         if (out->dims[i] == 0)
             return mdm_fail(MDM_INPUT, "%s/%s holds nothing (a dimension is 0)", source->path, name);
-        if (__builtin_mul_overflow(expected, (size_t)out->dims[i], &expected)) expected = SIZE_MAX / 2;
+        if (__builtin_mul_overflow(data, (size_t)out->dims[i], &data) || data > most_data)
+            return mdm_fail(MDM_INPUT, "%s/%s announces more than 64 GiB of data; it is damaged",
+                            source->path, name);
     }
-    if (count - header != expected)
-        return mdm_fail(
-            MDM_INPUT,
-            "%s/%s has %zu bytes of data where its header announces %zu; it was cut short or damaged",
-            source->path, name, count - header, expected);
-    out->data = b + header;
+    *bytes = header + data;
+    return MDM_OK;
+}
+
+/* A gzipped file can be a thousandth of what it holds, so memory is asked about first. */
+static mdm_status check_memory(const mdm_source *source, const char *name, size_t bytes) {
+    char what[256];
+    double limit = mdm_memory_limit(what, sizeof what);
+    if (limit < 0 || (double)bytes <= limit) return MDM_OK;
+    return mdm_fail(MDM_RESOURCE, "%s/%s announces %.1f GiB of data, but there are %.1f GiB of memory (%s)",
+                    source->path, name, (double)bytes / (1 << 30), limit / (1 << 30), what);
+}
+
+static mdm_status read_idx(const mdm_source *source, const char *name, int rank, idx *out) {
+    size_t count, announced = 0;
+    memset(out, 0, sizeof *out);
+    MDM_TRY(read_lengths(source, name, rank, out, &announced));
+    MDM_TRY(check_memory(source, name, announced));
+    MDM_TRY(mdm_source_read(source, name, announced, &out->bytes, &count));
+    if (count != announced)
+        return mdm_fail(MDM_INPUT,
+                        "%s/%s has %zu bytes where its header announces %zu; it was cut short or damaged",
+                        source->path, name, count, announced);
+    out->data = out->bytes + 4 + 4 * rank;
     return MDM_OK;
 }
 

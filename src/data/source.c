@@ -161,6 +161,25 @@ int mdm_source_find(const mdm_source *source, const char *name, char *path, size
     return 0;
 }
 
+mdm_status mdm_source_read_head(const mdm_source *source, const char *name, unsigned char *bytes, size_t size,
+                                size_t *count) {
+    char path[4096];
+    *count = 0;
+    if (!mdm_source_find(source, name, path, sizeof path))
+        return source->is_archive ? mdm_fail(MDM_INPUT, "%s holds no file %s", source->path, name)
+                                  : mdm_fail(MDM_INPUT, "%s is missing (and so is %s.gz)", path, name);
+    const mdm_source_member *m = source->is_archive ? find_member(source, name) : NULL;
+    if (m && (uint64_t)m->bytes < size) size = (size_t)m->bytes;
+    gzFile file = gzopen(m ? source->path : path, "rb");
+    if (!file) return mdm_fail(MDM_INPUT, "%s cannot be read: %s", path, strerror(errno));
+    int found = !m || gzseek(file, (z_off_t)m->offset, SEEK_SET) == m->offset;
+    int got = found ? gzread(file, bytes, (unsigned)size) : -1;
+    gzclose_r(file);
+    if (got < 0) return mdm_fail(MDM_INPUT, "%s is damaged", path);
+    *count = (size_t)got;
+    return MDM_OK;
+}
+
 mdm_status mdm_source_read(const mdm_source *source, const char *name, size_t limit, unsigned char **bytes,
                            size_t *count) {
     char path[4096];
@@ -176,6 +195,7 @@ mdm_status mdm_source_read(const mdm_source *source, const char *name, size_t li
     for (;;) {
         if (!*bytes || *count == capacity) {
             if (*bytes) capacity *= 2;
+            if (capacity > limit) capacity = limit + 1; /* the one beyond tells a larger file */
             unsigned char *larger = realloc(*bytes, capacity);
             if (!larger) {
                 status = mdm_fail(MDM_RESOURCE, "out of memory for %s", path);

@@ -25,8 +25,10 @@ MDM_MUST_CHECK mdm_status mdm_source_open(const char *path, mdm_source *source);
 void mdm_source_close(mdm_source *source);
 /* Whether the source holds `name` or `name`.gz; the path found, for messages, in `path`. */
 int mdm_source_find(const mdm_source *source, const char *name, char *path, size_t size);
-/* Reads the file (gzip or plain), at most `limit` bytes; MDM_INPUT when missing, damaged or larger. The
- * caller frees. */
+/* Reads the first bytes of the file (gzip or plain), at most `size`. */
+MDM_MUST_CHECK mdm_status mdm_source_read_head(const mdm_source *source, const char *name,
+                                               unsigned char *bytes, size_t size, size_t *count);
+/* Reads the file, at most `limit` bytes; MDM_INPUT when missing, damaged or larger. The caller frees. */
 MDM_MUST_CHECK mdm_status mdm_source_read(const mdm_source *source, const char *name, size_t limit,
                                           unsigned char **bytes, size_t *count);
 /* Lines of a text file as class names of the data set, where it has exactly that many; otherwise none are

@@ -1,14 +1,17 @@
 /* IDX and CIFAR files, put together by hand: what they hold comes out, and what cannot be is refused by name.
  */
 #include "golden.h"
+#include "mdm/base/machine.h"
 #include "mdm/base/text.h"
 #include "mdm/data/import.h"
 #include "source.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 enum { COLUMNS = 3072, MOST_BYTES = 1 << 16 };
 
@@ -109,7 +112,12 @@ static void idx_files_that_do_not_fit_are_refused(void **state) {
     }
     put_sound_idx();
     put_file("train-images-idx3-ubyte", huge, sizeof huge);
-    refused(mdm_import_idx(folder, &d), "it was cut short or damaged");
+    refused(mdm_import_idx(folder, &d), "announces more than 64 GiB of data");
+    put_idx("train-images-idx3-ubyte", 3, 2, 4, 0);
+    assert_int_equal(truncate(inside("train-images-idx3-ubyte"), 16 + 23), 0);
+    refused(mdm_import_idx(folder, &d), "has 39 bytes where its header announces 40; it was cut short");
+    assert_int_equal(truncate(inside("train-images-idx3-ubyte"), 16 + 25), 0);
+    refused(mdm_import_idx(folder, &d), "is larger than the 40 bytes that its format allows");
     unlink(inside("t10k-images-idx3-ubyte"));
     put_file("train-images-idx3-ubyte", wide, sizeof wide);
     put_idx("train-labels-idx1-ubyte", 2, 0, 0, 0);
@@ -119,6 +127,38 @@ static void idx_files_that_do_not_fit_are_refused(void **state) {
     refused(mdm_import_idx(folder, &d), "all labels are 0");
     unlink(inside("train-images-idx3-ubyte"));
     refused(mdm_import_idx(folder, &d), "train-images-idx3-ubyte is missing");
+}
+
+/* A gzipped file of 16 bytes and then so many zeros. */
+static void put_bomb(const char *name, const uint8_t header[16], int64_t zeros) {
+    static const uint8_t nothing[1 << 20];
+    gzFile file = gzopen(inside(name), "wb1");
+    assert_non_null(file);
+    assert_int_equal(gzwrite(file, header, 16), 16);
+    for (; zeros > 0; zeros -= (int64_t)sizeof nothing)
+        assert_int_equal(gzwrite(file, nothing, sizeof nothing), sizeof nothing);
+    assert_int_equal(gzclose(file), Z_OK);
+}
+
+static void a_gzipped_idx_file_takes_no_more_memory_than_it_announces(void **state) {
+    (void)state;
+    static const uint8_t small[16] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 4};
+    static const uint8_t vast[16] = {0, 0, 8, 3, 0, 0, 0xE0, 0, 0, 0, 4, 0, 0, 0, 4, 0}; /* 56 GiB */
+    struct rusage before, after;
+    char what[256];
+    mdm_dataset *d;
+    put_sound_idx();
+    unlink(inside("train-images-idx3-ubyte"));
+    put_bomb("train-images-idx3-ubyte.gz", small, (int64_t)256 << 20);
+    assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
+    refused(mdm_import_idx(folder, &d), "is larger than the 40 bytes that its format allows");
+    assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
+    assert_true(after.ru_maxrss - before.ru_maxrss < 64 << 10);
+    put_bomb("train-images-idx3-ubyte.gz", vast, 1);
+    double limit = mdm_memory_limit(what, sizeof what);
+    mdm_status status = mdm_import_idx(folder, &d);
+    assert_int_equal(status, limit >= 0 && limit < 56.0 * (1 << 30) ? MDM_RESOURCE : MDM_INPUT);
+    unlink(inside("train-images-idx3-ubyte.gz"));
 }
 
 /* CIFAR's binary files */
@@ -356,6 +396,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(idx_files_give_their_pictures_and_labels),
         IN_FOLDER(idx_files_that_do_not_fit_are_refused),
+        IN_FOLDER(a_gzipped_idx_file_takes_no_more_memory_than_it_announces),
         IN_FOLDER(binary_cifar_gives_its_pictures_labels_and_names),
         IN_FOLDER(binary_cifar_that_cannot_be_is_refused),
         IN_FOLDER(python_cifar_gives_its_pictures_labels_and_names),

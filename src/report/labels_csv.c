@@ -69,30 +69,44 @@ static void add_number(mdm_text *text, float value) {
     if (isfinite(value)) mdm_text_add_json_number(text, (double)value);
 }
 
+static mdm_status add_row(mdm_text *text, const mdm_label_table *table, int64_t i) {
+    const char *verdict = mdm_verdict_name(table->verdict[i]);
+    if (!verdict) return mdm_fail(MDM_USAGE, "sample %" PRId64 " has no verdict", i);
+    mdm_text_add(text, "%" PRId64 ",", i);
+    if (table->ids && table->ids[i]) mdm_csv_field(text, table->ids[i]);
+    mdm_text_add(text, ",%" PRId32 ",%" PRId32 ",", table->given[i], table->suggested[i]);
+    add_number(text, table->clean_probability[i]);
+    mdm_text_add_bytes(text, ",", 1);
+    add_number(text, table->ood_score[i]);
+    mdm_text_add(text, ",%s,", verdict);
+    if (table->suggested_probability) add_number(text, table->suggested_probability[i]);
+    mdm_text_add_bytes(text, ",", 1);
+    if (table->mislabelled_score) add_number(text, table->mislabelled_score[i]);
+    mdm_text_add_bytes(text, "\n", 1);
+    return text->failed ? mdm_fail(MDM_RESOURCE, "out of memory for a row of labels.csv") : MDM_OK;
+}
+
+static mdm_status write_rows(mdm_writer *writer, const mdm_label_table *table, mdm_text *text) {
+    enum { PIECE = 1 << 20 };
+    mdm_text_add(text, "index,id,given,suggested,clean_probability,ood_score,verdict,suggested_probability,"
+                       "mislabelled_score\n");
+    for (int64_t i = 0; i < table->samples; i++) {
+        MDM_TRY(add_row(text, table, i));
+        if (text->length < PIECE) continue;
+        MDM_TRY(mdm_writer_add(writer, text->data, text->length));
+        text->length = 0;
+    }
+    if (text->failed) return mdm_fail(MDM_RESOURCE, "out of memory for labels.csv");
+    return mdm_writer_add(writer, text->data, text->length);
+}
+
 mdm_status mdm_labels_write(const char *path, const mdm_label_table *table) {
     mdm_text text = {0};
-    mdm_text_add(&text, "index,id,given,suggested,clean_probability,ood_score,verdict,"
-                        "suggested_probability,mislabelled_score\n");
-    for (int64_t i = 0; i < table->samples; i++) {
-        const char *verdict = mdm_verdict_name(table->verdict[i]);
-        if (!verdict) {
-            free(text.data);
-            return mdm_fail(MDM_USAGE, "sample %" PRId64 " has no verdict", i);
-        }
-        mdm_text_add(&text, "%" PRId64 ",", i);
-        if (table->ids && table->ids[i]) mdm_csv_field(&text, table->ids[i]);
-        mdm_text_add(&text, ",%" PRId32 ",%" PRId32 ",", table->given[i], table->suggested[i]);
-        add_number(&text, table->clean_probability[i]);
-        mdm_text_add_bytes(&text, ",", 1);
-        add_number(&text, table->ood_score[i]);
-        mdm_text_add(&text, ",%s,", verdict);
-        if (table->suggested_probability) add_number(&text, table->suggested_probability[i]);
-        mdm_text_add_bytes(&text, ",", 1);
-        if (table->mislabelled_score) add_number(&text, table->mislabelled_score[i]);
-        mdm_text_add_bytes(&text, "\n", 1);
-    }
-    mdm_status status = text.failed ? mdm_fail(MDM_RESOURCE, "not enough memory to put %s together", path)
-                                    : mdm_write_file(path, text.data, text.length);
+    mdm_writer *writer;
+    MDM_TRY(mdm_writer_open(path, &writer));
+    mdm_status status = write_rows(writer, table, &text);
     free(text.data);
+    if (status == MDM_OK) return mdm_writer_finish(writer);
+    mdm_writer_drop(writer);
     return status;
 }

@@ -1,11 +1,18 @@
 /* From the text of labels.csv to fields. */
 #include "mdm/report/labels_rows.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/report/labels_csv.h"
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_BYTES = 1 << 30 };
+/* A file and its fields take two to three times what it has on the disk. */
+static size_t most_bytes(void) {
+    static const size_t least = (size_t)1 << 30;
+    char source[256];
+    double third = mdm_memory_limit(source, sizeof source) / 3;
+    return third > (double)least ? (size_t)third : least;
+}
 
 void mdm_csv_field(mdm_text *text, const char *value) {
     if (!strpbrk(value, ",\"\r\n")) {
@@ -84,7 +91,7 @@ mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows) {
     size_t bytes;
     int64_t lines = 0;
     memset(rows, 0, sizeof *rows);
-    MDM_TRY(mdm_read_file(path, MOST_BYTES, &rows->memory, &bytes));
+    MDM_TRY(mdm_read_file(path, most_bytes(), &rows->memory, &bytes));
     if (strlen(rows->memory) != bytes)
         return mdm_fail(MDM_INPUT, "%s holds zero bytes; CSV in UTF-8 is read", path);
     for (size_t i = 0; i < bytes; i++) lines += rows->memory[i] == '\n';

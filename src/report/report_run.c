@@ -2,6 +2,7 @@
  * labels.csv and the list of divisions. Missing members are left out; damaged lines are passed over. */
 #include "report_run.h"
 
+#include "mdm/base/log.h"
 #include "mdm/base/text.h"
 #include "mdm/report/labels_csv.h"
 #include "mdm/report/run_folder.h"
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 enum { MOST_BYTES = 1 << 30, MOST_CLASSES = 1 << 20 };
 
@@ -156,9 +158,10 @@ static mdm_status read_labels(report_run *run) {
     report_labels *l = &run->labels;
     char *path = mdm_run_folder_member(run->folder, MDM_RUN_LABELS);
     if (!path) return mdm_fail(MDM_RESOURCE, "out of memory for a path");
-    int there = mdm_labels_rows_read(path, &l->rows) == MDM_OK;
+    int exists = access(path, F_OK) == 0, is_read = exists && mdm_labels_rows_read(path, &l->rows) == MDM_OK;
     free(path);
-    if (!there) return MDM_OK;
+    if (exists && !is_read) mdm_warn("%s: the report is made without labels", mdm_last_message());
+    if (!is_read) return MDM_OK;
     int64_t n = l->rows.rows;
     MDM_TRY(MDM_ALLOCATE(l->given, n + 1, "labels.csv"));
     MDM_TRY(MDM_ALLOCATE(l->suggested, n + 1, "labels.csv"));

@@ -205,6 +205,14 @@ def a_data_set_of_other_labels_is_not_taken_for_the_runs(work):
     assert not read_page(folder + "/report.html").images
 
 
+def labels_that_cannot_be_read_are_told(work):
+    folder = copy(work, "unreadable")
+    assert "warning" not in run("report", folder).stderr
+    replace(folder, "labels.csv", lambda t: t.replace("suggested", "supposed"))
+    done = run("report", folder)
+    assert done.returncode == 0 and "names no column suggested: the report is made without labels" in done.stderr, done.stderr
+
+
 def damaged_members_do_not_take_the_page_down(work):
     folder = copy(work, "damaged")
     division = sorted(os.listdir(folder + "/divisions"))[0]
@@ -339,7 +347,7 @@ if __name__ == "__main__":
           a_run_that_a_single_network_beats_says_so, what_is_warned_of_after_the_end_leaves_a_run_ended,
           the_divisions_charts_count_epochs_as_their_tabs_do, galleries_show_the_first_of_labels_csv_in_its_order, pictures_that_come_twice_are_found,
           words_of_users_are_escaped, long_names_of_classes_stay_different, without_the_data_set_file_the_page_tells_so,
-          a_data_set_of_other_labels_is_not_taken_for_the_runs, damaged_members_do_not_take_the_page_down,
+          a_data_set_of_other_labels_is_not_taken_for_the_runs, labels_that_cannot_be_read_are_told, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,
           text_stands_out_from_its_ground_in_light_and_dark, fifty_thousand_samples_make_less_than_five_megabytes,
           a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page])

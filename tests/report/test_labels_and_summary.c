@@ -1,10 +1,13 @@
 /* labels.csv, summary.json and environment.json, as other programs read them. */
+#include "mdm/base/machine.h"
 #include "mdm/report/labels_csv.h"
+#include "mdm/report/labels_rows.h"
 #include "mdm/report/summary.h"
 
 #include "report_test.h"
 
 #include <math.h>
+#include <unistd.h>
 
 static void labels_are_read_back_by_other_programs(void **state) {
     const char *path = in_folder(state, "labels.csv");
@@ -42,6 +45,53 @@ static void ids_may_be_missing_and_verdicts_may_not(void **state) {
     assert_int_equal(mdm_labels_write(path, &table), MDM_USAGE);
     assert_int_equal(mdm_labels_write(in_folder(state, "none/labels.csv"), &(mdm_label_table){0}),
                      MDM_RESOURCE);
+}
+
+static void many_rows_are_written_and_read_in_order(void **state) {
+    enum { ROWS = 50000 }; /* several pieces */
+    const char *path = in_folder(state, "labels.csv");
+    int32_t *given;
+    float *score;
+    uint8_t *verdict;
+    mdm_labels_rows rows;
+    char index[16];
+    assert_int_equal(MDM_ALLOCATE(given, ROWS, "labels"), MDM_OK);
+    assert_int_equal(MDM_ALLOCATE(score, ROWS, "scores"), MDM_OK);
+    assert_int_equal(MDM_ALLOCATE(verdict, ROWS, "verdicts"), MDM_OK);
+    for (int i = 0; i < ROWS; i++) given[i] = i % 7, score[i] = (float)i / ROWS;
+    mdm_label_table table = {ROWS, NULL, given, given, score, score, verdict, score, score};
+    assert_int_equal(mdm_labels_write(path, &table), MDM_OK);
+    assert_int_equal(mdm_labels_rows_read(path, &rows), MDM_OK);
+    assert_int_equal(rows.rows, ROWS);
+    for (int i = 0; i < ROWS; i++) {
+        snprintf(index, sizeof index, "%d", i);
+        assert_string_equal(mdm_labels_field(&rows, i, "index"), index);
+        assert_int_equal(atoi(mdm_labels_field(&rows, i, "given")), given[i]);
+        assert_true(strtof(mdm_labels_field(&rows, i, "mislabelled_score"), NULL) == score[i]);
+    }
+    mdm_labels_rows_free(&rows);
+    free(given);
+    free(score);
+    free(verdict);
+}
+
+/* Files without content on the disk. */
+static void memory_bounds_what_is_read_of_labels_csv(void **state) {
+    const char *path = in_folder(state, "labels.csv");
+    char source[256];
+    mdm_labels_rows rows;
+    double limit = mdm_memory_limit(source, sizeof source);
+    int fits = limit / 3 > (double)((1LL << 30) + 1);
+    close(creat(path, 0600));
+    assert_int_equal(truncate(path, (1LL << 30) + 1), 0);
+    assert_int_equal(mdm_labels_rows_read(path, &rows), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), fits ? "holds zero bytes" : "that such a file may have"));
+    mdm_labels_rows_free(&rows);
+    off_t beyond = limit > 0 ? (off_t)limit : (off_t)1 << 31;
+    if (truncate(path, beyond) != 0) skip();
+    assert_int_equal(mdm_labels_rows_read(path, &rows), MDM_INPUT);
+    assert_non_null(strstr(mdm_last_message(), "that such a file may have"));
+    mdm_labels_rows_free(&rows);
 }
 
 /* Two classes; three pictures are surely of class 0, of which one is labelled 1, and one of class 1. */
@@ -143,6 +193,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         IN_FOLDER(labels_are_read_back_by_other_programs),
         IN_FOLDER(ids_may_be_missing_and_verdicts_may_not),
+        IN_FOLDER(many_rows_are_written_and_read_in_order),
+        IN_FOLDER(memory_bounds_what_is_read_of_labels_csv),
         cmocka_unit_test(a_given_label_counts_as_evidence_beside_prediction_and_loss),
         cmocka_unit_test(sorting_by_the_mislabelled_score_puts_sure_corrections_first),
         cmocka_unit_test(one_network_has_its_own_scores_as_mean),

@@ -16,7 +16,8 @@ typedef struct mdm_labels_rows {
 } mdm_labels_rows;
 
 /* Reads labels.csv, RFC 4180, also as spreadsheets write it: separated by semicolons or tabs, with a byte
- * order mark, CRLF and empty rows at the end. MDM_INPUT where it is not such a file. Ended by
+ * order mark, CRLF and empty rows at the end. MDM_INPUT where it is not such a file, or larger than 1 GiB and
+ * a third of the memory. Ended by
  * mdm_labels_rows_free, also after a failure. */
 MDM_MUST_CHECK mdm_status mdm_labels_rows_read(const char *path, mdm_labels_rows *rows);
 void mdm_labels_rows_free(mdm_labels_rows *rows);

@@ -3,6 +3,7 @@
 #include "manual.h"
 #include "mdm/base/config.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/base/text.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/dataset_file.h"
@@ -235,6 +236,7 @@ static mdm_status evaluate(mdm_comm *comm, mdm_predictor *p, mdm_store *store, c
 static mdm_status run_under_mpi(mdm_comm *comm, request *r) {
     mdm_predictor *predictor = NULL;
     mdm_store *store = NULL;
+    MDM_TRY(mdm_comm_agree(comm, mdm_check_environment()));
     mdm_status status = mdm_predictor_open(comm, r->run, &predictor);
     if (status == MDM_OK) status = mdm_comm_agree(comm, find_data(r));
     if (status == MDM_OK) {

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "manual.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/comm/comm.h"
 #include "mdm/report/labels_rows.h"
 #include "mdm/report/run_folder.h"
@@ -223,6 +224,7 @@ static mdm_status export_network(mdm_comm *comm, const request *r) {
 mdm_status mdm_command_export(int argc, char **argv) {
     request r = {0};
     MDM_TRY(read_options(argc, argv, &r));
+    MDM_TRY(mdm_check_environment());
     if (r.csv || r.list) return export_labels(&r);
     mdm_comm *comm;
     MDM_TRY(mdm_comm_start(&argc, &argv, &comm));

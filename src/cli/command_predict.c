@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "manual.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/picture.h"
 #include "mdm/data/store.h"
@@ -213,6 +214,7 @@ static mdm_status predict_all(sink *s, const request *r) {
 static mdm_status predict(mdm_comm *comm, const request *r) {
     sink s = {.comm = comm};
     if (mdm_comm_size(comm) > 1) return mdm_fail(MDM_USAGE, "predict runs alone; start it without mpirun");
+    MDM_TRY(mdm_check_environment());
     MDM_TRY(mdm_predictor_open(comm, r->run, &s.predictor));
     mdm_status status = predict_all(&s, r);
     mdm_writer_drop(s.writer);

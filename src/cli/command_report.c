@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "manual.h"
 #include "mdm/base/log.h"
+#include "mdm/base/machine.h"
 #include "mdm/base/text.h"
 #include "mdm/comm/comm.h"
 #include "mdm/data/store.h"
@@ -57,6 +58,7 @@ mdm_status mdm_command_report(int argc, char **argv) {
     const char *out = mdm_arguments_get(&a, "--out");
     if (a.word_count == 0)
         return mdm_fail(MDM_USAGE, "report needs a run folder, as in mdm-dist report runs/quickstart");
+    MDM_TRY(mdm_check_environment());
     if (a.word_count > 1) {
         if (!out) out = "comparison.html";
         MDM_TRY(mdm_report_compare(a.words, a.word_count, out));

@@ -46,6 +46,10 @@ def wrong_values_of_the_environment_are_refused(work):
     environment = dict(os.environ, MDM_WATCH_FACTOR="2,5")
     measured = run("bench", "gmm", env=environment)
     assert measured.returncode == 2 and measured.stderr.count("\n") == 1 and "MDM_WATCH_FACTOR is '2,5'" in measured.stderr, measured.stderr
+    for ranks, arguments in ((1, ["eval", "x"]), (2, ["eval", "x"]), (1, ["predict", "x", "y"]), (1, ["export", "x", "--csv", "-"]),
+                             (1, ["export", "x", "--onnx", "y"]), (1, ["report", "x"]), (1, ["report", "x", "y"])):
+        done = run(*arguments, ranks=ranks, env=environment)
+        assert done.returncode == 2 and done.stderr.count("MDM_WATCH_FACTOR is '2,5'") == 1, (arguments, done.returncode, done.stderr)
     told = run("doctor", env=environment)
     assert told.returncode == 4 and "MDM_WATCH_FACTOR is '2,5'" in told.stdout, told.stdout
 

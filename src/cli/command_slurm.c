@@ -34,22 +34,39 @@ static void put_word(const char *word) {
     putchar('\'');
 }
 
-/* minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, as Slurm reads them. */
-static mdm_status check_time(const char *text) {
+/* minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, as Slurm reads them, in seconds; 0 is no limit. */
+static mdm_status read_time(const char *text, double *seconds) {
+    double parts[4] = {0};
     int digits = 0, colons = 0, dashes = 0, good = 1;
     for (const char *c = text; *c && good; c++) {
         if (isdigit((unsigned char)*c)) {
+            parts[colons + dashes] = 10 * parts[colons + dashes] + *c - '0';
             digits++;
             continue;
         }
-        good = digits > 0 && (*c == ':' || (*c == '-' && !dashes && !colons));
+        good = digits > 0 && ((*c == ':' && colons < 2) || (*c == '-' && !dashes && !colons));
         colons += *c == ':';
         dashes += *c == '-';
         digits = 0;
     }
-    if (good && digits > 0 && colons <= 2) return MDM_OK;
+    *seconds = dashes        ? 86400 * parts[0] + 3600 * parts[1] + 60 * parts[2] + parts[3]
+               : colons == 2 ? 3600 * parts[0] + 60 * parts[1] + parts[2]
+                             : 60 * parts[0] + parts[1];
+    if (good && digits > 0) return MDM_OK;
     return mdm_fail(MDM_USAGE,
                     "--time %s: expected minutes, H:MM:SS, D-HH or D-HH:MM:SS, as in 8:00:00 or 1-12", text);
+}
+
+/* The signal would come before the start. */
+static mdm_status check_time(const request *r) {
+    double seconds;
+    MDM_TRY(read_time(r->time, &seconds));
+    if (seconds == 0 || seconds > (double)r->lead) return MDM_OK;
+    return mdm_fail(
+        MDM_USAGE,
+        "--time %s is %.0f seconds, and the run is to save --lead %lld seconds before its end; ask "
+        "for more time, written as minutes or H:MM:SS, or for a shorter lead",
+        r->time, seconds, r->lead);
 }
 
 /* Values that stand behind #SBATCH, where no shell reads them: one plain word each. */
@@ -78,7 +95,7 @@ static mdm_status read_request(int argc, char **argv, request *r) {
     }
     if (!r->time) r->time = "24:00:00";
     if (!r->name) r->name = "mdm-dist";
-    MDM_TRY(check_time(r->time));
+    MDM_TRY(check_time(r));
     if (r->gpus > 0 && r->ranks > r->gpus)
         return mdm_fail(MDM_USAGE,
                         "--ranks %lld with --gpus %lld: one rank uses one GPU; ask for as many ranks as GPUs",

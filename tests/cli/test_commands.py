@@ -175,7 +175,13 @@ def the_sbatch_file_is_as_in_the_repository_and_a_sound_script(work):
         for line in done.stdout.splitlines():  # a comment above every #SBATCH line or group of them
             assert not line.startswith("#SBATCH") or " " in line
     assert "--gpus-per-node=4" in done.stdout and "--ntasks-per-node=4" in done.stdout
-    for wrong in (["--time", "soon"], ["--nodes", "0"], ["--name", "a\nb"], ["--name", ""], ["train.epohcs=3"],
+    for asked, seconds in (("2", 120), ("0:30", 30), ("0-0:3", 180), ("3:00", 180), ("0:02:59", 179)):
+        done = run("slurm", "--time", asked)
+        assert done.returncode == 2 and not done.stdout and f"{seconds} seconds" in done.stderr and "--lead 180" in done.stderr, (asked, done.stderr)
+    for asked in ("0", "4", "3:01", "0:03:01", "1-0", "0-0:4", "0-0:3:1"):
+        assert run("slurm", "--time", asked).returncode == 0, asked
+    assert run("slurm", "--time", "2", "--lead", "60").returncode == 0
+    for wrong in (["--time", "soon"], ["--time", "1:2:3:4"], ["--time", "1-2:3:4:5"], ["--nodes", "0"], ["--name", "a\nb"], ["--name", ""], ["train.epohcs=3"],
                   ["--launcher", "ssh"], ["--gpus", "2", "--ranks", "4"]):
         assert run("slurm", *wrong).returncode == 2, wrong
 

@@ -3,10 +3,13 @@
 #include "mdm/base/watch.h"
 #include "mdm/report/checkpoint_file.h"
 #include "trainer.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Settings that this build cannot honour are refused, never ignored. */
 static mdm_status refuse_missing(const mdm_config *c) {
@@ -24,11 +27,22 @@ static mdm_status refuse_missing(const mdm_config *c) {
     return MDM_OK;
 }
 
+/* Of several files in the settings, which one is missing. */
+static mdm_status find_files(const mdm_config *c) {
+    const int has_validation = mdm_config_validation(c, NULL) == MDM_VALIDATION_FILE;
+    if (c->data.test[0] && access(c->data.test, F_OK) != 0)
+        return mdm_fail(MDM_INPUT, "data.test=%s: %s", c->data.test, strerror(errno));
+    if (has_validation && access(c->data.validation, F_OK) != 0)
+        return mdm_fail(MDM_INPUT, "data.validation=%s: %s", c->data.validation, strerror(errno));
+    return MDM_OK;
+}
+
 static mdm_status open_data(mdm_trainer *t) {
     mdm_resident resident = t->config.data.resident == MDM_CONFIG_RESIDENT_STREAM ? MDM_RESIDENT_STREAM
                             : t->config.data.resident == MDM_CONFIG_RESIDENT_HOST ? MDM_RESIDENT_HOST
                                                                                   : MDM_RESIDENT_AUTO;
     const char *test = t->config.data.test[0] ? t->config.data.test : NULL;
+    MDM_TRY(mdm_comm_agree(t->comm, mdm_comm_rank(t->comm) == 0 ? find_files(&t->config) : MDM_OK));
     MDM_TRY(mdm_store_open_with_test(t->comm, t->config.data.train, test, resident, &t->store));
     t->data = mdm_store_get_info(t->store);
     if (t->config.data.shuffle == MDM_CONFIG_SHUFFLE_BLOCKS) mdm_store_expect_blocks(t->store);
@@ -181,7 +195,25 @@ mdm_status mdm_refuse_used_folder(const mdm_trainer *t) {
                     t->config.run.folder);
 }
 
+/* Whether the folder could be made and written, without doing it. */
+static mdm_status try_folder(const char *folder) {
+    char part[MDM_CONFIG_TEXT], inside[MDM_CONFIG_TEXT + 2];
+    snprintf(part, sizeof part, "%s", folder);
+    for (;;) {
+        char *slash = strrchr(part, '/');
+        snprintf(inside, sizeof inside, "%s/.", part); /* only folders have this */
+        if (faccessat(AT_FDCWD, inside, W_OK | X_OK, AT_EACCESS) == 0) return MDM_OK;
+        if (errno != ENOENT || strcmp(part, ".") == 0 || strcmp(part, "/") == 0)
+            return mdm_fail(MDM_RESOURCE, "run=%s cannot be written: %s: %s", folder, part, strerror(errno));
+        if (slash && slash > part)
+            *slash = 0;
+        else
+            snprintf(part, sizeof part, "%s", slash ? "/" : ".");
+    }
+}
+
 static mdm_status open_folder(mdm_trainer *t) {
+    if (t->options.dry_run) return try_folder(t->config.run.folder);
     MDM_TRY(mdm_run_folder_open(t->config.run.folder, &t->folder));
     return t->folder->is_new ? MDM_OK : mdm_refuse_used_folder(t);
 }
@@ -196,7 +228,7 @@ static mdm_status open_all(mdm_trainer *t) {
     MDM_TRY(open_data(t));
     mdm_watch_reading(0);
     mdm_status status = mdm_hold_out(t);
-    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0 && !t->options.dry_run) status = open_folder(t);
+    if (status == MDM_OK && mdm_comm_rank(t->comm) == 0) status = open_folder(t);
     MDM_TRY(mdm_comm_agree(t->comm, status));
     if (!t->options.dry_run) mdm_watch_folder(t->config.run.folder);
     MDM_TRY(mdm_comm_agree(t->comm, choose_device(t)));

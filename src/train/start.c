@@ -2,9 +2,11 @@
 #include "mdm/base/log.h"
 #include "mdm/train/weights.h"
 #include "trainer.h"
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static void tell_table(const mdm_trainer *t, mdm_text *table) {
     if (table->failed || !table->data) return;
@@ -30,6 +32,8 @@ static mdm_status check_statistics(const mdm_trainer *t, const mdm_weights_fit *
 }
 
 static mdm_status load_on_rank_0(mdm_trainer *t) {
+    if (access(t->config.model.init, F_OK) != 0)
+        return mdm_fail(MDM_INPUT, "model.init=%s: %s", t->config.model.init, strerror(errno));
     for (int n = 0; n < t->network_count; n++) {
         mdm_text table = {0};
         mdm_weights_fit fit;

@@ -54,6 +54,20 @@ def wrong_values_of_the_environment_are_refused(work):
     assert told.returncode == 4 and "MDM_WATCH_FACTOR is '2,5'" in told.stdout, told.stdout
 
 
+def a_dry_run_tells_a_run_folder_that_cannot_be_written(work):
+    with open(work.file("plain"), "w"):
+        pass
+    cases = [work.file("plain"), work.file("plain/deep/run")]
+    if os.geteuid():
+        os.makedirs(work.file("locked"), mode=0o555)
+        cases += [work.file("locked"), work.file("locked/deep/run")]
+    for folder in cases:
+        refuse(work, 4, [f"run={folder} cannot be written"], f"run={folder}", "--dry-run")
+    assert os.path.getsize(work.file("plain")) == 0 and not os.path.exists(work.file("fresh"))
+    done = train(work, "fresh/deep", "--dry-run")
+    assert done.returncode == 0 and not os.path.exists(work.file("fresh")), done.stderr
+
+
 def damaged(work, name, change):
     path = work.file(name)
     shutil.copy(work.data, path)
@@ -69,6 +83,8 @@ def replace(f, name, value):
 
 def bad_data_files_are_refused_with_exit_code_3(work):
     refuse(work, 3, ["nowhere.h5"], "data.train=nowhere.h5", ranks=2)
+    for key, ranks in (("data.test", 1), ("data.validation", 2), ("model.init", 1)):
+        refuse(work, 3, [f"{key}=nowhere.file", "No such file"], f"{key}=nowhere.file", ranks=ranks)
     refuse(work, 3, [f"{work.path} is a folder", f"data import {work.path} "], f"data.train={work.path}")
     with open(work.file("text.h5"), "w") as f:
         f.write("not HDF5\n")
@@ -206,7 +222,7 @@ def degenerate_data_have_a_defined_end(work):
 
 
 main([wrong_settings_are_refused_with_exit_code_2, settings_that_this_version_lacks_are_refused_not_ignored,
-      wrong_values_of_the_environment_are_refused, bad_data_files_are_refused_with_exit_code_3,
+      wrong_values_of_the_environment_are_refused, a_dry_run_tells_a_run_folder_that_cannot_be_written, bad_data_files_are_refused_with_exit_code_3,
       a_missing_data_file_of_the_users_own_is_not_made_up, an_unwritable_run_folder_is_exit_code_4,
       a_full_disk_does_not_end_the_training_and_keeps_what_was_saved,
       results_that_do_not_reach_stdout_are_exit_code_4,

@@ -81,12 +81,19 @@ double chart_step(double range, int most) {
     return raw <= 5 * power ? 5 * power : 10 * power;
 }
 
+int chart_ticks(double low, double high, double step, double *first) {
+    enum { MOST_TICKS = 40 };
+    *first = ceil(low / step - 1e-9) * step;
+    double count = floor((high - *first) / step + 1e-6) + 1;
+    return count >= 1 && count <= MOST_TICKS ? (int)count : 0;
+}
+
 void chart_axis_number(mdm_text *text, double value, double step, int percent) {
     double size = percent ? 100 * value : value, unit = percent ? 100 * step : step;
     int decimals = unit >= 1 ? 0 : (int)ceil(-log10(unit) - 1e-9);
     if (fabs(size) < unit * 1e-6) size = 0;
     if (fabs(size) >= 1000 && decimals == 0)
-        html_count(text, (int64_t)llround(size));
+        html_number(text, size, 3);
     else
         mdm_text_add(text, "%s%.*f", size < 0 ? "\xe2\x88\x92" : "", decimals > 6 ? 6 : decimals, fabs(size));
     if (percent) mdm_text_add(text, "%%");

@@ -95,6 +95,9 @@ void chart_close(mdm_text *text);
 void chart_legend(mdm_text *text, const char *const *names, const char *const *colors, int count);
 /* A step of 1, 2 or 5 times a power of ten that parts `range` into at most `most` pieces. */
 double chart_step(double range, int most);
+/* How many multiples of the step lie from `low` to `high`, and the first of them; none where the step is
+ * nothing beside such numbers. */
+int chart_ticks(double low, double high, double step, double *first);
 /* Text of an axis: short, as many decimals as `step` needs. */
 void chart_axis_number(mdm_text *text, double value, double step, int percent);
 

@@ -91,9 +91,9 @@ static void draw_curves(mdm_text *t, const chart_histogram *h, double top, doubl
 
 static void draw_axes(mdm_text *t, const chart_histogram *h, double top, double plot_width,
                       double plot_height) {
-    double bottom = TOP + plot_height, step = chart_step(top, 4);
-    for (double y = 0; y <= top * 1.0001; y += step) {
-        double at = bottom - plot_height * y / top;
+    double bottom = TOP + plot_height, step = chart_step(top, 4), first;
+    for (int i = 0, count = chart_ticks(0, top, step, &first); i < count; i++) {
+        double y = first + i * step, at = bottom - plot_height * y / top;
         mdm_text_add(t,
                      "<line class=\"grid\" x1=\"%d\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>"
                      "<text class=\"tick\" x=\"%d\" y=\"%.1f\" text-anchor=\"end\">",
@@ -102,7 +102,8 @@ static void draw_axes(mdm_text *t, const chart_histogram *h, double top, double 
         mdm_text_add(t, "</text>");
     }
     step = chart_step(h->high - h->low, 5);
-    for (double x = ceil(h->low / step - 1e-9) * step; x <= h->high + step * 1e-6; x += step) {
+    for (int i = 0, count = chart_ticks(h->low, h->high, step, &first); i < count; i++) {
+        double x = first + i * step;
         mdm_text_add(t, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">",
                      LEFT + plot_width * (x - h->low) / (h->high - h->low), bottom + 17);
         chart_axis_number(t, x, step, 0);

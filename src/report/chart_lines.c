@@ -64,8 +64,9 @@ static void measure(const chart_lines *c, frame *f) {
 }
 
 static void draw_axes(mdm_text *t, const chart_lines *c, const frame *f) {
-    double step = chart_step(f->y_high - f->y_low, 5);
-    for (double y = ceil(f->y_low / step - 1e-9) * step; y <= f->y_high + step * 1e-6; y += step) {
+    double step = chart_step(f->y_high - f->y_low, 5), first;
+    for (int i = 0, count = chart_ticks(f->y_low, f->y_high, step, &first); i < count; i++) {
+        double y = first + i * step;
         mdm_text_add(t, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", f->left,
                      f->right, place_y(f, y), place_y(f, y));
         mdm_text_add(t, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"end\">", f->left - 7,
@@ -75,7 +76,8 @@ static void draw_axes(mdm_text *t, const chart_lines *c, const frame *f) {
     }
     step = chart_step(f->x_high - f->x_low, 6);
     if (!c->diagonal && step < 1) step = 1;
-    for (double x = ceil(f->x_low / step - 1e-9) * step; x <= f->x_high + step * 1e-6; x += step) {
+    for (int i = 0, count = chart_ticks(f->x_low, f->x_high, step, &first); i < count; i++) {
+        double x = first + i * step;
         mdm_text_add(t, "<text class=\"tick\" x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">", place_x(f, x),
                      f->bottom + 17);
         chart_axis_number(t, x, step, c->diagonal);

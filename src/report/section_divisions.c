@@ -78,7 +78,7 @@ static void draw_losses(report_page *p, const mdm_division_network *n, int netwo
     for (int64_t i = 0; i < samples; i++)
         if (n->loss[i] > highest) highest = n->loss[i];
     h.low = n->loss_minimum;
-    h.high = n->loss_maximum > h.low ? n->loss_maximum : h.low + 1;
+    h.high = n->loss_maximum > h.low ? n->loss_maximum : h.low + fmax(1, fabs(h.low));
     h.bins = BINS;
     width = (h.high - h.low) / h.bins;
     mixture m = {n, h.high - h.low, (double)samples * width};
@@ -119,7 +119,7 @@ static void draw_scores(report_page *p, const mdm_division_network *n, int netwo
         if (n->split[i] == MDM_REMOVED && n->ood_score[i] < least) least = n->ood_score[i];
     }
     h.low = isfinite(low) && low < 0 ? (double)low : 0;
-    h.high = high > h.low ? (double)high : h.low + 1;
+    h.high = high > h.low ? (double)high : h.low + fmax(1, fabs(h.low));
     h.bins = BINS;
     snprintf(title, sizeof title, "Distances, network %c", 'a' + network);
     h.head = (chart_head){

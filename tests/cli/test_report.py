@@ -342,6 +342,16 @@ def a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page(work):
     assert "class 5 \u2192 class 6" not in shown
 
 
+def losses_beyond_whole_numbers_have_axes_all_the_same(work):
+    folder = copy(work, "steep")
+    division = sorted(os.listdir(folder + "/divisions"))[-1]
+    with h5py.File(f"{folder}/divisions/{division}", "r+") as f:
+        f["a/loss"][:] = f["a"].attrs["loss_minimum"] = f["a"].attrs["loss_maximum"] = 3e20
+    assert run("report", folder, timeout=60).returncode == 0
+    ticks = re.findall(r"<text class=.tick.[^>]*>([^<]*)</text>", member(folder, "report.html"))
+    assert "3e+20" in ticks and not [t for t in ticks if "9,223,372" in t], ticks
+
+
 if __name__ == "__main__":
     main([the_report_is_whole_and_has_all_sections, its_numbers_are_those_of_summary_json_and_labels_csv,
           a_run_that_a_single_network_beats_says_so, what_is_warned_of_after_the_end_leaves_a_run_ended,
@@ -350,4 +360,5 @@ if __name__ == "__main__":
           a_data_set_of_other_labels_is_not_taken_for_the_runs, labels_that_cannot_be_read_are_told, damaged_members_do_not_take_the_page_down,
           a_report_that_cannot_be_written_is_a_warning, several_runs_are_set_side_by_side,
           text_stands_out_from_its_ground_in_light_and_dark, fifty_thousand_samples_make_less_than_five_megabytes,
-          a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page])
+          a_thousand_classes_leave_the_most_frequent_changes_in_a_small_page,
+          losses_beyond_whole_numbers_have_axes_all_the_same])

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what mdm-dist needs from the distribution (Debian 12); with --tests also what only some tests need (a browser, Slurm,
+# Installs what mdm-dist needs from the distribution (Debian 12 or 13); with --tests also what only some tests need (a browser, Slurm,
 # environment modules, ONNX), and without which those are skipped. Root is needed only when something is missing.
 # Exit codes: 0 everything is there, 4 something is missing and could not be installed.
 set -eu
@@ -12,7 +12,7 @@ packages="build-essential cmake ninja-build pkg-config
     python3 python3-h5py python3-numpy python3-pil xz-utils dataset-fashion-mnist"
 wished=""
 if [ "${1:-}" = --tests ]; then
-    wished="chromium slurmctld slurmd slurm-client munge environment-modules iproute2 groff-base dpkg-dev python3-onnx python3-opencv valgrind"
+    wished="chromium slurmctld slurmd slurm-client munge environment-modules iproute2 groff-base dpkg-dev file python3-onnx python3-opencv valgrind"
 fi
 
 if ! command -v dpkg-query >/dev/null; then

@@ -33,7 +33,7 @@ def the_deb_is_built_and_names_what_it_needs(work):
     assert len(debs) == 1 and re.fullmatch(r"mdm-dist_[0-9.]+_\w+\.deb", debs[0]), debs
     deb = os.path.join(work, debs[0])
     fields = dict(re.findall(r"^ ?(\w[\w-]*): (.*)$", run("dpkg-deb", "-I", deb).stdout, re.M))
-    for library in ("openmpi-bin", "libhdf5-openmpi", "libdnnl2", "libopenblas0-openmp", "libyaml-0-2", "libjansson4", "libc6"):
+    for library in ("openmpi-bin", "libhdf5-openmpi", "libdnnl", "libopenblas0-openmp", "libyaml-0-2", "libjansson4", "libc6"):
         assert library in fields["Depends"], (library, fields["Depends"])
     assert run("dpkg-deb", "-x", deb, os.path.join(work, "root")).returncode == 0
     modes = [os.stat(os.path.join(folder, f)).st_mode & 0o777 for folder, _, files in os.walk(os.path.join(work, "root")) for f in files]

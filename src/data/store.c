@@ -587,7 +587,8 @@ mdm_status mdm_store_fetch(mdm_store *store, mdm_split split, const int64_t *ind
 
 mdm_status mdm_store_fetch_run(mdm_store *store, mdm_split split, int64_t first, int64_t count, int64_t end,
                                const uint8_t **images) {
-    int64_t index[MDM_STORE_MOST_RUN], next = first + count, rest = end - next < count ? end - next : count;
+    int64_t index[MDM_STORE_MOST_RUN] = {0}, next = first + count,
+            rest = end - next < count ? end - next : count;
     for (int64_t i = 0; i < count; i++) index[i] = first + i;
     MDM_TRY(mdm_store_fetch(store, split, index, count, images));
     for (int64_t i = 0; i < rest; i++) index[i] = next + i;

@@ -6,6 +6,7 @@
 
 #include "report_test.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <unistd.h>
 
